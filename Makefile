@@ -1,0 +1,30 @@
+# Each target makes .venv on first use and is quick afterwards. On Windows see the README for the same in plain lines.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lab bench notebooks
+
+train: .venv/installed
+	$(BIN)/python tools.py notebook notebooks/train.ipynb
+
+test: .venv/installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lab: .venv/installed
+	$(BIN)/python tools.py lab
+
+bench: .venv/installed-bench
+	$(BIN)/python -m bench
+
+notebooks: .venv/installed
+	for notebook in notebooks/*.ipynb; do $(BIN)/python tools.py notebook $$notebook --keep-outputs || exit 1; done
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-%: .venv/installed %/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $*/requirements.txt
+	touch $@

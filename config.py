@@ -1,0 +1,512 @@
+"""Every setting of Glassbox: frozen keyword dataclasses, checked when they are made. Imports no torch.
+
+A model is described by `ModelConfig`, a training by `TrainConfig`; what only one variant needs (RoPE's theta, say)
+lives in that variant's own small class. `preset("llama-tiny")` gives a matching pair of both.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+ROOT = Path(__file__).resolve().parent
+
+
+def cache_folder() -> Path:
+    """Where prepared data is kept: $GLASSBOX_CACHE, or the platform's own cache folder for `glassbox`."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get("GLASSBOX_CACHE")
+    return Path(named).expanduser() if named else user_cache_path("glassbox", appauthor=False)
+
+
+class GlassboxError(Exception):
+    """What a user can cause and mend: the message says what was wrong, what was expected, and what to do."""
+
+
+class ConfigError(GlassboxError, ValueError):
+    """Settings that are unknown, of the wrong type, or impossible together."""
+
+
+class DataError(GlassboxError):
+    """Documents that can't be read, split or cached."""
+
+
+class TokenizerError(GlassboxError):
+    """A tokenizer that is unknown, can't be fetched, or was given what it can't encode."""
+
+
+class RunError(GlassboxError):
+    """A run folder that is missing, damaged or in the way."""
+
+
+class GenerationError(GlassboxError, ValueError):
+    """A prompt or a sampling setting that can't be used."""
+
+
+def suggest(name: str, choices: typing.Iterable[str]) -> str:
+    """The end of an 'unknown name' message: the nearest choice, if one is near, and all of them."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "choose from: " + ", ".join(choices)
+
+
+# --- the machinery: checked construction, JSON there and back -------------------------------------------------
+
+
+class _Checked(type):
+    """Collects unknown keys, wrong types and impossible combinations into one error, before anything is built."""
+
+    def __call__(cls, *positional, **values):
+        if positional:
+            raise ConfigError(f"{cls.__name__} takes keyword arguments only, as in {cls.__name__}(name=value)")
+        hints = _field_types(cls)
+        problems = [f"unknown setting {key!r}; {suggest(key, hints)}" for key in values if key not in hints]
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
+        problems += [f"setting {key!r} is missing" for key in missing]
+        for key, hint in hints.items():
+            if key in values and not _fits(values[key], hint):
+                problems.append(f"{key} must be {_describe(hint)}, not {values[key]!r}")
+        if not problems:
+            config = super().__call__(**values)
+            problems = list(config.problems())
+            if not problems:
+                return config
+        raise ConfigError(f"{cls.__name__}: " + "\n  ".join(["", *problems] if len(problems) > 1 else problems))
+
+
+class Config(metaclass=_Checked):
+    """What all settings share: checked construction, `replace`, and an exact JSON round trip."""
+
+    def problems(self) -> typing.Iterator[str]:
+        """Yields one sentence for each impossible value or combination, with its remedy."""
+        yield from ()
+
+    def replace(self, **changes):
+        """A copy with `changes`, checked like a new one."""
+        return type(self)(**{**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **changes})
+
+    def to_dict(self) -> dict:
+        named = {"kind": self.kind} if hasattr(self, "kind") else {}
+        return named | {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict):
+        """The inverse of `to_dict`. Raises ConfigError for anything that `to_dict` would not write."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r}")
+        hints = _field_types(cls)
+        if hasattr(cls, "kind") and "kind" not in hints:
+            values = {key: value for key, value in values.items() if key != "kind"}
+        return cls(**{key: _revive(value, hints[key]) if key in hints else value for key, value in values.items()})
+
+    @classmethod
+    def from_json(cls, text: str):
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{cls.__name__}: not valid JSON ({error})") from error
+
+
+def _required(spec: dataclasses.Field) -> bool:
+    return spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+
+
+def _field_types(cls: type) -> dict[str, object]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _members(hint) -> tuple:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(value, hint) -> bool:
+    """Whether `value` is what the annotation promises; an int serves as a float, a bool never as a number."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, member) for member in _members(hint))
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _describe(hint) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_describe(member) for member in _members(hint))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a tuple of {_describe(typing.get_args(hint)[0])}"
+    return {int: "an integer", float: "a number", bool: "True or False", str: "text"}.get(
+        hint, "None" if hint is types.NoneType else f"a {hint.__name__}"
+    )
+
+
+def _plain(value):
+    if isinstance(value, Config):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _revive(value, hint):
+    """Turns JSON's dict or list back into the config or tuple that `hint` names."""
+    variants = [member for member in _members(hint) if isinstance(member, type) and issubclass(member, Config)]
+    if isinstance(value, dict) and variants:
+        kinds = {getattr(variant, "kind", None): variant for variant in variants}
+        kind = value.get("kind")
+        if kind not in kinds:
+            raise ConfigError(f"unknown kind {kind!r}; {suggest(str(kind), map(str, kinds))}")
+        return kinds[kind].from_dict(value)
+    if isinstance(value, list) and any(typing.get_origin(member) is tuple for member in _members(hint)):
+        return tuple(value)
+    return value
+
+
+def _positive(config: Config, *names: str) -> typing.Iterator[str]:
+    for name in names:
+        if getattr(config, name) is not None and not getattr(config, name) > 0:
+            yield f"{name} must be above 0, not {getattr(config, name)}"
+
+
+def _within(config: Config, low: float, high: float, *names: str) -> typing.Iterator[str]:
+    for name in names:
+        if not low <= getattr(config, name) <= high:
+            yield f"{name} must lie between {low} and {high}, not {getattr(config, name)}"
+
+
+# --- the parts of a model -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig(Config):
+    """x / rms(x), (x − mean) / sd, or √C · x / ‖x‖; then optionally · weight + bias."""
+
+    kind: Literal["rms", "layer", "cosine"] = "rms"
+    weight: bool = True
+    bias: bool = False
+    eps: float = 1e-5
+
+    def problems(self):
+        yield from _positive(self, "eps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(Config):
+    """down(activation(up(x))), or gated: down(activation(gate(x)) · up(x)) at the ungated parameter count."""
+
+    activation: Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish"] = "silu"
+    gated: bool = True
+    ratio: float = 4.0
+
+    def problems(self):
+        yield from _positive(self, "ratio")
+
+    def hidden(self, width: int) -> int:
+        """Hidden units: ratio · width, or two thirds of it when gated, to the nearest multiple of 8."""
+        units = self.ratio * width * (2 / 3 if self.gated else 1)
+        return max(8, 8 * round(units / 8)) if self.gated else max(1, round(units))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPositionConfig(Config):
+    """No position information but the causal mask (Haviv et al. 2022, arXiv 2203.16634)."""
+
+    kind: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPositionConfig(Config):
+    """A trained vector for each position, added to the embedding (GPT-2)."""
+
+    kind: ClassVar[str] = "learned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinusoidalConfig(Config):
+    """Fixed sines and cosines added to the embedding (Vaswani et al. 2017, arXiv 1706.03762, 3.5)."""
+
+    kind: ClassVar[str] = "sinusoidal"
+    theta: float = 10_000.0
+
+    def problems(self):
+        yield from _positive(self, "theta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoPEConfig(Config):
+    """Queries and keys turned by their position (Su et al. 2021, arXiv 2104.09864)."""
+
+    kind: ClassVar[str] = "rope"
+    theta: float = 10_000.0
+
+    def problems(self):
+        yield from _positive(self, "theta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALiBiConfig(Config):
+    """Scores lowered in proportion to distance (Press et al. 2021, arXiv 2108.12409); slopes: one per head."""
+
+    kind: ClassVar[str] = "alibi"
+    slopes: tuple[float, ...] | None = None
+
+
+PositionConfig = NoPositionConfig | LearnedPositionConfig | SinusoidalConfig | RoPEConfig | ALiBiConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualBlockConfig(Config):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    post_norm: a second norm after each sub-layer, before it is added (as in Grok). parallel: attention and MLP
+    both read the same normed x and are added together (as in GPT-J).
+    """
+
+    kind: ClassVar[str] = "residual"
+    post_norm: bool = False
+    parallel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig(Config):
+    """Rates while training: on the embeddings, on the attention weights, on what a sub-layer adds."""
+
+    embedding: float = 0.0
+    attention: float = 0.0
+    residual: float = 0.0
+
+    def problems(self):
+        yield from _within(self, 0.0, 0.99, "embedding", "attention", "residual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """A decoder-only transformer."""
+
+    vocab_size: int  # Rows of the embedding; at least the tokenizer's.
+    context_length: int = 256  # Tokens it is trained on at once.
+    max_positions: int | None = None  # The most it accepts when generating; None: four times the context.
+    n_layers: int = 6
+    n_heads: int = 6
+    n_kv_heads: int | None = None  # None: multi-head; 1: multi-query; between: grouped-query (arXiv 2305.13245).
+    width: int = 192  # Channels of the residual stream.
+    norm: NormConfig = NormConfig()
+    mlp: MLPConfig = MLPConfig()
+    position: PositionConfig = RoPEConfig()
+    block: ResidualBlockConfig = ResidualBlockConfig()
+    dropout: DropoutConfig = DropoutConfig()
+    bias: bool = False  # Biases in all linear layers.
+    tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
+    embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
+    init_std: float = 0.02
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def position_limit(self) -> int:
+        """Positions the model accepts: what it was trained on for learned ones, max_positions for the others."""
+        if isinstance(self.position, LearnedPositionConfig):
+            return self.context_length
+        return self.max_positions or 4 * self.context_length
+
+    def problems(self):
+        yield from _positive(
+            self, "vocab_size", "context_length", "n_layers", "n_heads", "n_kv_heads", "width", "init_std"
+        )
+        if self.n_heads > 0 and self.width % self.n_heads:
+            yield f"n_heads={self.n_heads} must divide width={self.width}; change one of them"
+        elif self.n_heads > 0 and isinstance(self.position, RoPEConfig) and self.head_dim % 2:
+            yield f"RoPE turns pairs: width/n_heads={self.head_dim} must be even; change width or n_heads"
+        if self.n_heads > 0 and self.kv_heads > 0 and self.n_heads % self.kv_heads:
+            yield f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}"
+        if isinstance(self.position, SinusoidalConfig) and self.width % 2:
+            yield f"sinusoidal positions come in pairs: width={self.width} must be even"
+        slopes = self.position.slopes if isinstance(self.position, ALiBiConfig) else None
+        if slopes is not None and len(slopes) != self.n_heads:
+            yield f"ALiBi has {len(slopes)} slopes for n_heads={self.n_heads}; give one per head"
+        if self.max_positions is not None and self.max_positions < self.context_length:
+            yield f"max_positions={self.max_positions} must be at least context_length={self.context_length}"
+        if isinstance(self.position, LearnedPositionConfig) and self.max_positions not in (None, self.context_length):
+            yield "learned positions end at context_length: leave max_positions out, or choose another encoding"
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """What is read, and how it is cut into tokens.
+
+    A document is held out for validation by a hash of its text: more documents never move one to the other side.
+    """
+
+    source: str = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
+    tokenizer: str = "bpe-2048"
+    max_documents: int | None = None  # None: 20,000 tales; all there are of anything else.
+    text_field: str | None = None  # The column that holds the text, in jsonl, csv and parquet files.
+    validation_fraction: float = 0.05
+    seed: int = 0  # Which tales.
+
+    def problems(self):
+        yield from _positive(self, "max_documents")
+        if not 0 < self.validation_fraction < 1:
+            yield f"validation_fraction must lie between 0 and 1, both excluded, not {self.validation_fraction}"
+        if not self.source.strip():
+            yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
+        if self.seed < 0:
+            yield f"seed must be 0 or more, not {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Config):
+    """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
+
+    decay: Literal["cosine", "linear"] = "cosine"
+    warmup_steps: int = 100
+    final_fraction: float = 0.1  # Of the peak, where the decay ends.
+    flat_steps: int = 0  # At the end, at the final rate.
+    cycles: int = 1  # The decay starts again from the peak so many times (warm restarts, arXiv 1608.03983).
+    cycle_growth: float = 1.0  # Each cycle so many times as long as the one before.
+
+    def problems(self):
+        yield from _positive(self, "cycles", "cycle_growth")
+        yield from _within(self, 0.0, 1.0, "final_fraction")
+        if self.warmup_steps < 0 or self.flat_steps < 0:
+            yield "warmup_steps and flat_steps must be 0 or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """One training."""
+
+    data: DataConfig = DataConfig()
+    steps: int = 1000
+    batch_size: int = 64  # Sequences per optimizer step.
+    micro_batch_size: int | None = None  # So many of them pass the model at once; gradients add up. None: all.
+    learning_rate: float = 1e-3  # The schedule's peak.
+    weight_decay: float = 0.1  # On matrices alone.
+    beta1: float = 0.9
+    beta2: float = 0.95
+    gradient_clip: float | None = 1.0  # Largest global gradient norm; None: no limit.
+    schedule: ScheduleConfig = ScheduleConfig()
+    dropout_final: float = 1.0  # The share of the model's dropout rates left at the last step, reached linearly.
+    gradient_checkpointing: bool = False  # Recompute activations going back: less memory, a third more time.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # bf16 is autocast; auto measures which is faster.
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA before MPS before CPU.
+    compile: bool = False  # torch.compile; on a CPU it needs a C++ compiler.
+    evaluate_every: int = 100
+    evaluation_tokens: int = 32_768  # Always the first so many held-out tokens.
+    sample_every: int = 0  # 0: never.
+    sample_prompt: str = "Once upon a time"
+    sample_tokens: int = 120
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    @property
+    def accumulation(self) -> int:
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def problems(self):
+        yield from _positive(
+            self, "steps", "batch_size", "micro_batch_size", "learning_rate", "gradient_clip",
+            "evaluate_every", "evaluation_tokens", "sample_tokens", "checkpoint_every",
+        )  # fmt: skip
+        yield from _within(self, 0.0, 1.0, "weight_decay", "dropout_final")
+        yield from _within(self, 0.0, 0.9999, "beta1", "beta2")
+        if self.micro_batch_size and self.micro_batch_size > 0 and self.batch_size % self.micro_batch_size:
+            yield f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}"
+        used = self.schedule.warmup_steps + self.schedule.flat_steps + self.schedule.cycles
+        if used > self.steps:
+            yield (
+                f"warm-up, flat part and one step per cycle take {used} of steps={self.steps}; "
+                "lower schedule.warmup_steps or schedule.flat_steps, or train longer"
+            )
+        if self.sample_every < 0 or self.seed < 0:
+            yield "sample_every and seed must be 0 or more"
+
+
+# --- presets --------------------------------------------------------------------------------------------------
+
+ARCHITECTURES: dict[str, dict] = {
+    "gpt2": dict(
+        norm=NormConfig(kind="layer", bias=True), mlp=MLPConfig(activation="gelu_tanh", gated=False),
+        position=LearnedPositionConfig(), bias=True,
+    ),
+    "llama": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig()),
+    "alibi": dict(
+        norm=NormConfig(kind="layer"), mlp=MLPConfig(activation="gelu_tanh", gated=False),
+        position=ALiBiConfig(),
+    ),
+}  # fmt: skip
+
+
+class Size(NamedTuple):
+    n_layers: int
+    n_heads: int
+    width: int
+    context_length: int
+    max_positions: int
+    batch_size: int
+    learning_rate: float
+
+
+SIZES: dict[str, Size] = {
+    "tiny": Size(2, 2, 128, 128, 512, 64, 5e-4),
+    "small": Size(6, 6, 192, 256, 1024, 32, 6e-4),
+    "medium": Size(6, 6, 768, 128, 256, 32, 5e-4),
+    "large": Size(12, 12, 768, 1024, 4096, 8, 2e-4),
+    "character": Size(6, 6, 384, 256, 1024, 64, 1e-3),
+    "124m": Size(12, 12, 768, 1024, 1024, 8, 6e-4),
+}
+# Tokenizers by size; the rest use bpe-2048. The name says its vocabulary, but for these three.
+TOKENIZERS = {"character": "character", "124m": "gpt2"}
+VOCABULARIES = {"byte": 257, "character": 333, "gpt2": 50_257, "r50k_base": 50_257}
+
+
+class Preset(NamedTuple):
+    model: ModelConfig
+    train: TrainConfig
+
+
+def list_presets() -> list[str]:
+    """Names of all presets: every architecture in every size, and gpt2-124m, the published GPT-2."""
+    sizes = [size for size in SIZES if size != "124m"]
+    return [f"{architecture}-{size}" for architecture in ARCHITECTURES for size in sizes] + ["gpt2-124m"]
+
+
+def preset(name: str) -> Preset:
+    """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one."""
+    if name not in list_presets():
+        raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
+    architecture, size_name = name.split("-", 1)
+    size = SIZES[size_name]
+    tokenizer = TOKENIZERS.get(size_name, "bpe-2048")
+    vocab_size = VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-"))
+    learned = isinstance(ARCHITECTURES[architecture]["position"], LearnedPositionConfig)
+    model = ModelConfig(
+        vocab_size=vocab_size, n_layers=size.n_layers, n_heads=size.n_heads, width=size.width,
+        context_length=size.context_length, max_positions=None if learned else size.max_positions,
+        **ARCHITECTURES[architecture],
+    )  # fmt: skip
+    train = TrainConfig(
+        data=DataConfig(tokenizer=tokenizer), batch_size=size.batch_size, learning_rate=size.learning_rate
+    )
+    return Preset(model, train)

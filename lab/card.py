@@ -1,0 +1,65 @@
+"""The card of a run: a README.md that says what it is, how it went, and how to make it again."""
+
+import platform
+import shlex
+from typing import TYPE_CHECKING
+
+import torch
+
+from config import list_presets, preset
+from lab.files import atomic_write_text
+from lab.plots import loss_curve
+from lab.runs import Run, code_version
+
+if TYPE_CHECKING:
+    from lab.data import TokenData
+
+
+def write_card(run: Run, data: "TokenData", sample: str) -> None:
+    """README.md and loss.png in the run's folder."""
+    log, config = run.log(), run.train_config
+    loss_curve(log, floor=data.floor, title=run.name).save(run.folder / "loss.png")
+    facts = run.weights_facts()
+    best = f"{float(facts['validation_loss']):.4f}" if "validation_loss" in facts else "not validated yet"
+    floor = "" if data.floor is None else f" (the data's own entropy, the floor: {data.floor:.4f})"
+    rows = {
+        "status": run.status(),
+        "validation loss": f"{best} nats per token at step {facts['step']}{floor}",
+        "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.source}, {data.tokenizer.name} tokens",
+        "training time": f"{log['seconds'].max() / 60:.1f} minutes, {log['tokens_per_second'].median():,.0f} tokens/s",
+        "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
+        "code": code_version(),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
+    atomic_write_text(
+        run.folder / "README.md",
+        f"# {run.name}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n"
+        f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
+        f"## Make it again\n\n```\n{training_command(run)}\n```\n",
+    )
+
+
+def training_command(run: Run) -> str:
+    """The terminal command that trains the same again: the nearest preset and what differs from it."""
+    mine = _flat(run.model_config.to_dict(), "model") | _flat(run.train_config.to_dict(), "train")
+    changes = {name: _changes(mine, name) for name in list_presets()}
+    name = min(changes, key=lambda preset_name: len(changes[preset_name]))
+    if any(key.startswith("model.position") for key in changes[name]):  # another encoding has no flag
+        return f"python tools.py train --like {run.name} --name {run.name}-again"
+    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes[name].items()]
+    return " ".join([f"python tools.py train --preset {name} --name {run.name}-again", *flags])
+
+
+def _flat(values: dict, prefix: str) -> dict[str, object]:
+    """Nested settings by dotted name."""
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return flat
+
+
+def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
+    model, training = preset(preset_name)
+    theirs = _flat(model.to_dict(), "model") | _flat(training.to_dict(), "train")
+    return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

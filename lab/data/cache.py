@@ -1,0 +1,181 @@
+"""Prepared data on disk: one folder per entry, bounded in size, the longest unused removed first.
+
+Entries lie in the folder `data` of the cache folder ($GLASSBOX_CACHE, or the platform's own). Together they take up
+to $GLASSBOX_CACHE_LIMIT: bytes, or a number followed by K, M, G or T (powers of 1024); 4G if it is not set. The entry
+just made is kept however large it is. Only folders that hold the marker file are ever removed.
+"""
+
+import os
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from config import DataError, cache_folder
+
+MARKER = "made-by-glassbox.txt"  # holds the entry's description; its time is that of the last use
+LIMIT = "4G"
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+PART = ".part"
+ABANDONED = 3600  # seconds without a change after which an unfinished entry is taken for a dead process's
+
+T = TypeVar("T")
+
+
+class Damaged(DataError):
+    """What a loader raises to have the entry made anew: the message names the fault."""
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One entry: bytes on disk, and when it was made or used last."""
+
+    key: str
+    description: str
+    bytes: int
+    last_used: datetime
+
+    def __str__(self) -> str:
+        return f"{self.key}  {self.last_used:%Y-%m-%d %H:%M}  {self.bytes:>13,} bytes  {self.description}"
+
+
+def list_cache() -> list[CacheEntry]:
+    """All entries, the one used last first."""
+    entries = []
+    for folder in _data_folder().glob("*/"):
+        try:
+            files = [path.stat() for path in folder.iterdir()]
+            description = (folder / MARKER).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):  # not ours, or just removed by another process
+            continue
+        last_used = max(file.st_mtime for file in files)
+        if folder.suffix != PART or time.time() - last_used > ABANDONED:
+            size = sum(file.st_size for file in files)
+            entries.append(CacheEntry(folder.name, description, size, datetime.fromtimestamp(last_used)))
+    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
+
+
+def clear_cache(keys: Iterable[str] | None = None) -> int:
+    """Removes the entries of these keys (None: all) and returns the bytes freed. Raises DataError for unknown keys."""
+    entries = {entry.key: entry for entry in list_cache()}
+    chosen = list(entries if keys is None else keys)
+    unknown = [key for key in chosen if key not in entries]
+    if unknown:
+        raise DataError(f"no prepared data with the key {unknown[0]!r}; there are: {', '.join(entries) or 'none'}")
+    with storing():
+        for key in chosen:
+            _remove(_data_folder() / key)
+    return sum(entries[key].bytes for key in chosen)
+
+
+def cached(key: str, description: str, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+    """What `load` makes of the folder of `key`; `build` fills it first if there is none, or if it is Damaged.
+
+    The folder appears whole or not at all, whatever fails, and whoever else makes the same at the same time."""
+    folder = _data_folder() / key
+    if folder.exists():
+        try:
+            loaded = load(folder)
+        except Damaged as fault:
+            if not (folder / MARKER).exists():
+                raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
+            warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=3)
+            with storing():
+                _remove(folder)
+        else:
+            _touch(folder)
+            return loaded
+    limit = _limit()
+    _make(folder, description, build)
+    _shrink(limit, folder.name)
+    return load(folder)
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Turns a failure to write into a DataError that names the cache folder and how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"can't store prepared data in {_data_folder()}: {error.strerror or error}. Make room there, or name "
+            "another folder in the environment variable GLASSBOX_CACHE"
+        ) from error
+
+
+def _data_folder() -> Path:
+    return cache_folder() / "data"
+
+
+def _limit() -> int:
+    text = os.environ.get("GLASSBOX_CACHE_LIMIT") or LIMIT
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise DataError(f"GLASSBOX_CACHE_LIMIT={text!r} is no size: give bytes, or K, M, G or T, as in 4G")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def _make(folder: Path, description: str, build: Callable[[Path], None]) -> None:
+    part = _part(folder)
+    try:
+        with storing():
+            part.mkdir(parents=True)
+            (part / MARKER).write_text(description, encoding="utf-8")
+        build(part)
+        with storing():
+            try:
+                part.rename(folder)
+            except OSError:
+                if not (folder / MARKER).exists():
+                    raise
+                # Another process was first, and what it made is as good.
+    finally:
+        if part.exists():
+            _delete(part)
+
+
+def _shrink(limit: int, kept: str) -> None:
+    """Removes entries, the longest unused first, until all together stay within the limit."""
+    entries = list_cache()
+    total = sum(entry.bytes for entry in entries)
+    for entry in reversed(entries):
+        if total > limit and entry.key != kept:
+            try:
+                _remove(_data_folder() / entry.key)
+            except PermissionError as error:  # Windows: a process has it open
+                warnings.warn(f"prepared data {entry.description} can't be removed now: {error}", stacklevel=4)
+            else:
+                total -= entry.bytes
+
+
+def _touch(folder: Path) -> None:
+    with suppress(OSError):  # a read-only cache serves as well: nothing will be removed from it by age
+        os.utime(folder / MARKER)
+
+
+def _remove(folder: Path) -> None:
+    """Takes the folder away at once, so that nobody finds half of it, then deletes it."""
+    part = _part(folder)
+    try:
+        folder.rename(part)
+    except FileNotFoundError:  # another process removed it
+        return
+    _delete(part)
+
+
+def _part(folder: Path) -> Path:
+    """A new name beside the folder, for what is not yet, or no longer, an entry."""
+    return folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}{PART}")
+
+
+def _delete(folder: Path) -> None:
+    """Deletes the marker last: until then, what is left is known to be ours."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == MARKER):
+        path.unlink()
+    folder.rmdir()

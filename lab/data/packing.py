@@ -1,0 +1,174 @@
+"""From documents to packed token files: tokenised once, split by hash, kept in the cache.
+
+A document is held out if the BLAKE2b hash of its text, as a fraction, lies below `validation_fraction`. So it never
+changes sides when others join, and equal texts are never on both sides.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config import DataConfig, DataError, TokenizerError
+from lab.data.cache import Damaged, cached, storing
+from lab.data.sources import Documents, load_documents
+from lab.data.token_file import TokenFile
+from lab.tokenizers import Tokenizer, load_tokenizer
+
+FORMAT = 1  # part of each key: raise it when other tokens come out of the same documents
+SIDES = ("train", "validation")
+CHUNK = 1 << 20  # characters tokenised together: enough for all cores, and little memory
+
+Scored = tuple[str, float | None]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenData:
+    """Everything a training reads: the tokenizer and the two sides."""
+
+    config: DataConfig
+    tokenizer: Tokenizer
+    train: TokenFile
+    validation: TokenFile
+
+    @property
+    def floor(self) -> float | None:
+        """Nats per validation token that no model can pass in the mean; None unless the source is tales."""
+        return self.validation.floor
+
+    def __repr__(self) -> str:
+        floor = "" if self.floor is None else f", floor {self.floor:.4f} nats per token"
+        title = f"TokenData({self.config.source!r}, {self.tokenizer.name}{floor})"
+        return "\n  ".join([title, repr(self.train), repr(self.validation)])
+
+
+def held_out_place(text: str) -> float:
+    """Where in [0, 1) the hash puts a text; below `validation_fraction` it is held out."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
+
+
+def prepare(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> TokenData:
+    """The tokens of `config`: from the cache, or made now and put there.
+
+    While they are made, `progress(documents done, documents in all)` is called again and again. Raises DataError for
+    documents that can't be read, for a side without any, and if the cache folder can't be written."""
+    tokenizer, documents = load_tokenizer(config.tokenizer), load_documents(config)
+    identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
+    train, validation = cached(
+        key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
+        description=f"{documents.name} ({documents.about}) by {tokenizer.name}",
+        build=lambda folder: _pack(folder, documents, tokenizer, config.validation_fraction, progress),
+        load=_open,
+    )
+    return TokenData(config, tokenizer, train, validation)
+
+
+class _Side:
+    """One side while it is written: a context that closes its file."""
+
+    def __init__(self, path: Path, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        self.pending: list[int] = []
+        self.n_tokens = self.n_documents = self.n_bytes = 0
+        self.log_probability: float | None = None
+        with storing():
+            self.file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
+
+    def __enter__(self) -> "_Side":
+        return self
+
+    def __exit__(self, *_) -> None:
+        with storing():
+            self.file.close()
+
+    def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
+        self.pending += ids
+        self.pending.append(self.tokenizer.end_of_text)
+        self.n_documents += 1
+        self.n_bytes += len(text.encode("utf-8"))
+        if log_probability is not None:
+            self.log_probability = (self.log_probability or 0.0) + log_probability
+
+    def write(self) -> None:
+        ids = np.array(self.pending, dtype=np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:
+            raise TokenizerError(
+                f"{self.tokenizer.name} gives ids from {ids.min()} to {ids.max()}, but its vocab_size is "
+                f"{self.tokenizer.vocab_size}: ids must lie below it"
+            )
+        with storing():
+            self.file.write(ids.astype(self.dtype).tobytes())
+        self.n_tokens += ids.size
+        self.pending.clear()
+
+    def meta(self) -> dict:
+        names = ("n_tokens", "n_documents", "n_bytes", "log_probability")
+        return {"dtype": np.dtype(self.dtype).name} | {name: getattr(self, name) for name in names}
+
+
+def _pack(
+    folder: Path, documents: Documents, tokenizer: Tokenizer, validation_fraction: float,
+    progress: Callable[[int, int], None] | None,
+) -> None:  # fmt: skip
+    total = len(documents) if progress else 0
+    done, lowest, highest = 0, 1.0, 0.0
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(_Side(folder / f"{name}.bin", tokenizer)) for name in SIDES}
+        for chunk in _chunks(documents.scored()):
+            for (text, log_probability), ids in zip(chunk, tokenizer.encode_batch([text for text, _ in chunk])):
+                place = held_out_place(text)
+                lowest, highest = min(lowest, place), max(highest, place)
+                sides["validation" if place < validation_fraction else "train"].add(text, log_probability, ids)
+            for side in sides.values():
+                side.write()
+            done += len(chunk)
+            if progress:
+                progress(done, total)
+    if not all(side.n_documents for side in sides.values()):
+        counts = " and ".join(f"{side.n_documents} for {name}" for name, side in sides.items())
+        enough = f"of {math.ceil(lowest * 1e4) / 1e4} or more" if lowest >= validation_fraction else (
+            f"of {math.floor(highest * 1e4) / 1e4} or less"
+        )
+        raise DataError(
+            f"{documents.name}: validation_fraction={validation_fraction} leaves {counts} of {done} documents. "
+            + (f"Give more documents, or a fraction {enough}" if done > 1 else "Give two documents or more")
+        )
+    with storing():
+        meta = {name: side.meta() for name, side in sides.items()}
+        (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _chunks(documents: Iterable[Scored]) -> Iterator[list[Scored]]:
+    chunk, size = [], 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document[0])
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _open(folder: Path) -> list[TokenFile]:
+    """The two sides of an entry. Raises Damaged if they are not what its meta.json says."""
+    files = []
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        for name in SIDES:
+            path, side = folder / f"{name}.bin", dict(meta[name])
+            dtype, n_tokens = np.dtype(side.pop("dtype")), side.pop("n_tokens")
+            if path.stat().st_size != n_tokens * dtype.itemsize:
+                raise Damaged(f"{path.name} has {path.stat().st_size} bytes instead of {n_tokens * dtype.itemsize}")
+            files.append(TokenFile(name, np.memmap(path, dtype=dtype, mode="r"), **side))
+    except FileNotFoundError as error:
+        raise Damaged(f"{Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"meta.json is not as it was written: {error}") from error
+    return files

@@ -1,0 +1,122 @@
+"""Where documents come from: the sets that every installation has, and the reader's own files."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import NamedTuple
+
+from config import DataConfig, DataError, suggest
+from lab import tales
+from lab.data.own_files import READABLE, check_files, find_files, read_files
+from lab.data.python_corpora import pycode, pydocs, python_fingerprint
+
+DEFAULT_TALES = 20_000
+
+
+@dataclass(frozen=True, repr=False)
+class Documents:
+    """Texts in an order that never changes; each iteration reads them anew, so they need not fit into memory.
+
+    name: the source. about: what it is, in a few words. fingerprint: equal for equal texts in equal order.
+    scored: gives an iterator of (text, log-probability in nats), the latter None where nobody knows it.
+    length: the number of texts, if known without reading them.
+    """
+
+    name: str
+    about: str
+    fingerprint: str
+    scored: Callable[[], Iterator[tuple[str, float | None]]]
+    length: int | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for text, _ in self.scored())
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(1 for _ in self) if self.length is None else self.length
+
+    def __repr__(self) -> str:
+        return f"Documents({self.name!r}: {self.about})"
+
+
+class Source(NamedTuple):
+    description: str
+    load: Callable[[DataConfig], Documents]
+
+
+def list_sources() -> dict[str, str]:
+    """The names of the built-in sources, with a line about each."""
+    return {name: source.description for name, source in SOURCES.items()}
+
+
+def load_documents(config: DataConfig) -> Documents:
+    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder or a glob.
+
+    Raises DataError for an unknown source, for files that hold no text, and for settings that the source has no
+    use for: `text_field` belongs to tables, `seed` to tales."""
+    if config.seed and config.source != "tales":
+        raise DataError(f"seed={config.seed} chooses among tales, not in {config.source!r}: leave seed at 0")
+    if config.source not in SOURCES:
+        return _own(config)
+    if config.text_field is not None:
+        raise DataError(f"{config.source!r} has no columns: leave text_field out")
+    return SOURCES[config.source].load(config)
+
+
+def _tales(config: DataConfig) -> Documents:
+    count = config.max_documents or DEFAULT_TALES
+
+    def scored() -> Iterator[tuple[str, float]]:
+        return ((story.text, story.log_probability) for story in tales.stories(count, config.seed))
+
+    about = f"the first {count:,} stories of seed {config.seed}"
+    return Documents("tales", about, f"tales {tales.VERSION} {config.seed} {count}", scored, count)
+
+
+def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConfig) -> Documents:
+    @cache  # some megabytes that take seconds to collect
+    def texts() -> list[str]:
+        return list(read())
+
+    return _limited(config, about, f"{config.source} {python_fingerprint()}", lambda: iter(texts()))
+
+
+def _own(config: DataConfig) -> Documents:
+    files = find_files(config.source)
+    if files is None:
+        is_path = any(sign in config.source for sign in "./\\~")
+        raise DataError(
+            f"{'there is no file or folder' if is_path else 'unknown source'} {config.source!r}; "
+            + suggest(config.source, SOURCES)
+            + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
+        )
+    fingerprint = check_files(files, config.text_field)
+    size = sum(file.stat().st_size for file in files)
+    about = f"{len(files):,} file{'s' if files[1:] else ''}, {size:,} bytes"
+    return _limited(config, about, fingerprint, partial(read_files, files, config.text_field))
+
+
+def _limited(config: DataConfig, about: str, fingerprint: str, read: Callable[[], Iterator[str]]) -> Documents:
+    def scored() -> Iterator[tuple[str, None]]:
+        return ((text, None) for text in itertools.islice(read(), config.max_documents))
+
+    if config.max_documents is not None:
+        about = f"at most {config.max_documents:,} documents of {about}"
+    return Documents(config.source, about, f"{fingerprint} {config.max_documents}", scored)
+
+
+SOURCES: dict[str, Source] = {
+    "tales": Source("children's stories from a grammar of known entropy, any number of them", _tales),
+    "pydocs": Source(
+        "prose: Python's language reference and the docstrings of its standard library",
+        partial(_from_python, pydocs, "the prose in this Python"),
+    ),
+    "pycode": Source(
+        "source: the modules of Python's standard library",
+        partial(_from_python, pycode, "the source in this Python"),
+    ),
+}

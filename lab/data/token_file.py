@@ -1,0 +1,103 @@
+"""A stream of tokens on disk, and the windows that training and evaluation take from it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from config import DataError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenFile:
+    """Documents as one stream of tokens, each document followed by the end of text.
+
+    name: "train" or "validation". tokens: 1-D, uint16 or uint32, memory-mapped. n_documents. n_bytes: UTF-8 bytes of
+    the texts. log_probability: nats, the sum over the texts; None where nobody knows it.
+    """
+
+    name: str
+    tokens: np.ndarray
+    n_documents: int
+    n_bytes: int
+    log_probability: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.name}: {len(self):,} tokens in {self.n_documents:,} documents of {self.n_bytes:,} bytes "
+            f"({self.n_bytes / len(self):.2f} bytes per token)"
+        )
+
+    @property
+    def floor(self) -> float | None:
+        """Nats per token that no model can pass in the mean: -sum(log p) / tokens, the ends of text among them."""
+        return None if self.log_probability is None else -self.log_probability / len(self)
+
+    def n_windows(self, length: int) -> int:
+        """How many windows of `length` targets an epoch of batches has. Raises DataError if there is not even one."""
+        if length < 1:
+            raise DataError(f"a window has 1 target or more, not {length}")
+        if len(self) <= length:
+            raise DataError(
+                f"the {self.name} tokens are {len(self):,}, too few for one window of {length} inputs and their "
+                "targets: take more text, another validation_fraction, or a shorter context"
+            )
+        return (len(self) - 1) // length
+
+    def tokens_per_epoch(self, length: int) -> int:
+        """Targets seen in one epoch: all tokens but the last few that fill no window."""
+        return self.n_windows(length) * length
+
+    def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
+        """Batch number `step`, (batch_size, length + 1) int64: inputs are [:, :-1], targets [:, 1:].
+
+        A pure function of its arguments. An epoch lays windows over the stream, from a random place on, such that
+        no token is a target twice, and takes them in random order; epoch follows epoch without a gap. The stream is
+        a ring for this: its last token ends a document, its first begins one. Raises DataError for a stream shorter
+        than a window."""
+        if seed < 0 or step < 0 or batch_size < 1:
+            raise DataError(f"a batch needs seed and step >= 0 and batch_size >= 1, not {seed}, {step}, {batch_size}")
+        n_windows = self.n_windows(length)
+        first = step * batch_size
+        starts, row = np.empty(batch_size, dtype=np.int64), 0
+        while row < batch_size:
+            epoch, place = divmod(first + row, n_windows)
+            rest = window_starts(len(self), length, seed, epoch)[place : place + batch_size - row]
+            starts[row : row + len(rest)] = rest
+            row += len(rest)
+        places = starts[:, None] + np.arange(length + 1)
+        return self.tokens.take(places, mode="wrap").astype(np.int64)
+
+    def windows(self, length: int, batch_size: int, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+        """The stream from its beginning, (up to batch_size, length + 1) int64, one token shared by neighbours.
+
+        Each of the first max_tokens targets (None: all) comes exactly once: if they don't fill the last window, it
+        comes alone and is as short as it must be. Raises DataError for a stream shorter than a window."""
+        self.n_windows(length)
+        if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
+            raise DataError(f"batch_size and max_tokens must be 1 or more, not {batch_size} and {max_tokens}")
+        n_targets = min(len(self) - 1, math.inf if max_tokens is None else max_tokens)
+        return self._windows(length, batch_size, n_targets)
+
+    def _windows(self, length: int, batch_size: int, n_targets: int) -> Iterator[np.ndarray]:
+        full = n_targets // length
+        for first in range(0, full, batch_size):
+            starts = np.arange(first, min(first + batch_size, full)) * length
+            yield self.tokens.take(starts[:, None] + np.arange(length + 1)).astype(np.int64)
+        if n_targets % length:
+            yield self.tokens[None, full * length : n_targets + 1].astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def window_starts(n_tokens: int, length: int, seed: int, epoch: int) -> np.ndarray:
+    """Where the windows of an epoch begin, in the order in which they are taken."""
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+    starts = random.permutation((n_tokens - 1) // length)
+    starts *= length
+    starts += random.integers(n_tokens)
+    return starts

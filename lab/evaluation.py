@@ -1,0 +1,115 @@
+"""How good a model is, exactly: the same held-out tokens for every run, eval mode, float32, nothing random."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from config import DataError
+from lab.data import TokenFile
+from lab.tales import Probe
+from lab.tokenizers import Tokenizer
+from modules.losses import IGNORE, shift, token_losses
+
+BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode without gradients; back in the mode it was in afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield model
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """loss: nats per token, the mean over n_tokens held-out tokens, whose text has n_bytes bytes."""
+
+    loss: float
+    n_tokens: int
+    n_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """What tokenizers of different sizes can be compared in."""
+        return self.loss * self.n_tokens / self.n_bytes / math.log(2)
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f} nats per token, perplexity {self.perplexity:.2f}, "
+            f"{self.bits_per_byte:.4f} bits per byte, over {self.n_tokens:,} tokens"
+        )
+
+
+def evaluate(model: nn.Module, tokens: TokenFile, tokenizer: Tokenizer, max_tokens: int | None = None) -> Evaluation:
+    """The mean next-token loss on the first max_tokens tokens (None: all), in windows of the context length."""
+    device = next(model.parameters()).device
+    length = model.config.context_length
+    total, n_tokens, n_bytes, bytes_of = 0.0, 0, 0, token_lengths(tokenizer)
+    with evaluating(model):
+        for windows in tokens.windows(length, BATCH, max_tokens):
+            inputs, targets = shift(torch.from_numpy(windows).to(device))
+            losses = token_losses(model.hidden(inputs), model.head.weight, targets)
+            total += losses.double().sum().item()
+            n_tokens += int((targets != IGNORE).sum())
+            n_bytes += int(bytes_of[windows[:, 1:]].sum())
+    return Evaluation(loss=total / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
+
+
+def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer) -> Evaluation:
+    """The same for any text, every token but the first scored once; the last window is as short as it comes."""
+    ids = np.array(tokenizer.encode(text), dtype=np.int64)
+    if len(ids) < 2:
+        raise DataError(f"a text of {len(ids)} tokens has no next token to predict; give a longer one")
+    device, length = next(model.parameters()).device, model.config.context_length
+    total, bytes_of = 0.0, token_lengths(tokenizer)
+    with evaluating(model):
+        for start in range(0, len(ids) - 1, length):
+            inputs, targets = shift(torch.from_numpy(ids[None, start : start + length + 1]).to(device))
+            total += token_losses(model.hidden(inputs), model.head.weight, targets).double().sum().item()
+    return Evaluation(loss=total / (len(ids) - 1), n_tokens=len(ids) - 1, n_bytes=int(bytes_of[ids[1:]].sum()))
+
+
+def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of text behind each token id; end-of-text stands for none."""
+    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
+    lengths[tokenizer.end_of_text] = 0
+    return lengths
+
+
+def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Probe]) -> dict[str, float]:
+    """By skill, the share of probes whose right ending the model finds likelier than the wrong one; chance is 0.5.
+
+    Where a prompt is longer than the context the model was trained on, its beginning is cut off, for every model alike.
+    """
+    outcomes: dict[str, list[bool]] = {}
+    with evaluating(model):
+        for probe in probes:
+            right, wrong = (
+                _ending_log_probability(model, tokenizer, probe.prompt, ending)
+                for ending in (probe.right, probe.wrong)
+            )
+            outcomes.setdefault(probe.skill, []).append(right > wrong)
+    return {skill: sum(results) / len(results) for skill, results in sorted(outcomes.items())}
+
+
+def _ending_log_probability(model: nn.Module, tokenizer: Tokenizer, prompt: str, ending: str) -> float:
+    before, ids = len(tokenizer.encode(prompt)), tokenizer.encode(prompt + ending)
+    n_scored = min(len(ids) - before, model.config.context_length)
+    window = torch.tensor([ids[-(model.config.context_length + 1) :]], device=next(model.parameters()).device)
+    inputs, targets = shift(window)
+    losses = token_losses(model.hidden(inputs), model.head.weight, targets)
+    return -losses[0, -n_scored:].sum().item()

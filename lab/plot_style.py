@@ -1,0 +1,83 @@
+"""The look that all pictures share: one light card that reads the same on a light and on a dark page.
+
+Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colour-blind readers too; no picture relies on them
+alone. A figure is drawn under this style whatever the user's own rcParams say, and leaves those as they were.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from PIL import Image
+
+from config import GlassboxError
+from lab.files import atomic_write_bytes
+
+BLUE, VERMILLION, SKY = "#0072B2", "#D55E00", "#56B4E9"
+INK, FAINT, CARD = "#222222", "#d4d4d0", "#f5f5f2"
+FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same on every machine
+STYLE = {
+    "font.family": FONT, "font.size": 10, "text.parse_math": False,
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "figure.facecolor": CARD, "axes.facecolor": CARD, "savefig.facecolor": CARD, "axes.edgecolor": INK,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": FAINT, "grid.linewidth": 0.7,
+    "legend.fontsize": 9, "legend.facecolor": CARD, "legend.edgecolor": "none", "legend.framealpha": 0.85,
+}  # fmt: skip
+WIDTH = 7.2  # inches: what a notebook's column takes without shrinking
+CSS_DPI = 96  # an inch on the page
+SHARPNESS = 2  # pixels drawn for each of the page's, for fine screens
+PALETTE = 64  # colours of the PNG: a third of the size in full colour, and no difference to see
+
+
+class PlotError(GlassboxError, ValueError):
+    """Numbers that can't be drawn."""
+
+
+class Picture:
+    """A drawn figure: one PNG in a notebook, its description everywhere else."""
+
+    def __init__(self, figure: Figure, description: str):
+        self.figure, self.description = figure, description
+        figure.set_dpi(CSS_DPI * SHARPNESS)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        buffer = io.BytesIO()
+        pixels.quantize(PALETTE, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
+        self.png = buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return self.description
+
+    def _repr_png_(self) -> tuple[bytes, dict]:
+        width, height = (round(CSS_DPI * inches) for inches in self.figure.get_size_inches())
+        return self.png, {"width": width, "height": height, "alt": self.description}
+
+    def save(self, path: Path | str) -> None:
+        """Writes the PNG, whole or not at all."""
+        atomic_write_bytes(path, self.png)
+
+
+@contextmanager
+def axes(height: float, title: str) -> Iterator[Axes]:
+    """Empty axes, `height` inches high with their margins; draw and make the Picture inside the `with`."""
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        drawn = figure.add_subplot()
+        drawn.set_title(drawable(title))
+        yield drawn
+
+
+def drawable(text: str) -> str:
+    """`text` with the characters that the font lacks written as ⟨U+4E2D⟩, as no picture has them otherwise."""
+    known = get_font(findfont(FONT)).get_charmap()
+    return "".join(c if ord(c) in known else f"⟨U+{ord(c):04X}⟩" for c in text)

@@ -1,0 +1,214 @@
+"""The run folder: everything that a training stored, explained by itself.
+
+    trained/<name>/model_config.json   train_config.json   tokenizer.json   what it was
+                   log_data.csv                                             a row per step
+                   model.safetensors                                        the weights of the best validation
+                   checkpoint/state.safetensors                             where to go on: weights, optimizer, step
+                   README.md  loss.png                                      the card
+
+Only plain data: JSON, CSV, safetensors. Every file but the growing log appears by atomic rename.
+"""
+
+import io
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from config import ROOT, ConfigError, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
+from lab.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_json
+from lab.weights import check_shapes, read_header, read_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from modules.transformer import Transformer
+
+TRAINED = ROOT / "trained"
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+class Run:
+    """One folder under trained/, opened. `Run.create` starts one, `Run.open` finds one."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self.model_config = ModelConfig.from_json(self._read("model_config.json"))
+        self.train_config = TrainConfig.from_json(self._read("train_config.json"))
+        self.tokenizer: Tokenizer = tokenizer_from_json(self._read("tokenizer.json"))
+
+    @classmethod
+    def create(
+        cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path = TRAINED, *, numbered: bool = False
+    ) -> "Run":
+        """A new run folder with its settings in it. numbered: where the name is taken, take name-2, name-3, ...
+
+        Raises RunError for a name that some file system refuses or that is taken, ConfigError where the model's
+        vocabulary is smaller than the tokenizer's.
+        """
+        check_name(name)
+        tokenizer = load_tokenizer(train.data.tokenizer)
+        if model.vocab_size < tokenizer.vocab_size:
+            raise ConfigError(
+                f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
+                f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
+            )
+        folder, taken = Path(folder), 1
+        stem = name
+        while (folder / name).exists():
+            if not numbered:
+                raise RunError(f"a run named {name!r} exists; resume it, delete it, or choose another name")
+            taken += 1
+            name = f"{stem}-{taken}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
+                building = Path(temporary) / name
+                building.mkdir()
+                for file, text in {
+                    "model_config.json": model.to_json(),
+                    "train_config.json": train.to_json(),
+                    "tokenizer.json": tokenizer.to_json(),
+                }.items():
+                    (building / file).write_text(text, encoding="utf-8", newline="\n")
+                building.rename(folder / name)
+        except OSError as error:
+            reason = f"{error.strerror}; free space or choose another folder"
+            raise RunError(f"can't make a run in {folder}: {reason}") from error
+        return cls(folder / name)
+
+    @classmethod
+    def open(cls, name: str | Path, folder: Path = TRAINED) -> "Run":
+        """The run of that name, or in that folder. Raises RunError where there is none or it is damaged."""
+        path = Path(name) if Path(name).is_dir() else Path(folder) / name
+        if not path.is_dir():
+            raise RunError(f"no run {str(name)!r} in {folder}; {suggest(str(name), run_names(folder))}")
+        try:
+            return cls(path)
+        except GlassboxError as error:
+            raise RunError(f"run {path.name!r} is damaged: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"Run({self.name}: {self.status()})"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log_data.csv"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint" / "state.safetensors"
+
+    def _read(self, file: str) -> str:
+        try:
+            return (self.folder / file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{file} can't be read ({error})") from error
+
+    def log(self) -> pd.DataFrame:
+        """The rows logged so far; a last line that a crash cut short is left out."""
+        if not self.log_path.exists():
+            raise RunError(f"run {self.name!r} has no log_data.csv: it has not been trained yet")
+        whole, _, _ = self.log_path.read_text(encoding="utf-8").rpartition("\n")
+        try:
+            log = pd.read_csv(io.StringIO(whole))
+        except (ValueError, pd.errors.ParserError) as error:
+            raise RunError(f"log_data.csv of {self.name!r} is damaged: {error}") from error
+        missing = {"step", "tokens", "loss", "validation_loss"} - set(log.columns)
+        if missing:
+            raise RunError(f"log_data.csv of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
+        return log
+
+    def steps_done(self) -> int:
+        return int(self.log()["step"].max()) if self.log_path.exists() and len(self.log()) else 0
+
+    def status(self) -> str:
+        done, steps = self.steps_done(), self.train_config.steps
+        if done == 0:
+            return "new"
+        return f"finished, {steps} steps" if done >= steps else f"stopped at step {done} of {steps}"
+
+    def weights_facts(self) -> dict[str, str]:
+        """What model.safetensors says of itself: the step and validation loss it was stored at."""
+        return read_header(self.weights_path)[1]
+
+    def load_model(self, device: "torch.device | str" = "cpu") -> "Transformer":
+        """The trained model, in eval mode: the weights of the best validation."""
+        from modules.transformer import Transformer
+
+        model = Transformer(self.model_config)
+        read_weights(model, self.weights_path)
+        return model.to(device).eval()
+
+
+def check_name(name: str) -> None:
+    """Raises RunError unless every common file system takes `name` as a folder."""
+    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) and not name.endswith(".")
+    if not fits or name.split(".")[0].lower() in RESERVED:
+        raise RunError(
+            f"{name!r} can't be a run's name; use up to 80 letters, digits, '-', '_' and '.', "
+            "starting with a letter or digit, and none of Windows' device names"
+        )
+
+
+def run_names(folder: Path = TRAINED) -> list[str]:
+    folders = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    return [path.name for path in folders if path.is_dir() and not path.name.startswith(".")]
+
+
+def list_runs(folder: Path = TRAINED) -> pd.DataFrame:
+    """A row for each run; a damaged one is there too, with the reason."""
+    return pd.DataFrame([_summary(name, folder) for name in run_names(folder)], columns=_SUMMARY).set_index("run")
+
+
+_SUMMARY = ["run", "status", "parameters", "data", "tokenizer", "tokens", "validation_loss"]
+
+
+def _summary(name: str, folder: Path) -> dict:
+    try:
+        run = Run.open(name, folder)
+        row = {"run": name, "status": run.status()}
+        row |= {"data": run.train_config.data.source, "tokenizer": run.tokenizer.name}
+        if run.weights_path.exists():
+            shapes, facts = read_header(run.weights_path)
+            check_shapes(shapes, run.model_config, run.weights_path)
+            row["parameters"] = sum(math.prod(shape) for shape in shapes.values())
+            row["validation_loss"] = float(facts["validation_loss"]) if "validation_loss" in facts else None
+        if run.log_path.exists():
+            row["tokens"] = int(run.log()["tokens"].max())
+        return row
+    except (GlassboxError, ValueError) as error:
+        return {"run": name, "status": f"damaged: {error}"}
+
+
+def delete_run(name: str, *, confirm: str, folder: Path = TRAINED) -> None:
+    """Deletes the run's folder for good, if `confirm` repeats its name."""
+    check_name(name)
+    if name not in run_names(folder):
+        raise RunError(f"no run {name!r} in {folder}; {suggest(name, run_names(folder))}")
+    if confirm != name:
+        raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")
+    shutil.rmtree(Path(folder) / name)
+
+
+def code_version() -> str:
+    """The commit this code is at, with a mark where files differ from it; "unknown" outside a git checkout."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()

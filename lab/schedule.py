@@ -1,0 +1,39 @@
+"""The learning rate of every step."""
+
+import math
+
+from config import TrainConfig
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of `step`, counted from 0: linear warm-up, then cycles of decay, then the final flat part.
+
+    Cosine (Loshchilov & Hutter 2016, arXiv 1608.03983): final + (peak − final) · (1 + cos π·progress) / 2;
+    linear: peak + (final − peak) · progress. Each further cycle starts at the peak, cycle_growth times as long.
+    """
+    schedule, peak = config.schedule, config.learning_rate
+    if step < schedule.warmup_steps:
+        return peak * (step + 1) / schedule.warmup_steps
+    final = peak * schedule.final_fraction
+    decaying = config.steps - schedule.warmup_steps - schedule.flat_steps
+    progress = _progress_in_cycle((step - schedule.warmup_steps) / decaying, schedule.cycles, schedule.cycle_growth)
+    fallen = (1 - math.cos(math.pi * progress)) / 2 if schedule.decay == "cosine" else progress
+    return peak + (final - peak) * fallen
+
+
+def learning_rates(config: TrainConfig) -> list[float]:
+    """All of them, for the preview."""
+    return [learning_rate(step, config) for step in range(config.steps)]
+
+
+def _progress_in_cycle(done: float, cycles: int, growth: float) -> float:
+    """How far into its own cycle the share `done` of the whole decay is; 1 once all of it is over."""
+    if done >= 1:
+        return 1.0
+    lengths = [growth**cycle for cycle in range(cycles)]
+    position = done * sum(lengths)
+    for length in lengths[:-1]:
+        if position < length:
+            return position / length
+        position -= length
+    return position / lengths[-1]

@@ -1,0 +1,260 @@
+"""The terminal's commands. Their flags come from the config classes; nothing here imports torch before it must."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from config import ROOT, ConfigError, DataError, GlassboxError, ModelConfig, TrainConfig, preset
+from lab.sampling_config import STRATEGIES, SamplingConfig
+
+FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+Positional = tyro.conf.Positional
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
+    try:
+        commands = {"train": train_command(arguments)} | COMMANDS
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="python tools.py", args=arguments, config=FLAGS,
+            description="Glassbox: build, train, watch and compare small transformers.",
+        )  # fmt: skip
+    except GlassboxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Train a model; its run appears in trained/. All other defaults follow --preset or --like."""
+
+    name: str | None = None  # The run's name; by default the preset's and the data's, numbered where taken.
+    preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
+    like: str | None = None  # A run whose settings to start from, instead of a preset's.
+    model: ModelConfig
+    train: TrainConfig
+
+
+def parse_training(arguments: list[str]) -> Training:
+    """The arguments of `train` as settings."""
+    return tyro.cli(Training, args=arguments, default=starting_point(arguments), config=FLAGS)
+
+
+def starting_point(arguments: list[str]) -> Training:
+    """The defaults of `train`: those of the preset, or of the run, that its arguments name."""
+    like, name = _option(arguments, "--like"), _option(arguments, "--preset")
+    if like and name:
+        raise ConfigError("--preset and --like both name a starting point; give one of them")
+    if like:
+        from lab.runs import Run
+
+        run = Run.open(like)
+        return Training(like=like, model=run.model_config, train=run.train_config)
+    model, train = preset(name or Training.preset)
+    return Training(preset=name or Training.preset, model=model, train=train)
+
+
+def _option(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag that must be known before the others can have their defaults."""
+    for argument, following in zip(arguments, [*arguments[1:], None]):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def train_command(arguments: list[str]):
+    start = starting_point(arguments if arguments[:1] == ["train"] else [])
+
+    def train(settings: Annotated[Training, tyro.conf.arg(name="")] = start) -> None:
+        from lab.runs import Run
+
+        stem = f"{settings.like or settings.preset}-{Path(settings.train.data.source).stem}"
+        run = Run.create(settings.name or stem, settings.model, settings.train, numbered=settings.name is None)
+        train_on(run)
+
+    train.__doc__ = Training.__doc__
+    return train
+
+
+def resume(run: Positional[str]) -> None:
+    """Go on with a run that was stopped, to the numbers it would have reached without the stop.
+
+    Args:
+        run: The run's name, or its folder.
+    """
+    from lab.runs import Run
+
+    train_on(Run.open(run))
+
+
+def train_on(run) -> None:
+    """The terminal's training loop."""
+    from lab.data import prepare
+    from lab.live import live
+    from lab.training import train
+
+    print(f"run: {run.folder}")
+    data = prepare(run.train_config.data)
+    for step in live(train(run, data), run, floor=data.floor):
+        if step.sample:
+            print(f"\n{step.sample}\n")
+    print(run.summary(data.floor))
+
+
+def generate(
+    run: Positional[str],
+    prompt: str = "Once upon a time",
+    max_tokens: int = 200,
+    strategy: str = "balanced",
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+) -> None:
+    """Continue a prompt, written as it comes.
+
+    Args:
+        run: The run's name, or its folder.
+        prompt: What to continue.
+        max_tokens: How many tokens at most.
+        strategy: greedy, precise, balanced or creative; the sampling flags replace it.
+        seed: The same seed gives the same text.
+    """
+    from lab.generation import stream_text
+    from lab.runs import Run
+
+    opened = Run.open(run)
+    settings = sampling or named_strategy(strategy)
+    print(prompt, end="", flush=True)
+    for piece in stream_text(
+        opened.load_model(), opened.tokenizer, prompt, max_tokens=max_tokens, sampling=settings, seed=seed
+    ):
+        print(piece, end="", flush=True)
+    print()
+
+
+def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | None = None) -> None:
+    """Loss, perplexity and bits per byte on the run's own held-out tokens, or on a text.
+
+    Args:
+        run: The run's name, or its folder.
+        text: A text file to evaluate on instead.
+        max_tokens: How many held-out tokens at most; by default all of them.
+    """
+    from lab.data import prepare
+    from lab.evaluation import evaluate as evaluate_tokens
+    from lab.evaluation import evaluate_text
+    from lab.runs import Run
+
+    opened = Run.open(run)
+    model = opened.load_model()
+    if text is not None:
+        try:
+            print(evaluate_text(model, text.read_text(encoding="utf-8"), opened.tokenizer))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
+        return
+    data = prepare(opened.train_config.data)
+    print(evaluate_tokens(model, data.validation, opened.tokenizer, max_tokens))
+    if data.floor is not None:
+        print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
+
+
+def runs(delete: str | None = None, confirm: str | None = None) -> None:
+    """List all runs, or delete one.
+
+    Args:
+        delete: The name of a run to delete for good.
+        confirm: The same name again; asked for where it is not given.
+    """
+    from lab.runs import delete_run, list_runs
+
+    if delete is None:
+        table = list_runs()
+        print(table.to_string() if len(table) else "no runs yet: python tools.py train")
+        return
+    if confirm is None and sys.stdin.isatty():
+        confirm = input(f"type the name {delete!r} again to delete the run for good: ")
+    delete_run(delete, confirm=confirm or "")
+    print(f"deleted {delete}")
+
+
+def tokenizer(name: Positional[str | None] = None, text: str = "Once upon a time, Mia said: “Hello!”") -> None:
+    """List the tokenizers, or show what one makes of a text.
+
+    Args:
+        name: byte, character, bpe-2048, ...
+        text: What to cut into tokens.
+    """
+    from lab.token_display import show_tokens
+    from lab.tokenizers import list_tokenizers, load_tokenizer
+
+    print("\n".join(list_tokenizers()) if name is None else show_tokens(text, load_tokenizer(name)))
+
+
+def cache(clear: bool = False) -> None:
+    """List the prepared data that is kept for next time, or clear it.
+
+    Args:
+        clear: True deletes all of it.
+    """
+    from lab.data.cache import clear_cache, list_cache
+
+    if clear:
+        print(f"freed {clear_cache() / 1e6:.1f} MB")
+        return
+    entries = list_cache()
+    print("\n".join(map(str, entries)) if entries else "the cache is empty")
+
+
+def notebook(path: Positional[Path], keep_outputs: bool = False, parameters: str = "{}") -> None:
+    """Run a notebook without a browser, its output appearing here.
+
+    Args:
+        path: The notebook.
+        keep_outputs: True writes the outputs back into the file.
+        parameters: JSON, values for the names in the cell tagged "parameters".
+    """
+    import json
+
+    from lab.notebooks import run_notebook
+
+    try:
+        values = json.loads(parameters)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--parameters must be a JSON object, such as '{{\"steps\": 10}}': {error}") from error
+    run_notebook(path, values, keep_outputs)
+
+
+def lab(port: int | None = None) -> None:
+    """Open JupyterLab at train.ipynb.
+
+    Args:
+        port: Where to serve it; by default the first free one from 8888.
+    """
+    command = [sys.executable, "-m", "jupyterlab", "notebooks/train.ipynb", f"--notebook-dir={ROOT}"]
+    quiet = {"JUPYTERLAB_SETTINGS_DIR": str(ROOT / "notebooks" / ".lab")}
+    command += [f"--port={port}"] if port else []
+    raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | quiet).returncode)
+
+
+def named_strategy(name: str) -> SamplingConfig:
+    from config import suggest
+
+    if name not in STRATEGIES:
+        raise ConfigError(f"unknown strategy {name!r}; {suggest(name, STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+COMMANDS = {
+    "resume": resume, "generate": generate, "evaluate": evaluate, "runs": runs, "tokenizer": tokenizer, "cache": cache,
+    "notebook": notebook, "lab": lab,
+}  # fmt: skip

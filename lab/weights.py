@@ -1,0 +1,78 @@
+"""Tensors in files: safetensors alone, checked before they are used. No pickle is ever loaded."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from config import ModelConfig, RunError
+from lab.files import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+
+    from modules.transformer import Transformer
+
+
+def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict[str, object]) -> None:
+    """One safetensors file with `facts` in its header, by atomic rename."""
+    from safetensors.torch import save_file
+
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"can't write {path}: {error}; nothing was changed. Free space or permissions?") from error
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes by name, and the facts of the header, without reading a tensor."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise RunError(f"{path.name} is missing in {path.parent}: the run has stored no weights yet") from error
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path} is not a whole safetensors file ({error}); it may be cut short, or a pickle under a wrong "
+            "name, which is never loaded. Restore it from a copy or train the run again"
+        ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
+    from safetensors.torch import load_file
+
+    _, facts = read_header(path)
+    return load_file(path), facts
+
+
+def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
+    """Raises RunError where the stored tensors are not those of the model that the config describes."""
+    import torch
+
+    from modules.transformer import Transformer
+
+    with torch.device("meta"):
+        expected = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
+    wrong = [
+        f"{name}: stored {shapes.get(name, 'nothing')}, the config wants {expected.get(name, 'nothing')}"
+        for name in sorted(expected.keys() | shapes.keys())
+        if shapes.get(name) != expected.get(name)
+    ]
+    if wrong:
+        raise RunError(f"{path} does not fit its model_config.json: " + "; ".join(wrong[:3]))
+
+
+def read_weights(model: "Transformer", path: Path) -> dict[str, str]:
+    """Copies the stored weights into the model; returns the facts of the header."""
+    import torch
+
+    tensors, facts = read_tensors(path)
+    check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, model.config, path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+    return facts

@@ -1,0 +1,81 @@
+"""Attention: what each position reads from the ones before it."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modules.cache import LayerCache
+from modules.dropout import Dropout
+from modules.kernels import causal_attention
+from modules.positions import Placement
+
+
+class Attention(nn.Module):
+    """softmax(q·kᵀ/√D + bias, causal) · v, heads joined and projected (Vaswani et al. 2017, arXiv 1706.03762).
+
+    n_kv_heads G = n_heads H is multi-head, G = 1 multi-query (arXiv 1911.02150), between grouped-query attention
+    (arXiv 2305.13245). `fused` chooses PyTorch's kernel; without it the same is computed step by step, readably.
+
+                  ┌ q (B, H, T, D) ─ turn ┐
+    x (B, T, C) ──┼ k (B, G, S, D) ─ turn ┴ scores (B, H, T, S) ─ softmax ┐
+                  └ v (B, G, S, D) ───────────────────────────────────────┴ heads (B, H, T, D) ─ out (B, T, C)
+    """
+
+    def __init__(self, width: int, n_heads: int, n_kv_heads: int, bias: bool = False, dropout: float = 0.0):
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, width // n_heads
+        self.scale = 1 / math.sqrt(self.head_dim)
+        self.fused = True
+        self.qkv = nn.Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+        q, k, v = self.project(x, place, cache)
+        heads = self.attend(q, k, v, place) if self.fused else self.attend_by_hand(q, k, v, place)  # (B, H, T, D)
+        heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
+        return self.out(heads)  # (B, T, C)
+
+    def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H+2G, T, D)
+        turning, v = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
+        q, k = place.turn(turning).split((self.n_heads, self.n_kv_heads), dim=1)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, G, S, D)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+        """The fused kernel: causal with the bias in extra dimensions, or with a mask that holds the bias."""
+        dropout = self.dropout.active_rate
+        if place.causal:
+            q, k, v = place.extend(q, k, v, self.scale)
+            return causal_attention(q, k, v, self.scale, dropout)[..., : self.head_dim]  # (B, H, T, D)
+        mask = place.masked_bias()
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(q.dtype)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, scale=self.scale,
+            enable_gqa=self.n_kv_heads < self.n_heads,
+        )  # (B, H, T, D)
+
+    def attend_by_hand(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+        """The same by the formula."""
+        v = v.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, S, D)
+        return self.dropout(self.weights(q, k, place)) @ v  # (B, H, T, D)
+
+    def weights(self, q: Tensor, k: Tensor, place: Placement) -> Tensor:
+        """How much each query reads from each key; rows sum to 1."""
+        k = k.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, S, D)
+        scores = q @ k.transpose(-2, -1) * self.scale  # (B, H, T, S)
+        bias = place.bias()
+        if bias is not None:
+            scores = scores + bias  # (B, H, T, S)
+        if place.causal:
+            hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)  # (T, S)
+            scores = scores.masked_fill(hidden, -math.inf)  # (B, H, T, S)
+        elif place.mask is not None:
+            scores = scores.masked_fill(~place.mask, -math.inf)  # (B, H, T, S)
+        return scores.softmax(dim=-1)  # (B, H, T, S)

@@ -1,0 +1,80 @@
+"""The key-value cache: what earlier passes computed, owned outside the model and passed in as an argument.
+
+A token's slot in the cache is its position. A batch of prompts of different lengths is padded on the right; after
+the first pass `keep` says how long each really was, and every sequence goes on writing from there. So no padding is
+ever seen, and the only rule is: a query sees the slots up to its own position.
+"""
+
+import torch
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys and values of one layer: each (B, G, capacity, D)."""
+
+    def __init__(self, owner: "Cache", keys: Tensor, values: Tensor):
+        self.owner, self.keys, self.values = owner, keys, values
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the pass's new (B, G, T, D) in its slots, and returns all that are filled: (B, G, S, D)."""
+        slots, filled = self.owner.slots, self.owner.filled
+        self.keys[slots], self.values[slots] = self.owner.fold(k), self.owner.fold(v)
+        return self.keys[:, :, :filled], self.values[:, :, :filled]
+
+
+class Cache:
+    """The caches of all layers, and how far each sequence has come.
+
+    Each pass goes: `begin` (where do the new tokens stand?), every layer appends, `advance`. For inference: it keeps no
+    gradients, and says so when they are on.
+    """
+
+    def __init__(
+        self, n_layers: int, batch: int, n_kv_heads: int, capacity: int, head_dim: int,
+        dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        shape = (n_layers, batch, n_kv_heads, capacity, head_dim)
+        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.layers = [LayerCache(self, k, v) for k, v in zip(keys, values)]
+        self.capacity, self.device = capacity, device
+        self.lengths = [0] * batch
+        self.slots: tuple = ()
+        self.filled = 0
+
+    def __repr__(self) -> str:
+        size = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+        return f"Cache({len(self.layers)} layers, lengths {self.lengths} of {self.capacity}, {size / 1e6:.1f} MB)"
+
+    def begin(self, n_tokens: int) -> tuple[Tensor, Tensor, bool, Tensor | None]:
+        """Positions (T) or (B, T), key positions (S), whether this is plainly causal, and else the mask.
+
+        Raises ValueError where the tokens do not fit, and RuntimeError where gradients are on.
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("a cache keeps no gradients; call the model under torch.no_grad()")
+        start, self.filled = min(self.lengths), max(self.lengths) + n_tokens
+        if self.filled > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} tokens, not {self.filled}; make it with more capacity")
+        key_positions = torch.arange(self.filled, device=self.device)
+        if start == max(self.lengths):
+            self.slots = (slice(None), slice(None), slice(start, self.filled))
+            positions = key_positions[start:]
+            mask = None if n_tokens == 1 else key_positions <= positions[:, None]
+            return positions, key_positions, start == 0, mask
+        positions = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(n_tokens, device=self.device)
+        rows = torch.arange(len(self.lengths), device=self.device)[:, None]
+        self.slots = (rows, slice(None), positions)
+        return positions, key_positions, False, (key_positions <= positions[..., None])[:, None]
+
+    def fold(self, x: Tensor) -> Tensor:
+        """(B, G, T, D) as an assignment to `slots` wants it: rows of their own put time before heads."""
+        return x if isinstance(self.slots[0], slice) else x.transpose(1, 2)
+
+    def advance(self, n_tokens: int) -> None:
+        self.lengths = [length + n_tokens for length in self.lengths]
+
+    def keep(self, lengths: list[int]) -> None:
+        """Forgets everything past each sequence's given length; its slots are written anew."""
+        if len(lengths) != len(self.lengths) or any(not 0 <= n <= m for n, m in zip(lengths, self.lengths)):
+            raise ValueError(f"can't keep {lengths} of {self.lengths}: give each row a length no longer than it is")
+        self.lengths = list(lengths)

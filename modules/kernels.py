@@ -1,0 +1,97 @@
+"""Two places where PyTorch's own kernels leave a CPU half idle, written out by hand: same results, measured faster.
+
+Both are plain tensor code with their gradients by formula; the bench folder measures what they bring.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 128  # queries per block: the half of the scores above the diagonal is mostly never computed
+LONGEST = 1024  # the weights are kept for the backward pass, T² of them; above this PyTorch's kernel is the better one
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
+    """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, T, D), by the kernel that is fastest.
+
+    In bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; written out it is twice as fast.
+    """
+    grouped = q.shape[1] != k.shape[1]
+    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= LONGEST and not dropout
+    if not (written_out and q.requires_grad):
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
+        )  # (B, H, T, D)
+    if grouped:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, T, D)
+    return CausalAttention.apply(q * scale, k, v)
+
+
+class CausalAttention(torch.autograd.Function):
+    """o = p·v, p = softmax(q·kᵀ), a block of queries after the other, each against the keys up to its own end.
+
+    Backward: dv = pᵀ·do, dp = do·vᵀ, ds = p·(dp − Σ p·dp), dq = ds·k, dk = dsᵀ·q (arXiv 2205.14135, appendix B.2).
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        shape, length = q.shape, q.shape[2]
+        q, k, v = (x.reshape(-1, length, x.shape[-1]) for x in (q, k, v))  # (N, T, D)
+        out, weights = torch.empty_like(v), []
+        for start in range(0, length, BLOCK):
+            end = min(start + BLOCK, length)
+            scores = q[:, start:end] @ k[:, :end].transpose(1, 2)  # (N, T, S)
+            hidden = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)
+            scores[:, :, start:] += hidden
+            weights.append(scores.softmax(dim=-1))  # (N, T, S)
+            out[:, start:end] = weights[-1] @ v[:, :end]
+        ctx.save_for_backward(q, k, v, *weights)
+        return out.view(*shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, *weights = ctx.saved_tensors
+        shape, length = d_out.shape, d_out.shape[2]
+        d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, D)
+        d_q = torch.empty_like(q)
+        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
+        for p, start in zip(weights, range(0, length, BLOCK)):
+            end = start + p.shape[1]
+            d_v[:, :end] += p.transpose(1, 2) @ d_out[:, start:end]
+            d_p = d_out[:, start:end] @ v[:, :end].transpose(1, 2)  # (N, T, S)
+            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, T, S)
+            d_q[:, start:end] = d_scores @ k[:, :end]
+            d_k[:, :end] += d_scores.transpose(1, 2) @ q[:, start:end]
+        return tuple(x.to(q.dtype).view(*shape[:-1], -1) for x in (d_q, d_k, d_v))
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum of −log softmax(x·wᵀ)[target], `chunk` rows at a time, so that the logits never exist all at once.
+
+    The gradient of a row's logits is softmax − onehot; it is applied to x and w while the chunk is at hand, which
+    makes the backward pass a multiplication. Products are in x's type, sums over rows in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int) -> Tensor:
+        w = weight.to(x.dtype)
+        d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        for rows, answers, d_rows in zip(x.split(chunk), targets.split(chunk), d_x.split(chunk)):
+            log_p = (rows @ w.T).float().log_softmax(dim=-1)  # (N, V)
+            total += F.nll_loss(log_p, answers, ignore_index=ignore, reduction="sum")
+            counts = (answers != ignore)[:, None]
+            d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -torch.ones_like(log_p[:, :1]))
+            d_logits = d_logits.mul_(counts).to(x.dtype)  # (N, V)
+            torch.mm(d_logits, w, out=d_rows)
+            d_w += d_logits.T @ rows
+        ctx.save_for_backward(d_x, d_w)
+        ctx.dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        d_x, d_w = ctx.saved_tensors
+        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None

@@ -1,0 +1,12 @@
+"""What all tests share."""
+
+import pytest
+
+
+@pytest.fixture
+def seeded():
+    """One thread and a fixed seed; imports torch here, so that tests without it start at once."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

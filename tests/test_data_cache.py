@@ -1,0 +1,295 @@
+"""The cache of prepared data: found again, bounded, rebuilt when damaged, whole or absent."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from config import ROOT, DataConfig, DataError
+from lab.data import cache, clear_cache, list_cache, packing, prepare
+from lab.tokenizers import Tokenizer
+
+TEXTS = [f"document number {number} of some" for number in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The cache's data folder, not there yet."""
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GLASSBOX_CACHE_LIMIT", raising=False)
+    return tmp_path / "cache" / "data"
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_of(tmp_path, "a", TEXTS)
+
+
+def config_of(tmp_path, name: str, texts, **settings) -> DataConfig:
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8", newline="\n")
+    return DataConfig(source=str(path), tokenizer="byte", **settings)
+
+
+def several(tmp_path, names: str) -> dict[str, str]:
+    """Prepares data of equal size, in this order, as if an hour apart; gives the keys by name."""
+    keys = {}
+    for hour, name in enumerate(names):
+        prepare(config_of(tmp_path, name, [text + name for text in TEXTS]))
+        keys[name] = ({entry.key for entry in list_cache()} - set(keys.values())).pop()
+        marker = cache._data_folder() / keys[name] / cache.MARKER
+        os.utime(marker.parent / "train.bin", (hour * 3600, hour * 3600))
+        for path in marker.parent.iterdir():
+            os.utime(path, (hour * 3600, hour * 3600))
+    return keys
+
+
+def names_left(keys: dict[str, str]) -> str:
+    left = {entry.key for entry in list_cache()}
+    return "".join(name for name, key in keys.items() if key in left)
+
+
+# --- found again ------------------------------------------------------------------------------------------------
+
+
+def test_second_time_nothing_is_tokenised(config, monkeypatch):
+    first = prepare(config)
+    monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenised again"))
+    again = prepare(config, progress=lambda *_: pytest.fail("nothing is made, so there is no progress"))
+    for side in ("train", "validation"):
+        one, two = getattr(first, side), getattr(again, side)
+        assert np.array_equal(one.tokens, two.tokens)
+        assert (one.n_documents, one.n_bytes, one.log_probability) == (two.n_documents, two.n_bytes, None)
+
+
+def test_equal_content_is_found_wherever_it_lies(config, tmp_path):
+    prepare(config)
+    prepare(config_of(tmp_path, "elsewhere", TEXTS))
+    assert len(list_cache()) == 1
+
+
+def test_each_setting_has_its_own_entry(config, tmp_path):
+    prepare(config)
+    for settings in ({"validation_fraction": 0.3}, {"max_documents": 50}, {"tokenizer": "bpe-512"}):
+        prepare(config.replace(**settings))
+    prepare(config_of(tmp_path, "a", [*TEXTS, "one more"]))
+    for settings in ({}, {"seed": 1}, {"max_documents": 60}):
+        prepare(DataConfig(**{"tokenizer": "byte", "max_documents": 61} | settings))
+    assert len(list_cache()) == 8
+
+
+def test_use_makes_an_entry_young(tmp_path, folder):
+    keys = several(tmp_path, "abc")
+    assert [entry.key for entry in list_cache()] == [keys["c"], keys["b"], keys["a"]]
+    prepare(config_of(tmp_path, "a", [text + "a" for text in TEXTS]))
+    assert [entry.key for entry in list_cache()] == [keys["a"], keys["c"], keys["b"]]
+
+
+# --- bounded, listed, cleared -----------------------------------------------------------------------------------
+
+
+def test_longest_unused_go_first_and_the_new_one_stays(tmp_path, monkeypatch):
+    keys = several(tmp_path, "abcd")
+    size = list_cache()[0].bytes
+    prepare(config_of(tmp_path, "a", [text + "a" for text in TEXTS]))
+    monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", str(3 * size + size // 2))
+    keys |= several(tmp_path, "e")
+    assert names_left(keys) == "ade"
+    monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", "1")
+    keys |= several(tmp_path, "f")
+    assert names_left(keys) == "f"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("123", 123), ("2k", 2048), ("1.5M", 3 << 19), ("4G", 4 << 30), ("1 TB", 1 << 40), ("", 4 << 30), (None, 4 << 30)],
+)
+def test_limit_is_read(monkeypatch, text, size):
+    if text is not None:
+        monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", text)
+    assert cache._limit() == size
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "4 GiBs", "1e9", "G"])
+def test_bad_limit_is_named_before_any_work(monkeypatch, config, folder, text):
+    monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", text)
+    monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(DataError, match=rf"GLASSBOX_CACHE_LIMIT='{text}' is no size: .* as in 4G"):
+        prepare(config)
+    assert not folder.exists()
+
+
+def test_list_and_clear(tmp_path, folder):
+    assert list_cache() == [] and clear_cache() == 0 and not folder.exists()
+    keys = several(tmp_path, "abc")
+    entries = {entry.key: entry for entry in list_cache()}
+    for key, entry in entries.items():
+        assert entry.bytes == sum(path.stat().st_size for path in (folder / key).iterdir()) > 1000
+        assert f"{entry.bytes:,} bytes" in str(entry) and ".jsonl (1 file, " in str(entry) and "by byte" in str(entry)
+    with pytest.raises(DataError, match=r"no prepared data with the key 'x'; there are: [0-9a-f]{20}, "):
+        clear_cache([keys["a"], "x"])
+    assert len(list_cache()) == 3
+    assert clear_cache([keys["b"]]) == entries[keys["b"]].bytes
+    assert names_left(keys) == "ac"
+    assert clear_cache() == entries[keys["a"]].bytes + entries[keys["c"]].bytes
+    assert list(folder.iterdir()) == []
+
+
+def test_what_others_put_there_is_never_touched(tmp_path, folder, monkeypatch):
+    foreign = folder / "mine" / "notes.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("keep", encoding="utf-8")
+    (folder / "loose.bin").write_bytes(b"keep")
+    monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", "1")
+    several(tmp_path, "ab")
+    clear_cache()
+    assert {path.name for path in folder.rglob("*")} == {"mine", "notes.txt", "loose.bin"}
+
+
+def test_abandoned_work_is_listed_and_cleared_but_work_in_progress_is_not(tmp_path, config, folder):
+    for name, age in (("0a.11111111.part", 2 * cache.ABANDONED), ("0b.22222222.part", 0)):
+        (folder / name).mkdir(parents=True)
+        for file in (cache.MARKER, "train.bin"):
+            (folder / name / file).write_bytes(b"some")
+            then = (folder / name / file).stat().st_mtime - age
+            os.utime(folder / name / file, (then, then))
+    assert [entry.key for entry in list_cache()] == ["0a.11111111.part"]
+    assert clear_cache() == 8
+    assert [path.name for path in folder.iterdir()] == ["0b.22222222.part"]
+
+
+def test_an_entry_that_is_open_elsewhere_stays(tmp_path, monkeypatch):
+    keys = several(tmp_path, "a")
+
+    def in_use(folder):
+        raise PermissionError(errno.EACCES, "in use")
+
+    monkeypatch.setattr(cache, "_remove", in_use)  # as Windows answers
+    monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", "1")
+    with pytest.warns(UserWarning, match="can't be removed now: .*in use"):
+        keys |= several(tmp_path, "b")
+    assert names_left(keys) == "ab"
+    with pytest.raises(DataError, match="in use"):
+        clear_cache()
+
+
+# --- damaged ----------------------------------------------------------------------------------------------------
+
+
+def shorten(entry):
+    with open(entry / "train.bin", "r+b") as file:
+        file.truncate(100)
+
+
+DAMAGE = {
+    "train.bin has 100 bytes instead of": shorten,
+    "validation.bin is missing": lambda entry: (entry / "validation.bin").unlink(),
+    "meta.json is missing": lambda entry: (entry / "meta.json").unlink(),
+    "meta.json is not as it was written": lambda entry: (entry / "meta.json").write_text("{", encoding="utf-8"),
+    "meta.json is not as it was written: 'train'": lambda entry: (entry / "meta.json").write_text("{}", encoding="utf-8"),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_damaged_entry_is_made_anew(config, folder, fault):
+    whole = np.array(prepare(config).train.tokens)
+    DAMAGE[fault](folder / list_cache()[0].key)
+    with pytest.warns(UserWarning, match=f"a.jsonl .* is damaged \\({fault}.*made anew"):
+        again = prepare(config)
+    assert np.array_equal(again.train.tokens, whole)
+    assert len(list(folder.iterdir())) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(config)
+
+
+def test_a_foreign_folder_in_the_way_is_left_alone(config, folder):
+    prepare(config)
+    key = list_cache()[0].key
+    clear_cache()
+    (folder / key).mkdir()
+    (folder / key / "notes.txt").write_text("keep", encoding="utf-8")
+    with pytest.raises(DataError, match=f"{key} is in the way, and not made by Glassbox"):
+        prepare(config)
+    assert [path.name for path in folder.rglob("*")] == [key, "notes.txt"]
+
+
+# --- whole or absent --------------------------------------------------------------------------------------------
+
+
+class FullDisk:
+    """Files that take some bytes, and then no more."""
+
+    def __init__(self, path, mode):
+        self.file = open(path, mode)
+
+    def write(self, data):
+        self.file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self):
+        self.file.close()
+
+
+def test_full_disk_leaves_nothing_and_harms_no_other(tmp_path, folder, monkeypatch):
+    keys = several(tmp_path, "a")
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(packing, "open", FullDisk, raising=False)
+    with pytest.raises(DataError, match=r"can't store .*data: No space left on device\. .*GLASSBOX_CACHE") as caught:
+        several(tmp_path, "b")
+    assert str(folder) in str(caught.value)
+    assert sorted(folder.rglob("*")) == before and names_left(keys) == "a"
+
+
+def test_cache_folder_that_cannot_be_made_is_named(config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match=r"can't store prepared data in .*file.cache.data: .*GLASSBOX_CACHE"):
+        prepare(config)
+
+
+def test_stopping_in_the_middle_leaves_nothing(config, folder):
+    def stop(done, total):
+        assert len(list(folder.iterdir())) == 1, "the work goes on in the cache folder"
+        assert list_cache() == []
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config, stop)
+    assert list(folder.iterdir()) == []
+    assert prepare(config).train.n_documents > 0
+
+
+def test_two_at_the_same_time_end_with_one_entry(config, folder):
+    both_are_writing, results = threading.Barrier(2, timeout=60), []
+
+    def work():
+        results.append(prepare(config, lambda done, total: both_are_writing.wait()))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2 and np.array_equal(results[0].train.tokens, results[1].train.tokens)
+    assert [path.name for path in folder.iterdir()] == [list_cache()[0].key]
+
+
+def test_two_processes_share_the_cache(folder):
+    code = (
+        "from config import DataConfig; from lab.data import prepare\n"
+        "print(prepare(DataConfig(tokenizer='byte', max_documents=300)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert printed[0] == printed[1] == f"{prepare(DataConfig(tokenizer='byte', max_documents=300))}\n"
+    assert len(list(folder.iterdir())) == 1

@@ -1,0 +1,277 @@
+"""The laws that every architecture × variant obeys, whatever it is made of."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch.nn import functional as F
+from variants import BATCH, LENGTH, VARIANTS
+
+from config import DropoutConfig, ModelConfig
+from modules.attention import Attention
+from modules.dropout import set_dropout_share
+from modules.transformer import Transformer
+
+pytestmark = [pytest.mark.usefixtures("seeded"), pytest.mark.parametrize("name", VARIANTS)]
+
+RATES = DropoutConfig(embedding=0.2, attention=0.2, residual=0.2)
+
+
+def build(config: ModelConfig) -> Transformer:
+    """A model whose weights are larger than at the start of a training, and its norms and biases not trivial: what
+    a law forbids must not hide below the rounding."""
+    torch.manual_seed(1)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def build_exact(name: str) -> Transformer:
+    """In float64, where two ways to compute the same differ by nothing but a mistake."""
+    return build(VARIANTS[name]).double()
+
+
+def tokens(config: ModelConfig, length: int = LENGTH, batch: int = BATCH) -> torch.Tensor:
+    return torch.randint(config.vocab_size, (batch, length))
+
+
+def losses_and_gradients(model: Transformer, windows: torch.Tensor) -> tuple[dict, dict]:
+    model.zero_grad()
+    losses = model.losses(windows)
+    sum(losses.values()).backward()
+    return (
+        {key: loss.detach() for key, loss in losses.items()},
+        {key: parameter.grad.clone() for key, parameter in model.named_parameters()},
+    )
+
+
+def assert_equal_in_float64(one: torch.Tensor, other: torch.Tensor):
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def assert_same(one: dict, other: dict, **tolerance):
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], msg=lambda text, key=key: f"{key}: {text}", **tolerance)
+
+
+def use_manual_attention(model: Transformer) -> int:
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    for attention in attentions:
+        attention.fused = False
+    return len(attentions)
+
+
+def test_axes_have_distinct_sizes(name):
+    config = VARIANTS[name]
+    hidden = config.mlp.hidden(config.width)
+    axes = [BATCH, LENGTH, config.n_heads, config.head_dim, config.width, config.vocab_size, hidden]
+    axes += [config.context_length] + [config.kv_heads] * (config.kv_heads != config.n_heads)
+    assert len(set(axes)) == len(axes)
+
+
+def test_causal(name):
+    model = build(VARIANTS[name])
+    before = tokens(model.config)
+    with torch.no_grad():
+        reference = model(before)
+        for place in (0, LENGTH // 2, LENGTH - 1):
+            after = before.clone()
+            after[:, place] = (after[:, place] + 1) % model.config.vocab_size
+            logits = model(after)
+            assert torch.equal(logits[:, :place], reference[:, :place])
+            # each later position sees the change, not only its own
+            assert (logits[:, place:] != reference[:, place:]).any(-1).all()
+
+
+def test_cached_equals_uncached(name):
+    model = build_exact(name)
+    ids = tokens(model.config)
+    with torch.no_grad():
+        reference = model(ids)
+        for pieces in ([1] * LENGTH, [LENGTH], [6, 4, 3], [5] + [1] * 8, [1, 12]):
+            cache = model.new_cache(BATCH, LENGTH)
+            logits = torch.cat([model(piece, cache) for piece in ids.split(pieces, dim=1)], dim=1)
+            assert_equal_in_float64(logits, reference)
+
+
+def test_cached_equals_uncached_by_hand(name):
+    model = build_exact(name)
+    ids = tokens(model.config)
+    with torch.no_grad():
+        reference = model(ids)
+        assert use_manual_attention(model) == model.config.n_layers
+        cache = model.new_cache(BATCH, LENGTH)
+        logits = torch.cat([model(piece, cache) for piece in ids.split([6, 1, 1, 5], dim=1)], dim=1)
+    assert_equal_in_float64(logits, reference)
+
+
+def test_batched_equals_one_by_one(name):
+    model = build_exact(name)
+    ids = tokens(model.config)
+    with torch.no_grad():
+        singly = torch.cat([model(row[None]) for row in ids])
+        assert_equal_in_float64(model(ids), singly)
+
+
+def test_ragged_batch_equals_one_by_one(name):
+    """Prompts of different lengths, padded on the right, continue by chunks and then token by token."""
+    model = build_exact(name)
+    lengths = [1, 7, 4, 8, 2]
+    ids = tokens(model.config)
+    with torch.no_grad():
+        reference = model(ids)
+        cache = model.new_cache(BATCH, LENGTH)
+        prompts = torch.zeros(BATCH, max(lengths), dtype=torch.long)
+        for row, length in enumerate(lengths):
+            prompts[row, :length] = ids[row, :length]
+        logits = model(prompts, cache)
+        cache.keep(lengths)
+        for row, length in enumerate(lengths):
+            assert_equal_in_float64(logits[row, :length], reference[row, :length])
+        for step in (2, 1, 1, 1):
+            follows = torch.tensor(cache.lengths)[:, None] + torch.arange(step)
+            logits = model(ids.gather(1, follows), cache)
+            expected = reference[torch.arange(BATCH)[:, None], follows]
+            assert_equal_in_float64(logits, expected)
+
+
+def test_cache_that_forgets_equals_one_that_never_knew(name):
+    model = build_exact(name)
+    ids = tokens(model.config)
+    with torch.no_grad():
+        cache = model.new_cache(BATCH, LENGTH)
+        model(tokens(model.config, LENGTH), cache)
+        cache.keep([0] * BATCH)
+        model(ids[:, :4], cache)
+        model(tokens(model.config, 6), cache)
+        cache.keep([4] * BATCH)
+        assert_equal_in_float64(model(ids[:, 4:], cache), model(ids)[:, 4:])
+
+
+def test_eval_is_deterministic_and_without_dropout(name):
+    config = VARIANTS[name]
+    plain, dropping = build(config), build(config.replace(dropout=RATES))
+    ids = tokens(config)
+    with torch.no_grad():
+        reference = plain(ids)
+        for _ in range(3):
+            assert torch.equal(dropping(ids), reference)
+
+
+@pytest.mark.parametrize("rate", [field.name for field in dataclasses.fields(DropoutConfig)])
+def test_each_dropout_acts_in_training_until_its_share_is_zero(name, rate):
+    model = build(VARIANTS[name].replace(dropout=DropoutConfig(**{rate: 0.3})))
+    ids = tokens(model.config)
+    with torch.no_grad():
+        reference = model(ids)
+        model.train()
+        first, second = model(ids), model(ids)
+        assert not torch.equal(first, reference) and not torch.equal(first, second)
+        set_dropout_share(model, 0.0)
+        assert torch.equal(model(ids), reference)
+        set_dropout_share(model, 0.5)
+        assert not torch.equal(model(ids), reference)
+
+
+def test_every_parameter_gets_a_gradient(name):
+    model = Transformer(VARIANTS[name])  # as it is initialised, for that is where training starts
+    _, gradients = losses_and_gradients(model, tokens(model.config, model.config.context_length + 1))
+    for key, gradient in gradients.items():
+        assert gradient.isfinite().all(), key
+        assert gradient.abs().max() > 1e-7, key
+
+
+def test_saved_and_loaded_equals_itself(name):
+    model = build(VARIANTS[name])
+    data, text = save(dict(model.named_parameters())), model.config.to_json()
+    torch.manual_seed(2)
+    other = Transformer(ModelConfig.from_json(text)).eval()
+    ids = tokens(model.config)
+    stored, parameters = load(data), dict(other.named_parameters())
+    assert stored.keys() == parameters.keys()
+    with torch.no_grad():
+        assert not torch.equal(other(ids), model(ids))
+        for key, parameter in parameters.items():
+            parameter.copy_(stored[key])
+        assert torch.equal(other(ids), model(ids))
+
+
+def test_one_batch_can_be_overfitted(name):
+    model = Transformer(VARIANTS[name]).train()
+    windows = tokens(model.config, LENGTH + 1, batch=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = sum(model.losses(windows).values())
+        loss.backward()
+        optimizer.step()
+    assert model.losses(windows)["loss"] < 0.1
+
+
+def test_loss_is_cross_entropy_of_the_next_token(name):
+    model = build(VARIANTS[name])
+    windows = tokens(model.config, LENGTH + 1)
+    expected = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+    torch.testing.assert_close(model.losses(windows)["loss"], expected)
+
+
+def test_compiled_equals_eager_in_one_graph(name):
+    model = build(VARIANTS[name])
+    ids = tokens(model.config)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ids), model(ids), rtol=1e-5, atol=1e-6)
+        compiled(tokens(model.config))
+    assert len(graphs) == 1
+
+
+def test_fused_attention_equals_manual_attention(name):
+    model = build_exact(name)
+    ids = tokens(model.config)
+    direction = torch.randn(BATCH, LENGTH, model.config.vocab_size, dtype=torch.float64)
+
+    def logits_and_gradients():
+        logits = model(ids)
+        return [logits, *torch.autograd.grad((logits * direction).sum(), list(model.parameters()))]
+
+    fused = logits_and_gradients()
+    assert use_manual_attention(model) == model.config.n_layers
+    for by_hand, by_kernel in zip(logits_and_gradients(), fused, strict=True):
+        torch.testing.assert_close(by_hand, by_kernel, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rates", [DropoutConfig(), RATES], ids=["plain", "dropout"])
+def test_gradient_checkpointing_changes_no_number(name, rates):
+    model = build(VARIANTS[name].replace(dropout=rates)).train()
+    windows = tokens(model.config, LENGTH + 1)
+    results = []
+    for model.gradient_checkpointing in (False, True):
+        torch.manual_seed(3)
+        results.append(losses_and_gradients(model, windows))
+    (plain_losses, plain_gradients), (losses, gradients) = results
+    assert_same(losses, plain_losses, rtol=0, atol=0)
+    assert_same(gradients, plain_gradients, rtol=1e-6, atol=1e-7)
+
+
+def test_gradient_checkpointing_recomputes_every_block(name):
+    model = build(VARIANTS[name]).train()
+    calls = []
+    for i, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda *_, i=i: calls.append(i))
+    losses_and_gradients(model, tokens(model.config, LENGTH + 1))
+    layers = list(range(model.config.n_layers))
+    assert calls == layers
+    model.gradient_checkpointing = True
+    losses_and_gradients(model, tokens(model.config, LENGTH + 1))
+    assert sorted(calls) == sorted(layers * 3)

@@ -1,0 +1,150 @@
+"""The run folder: names, damage, deletion, weights that are not what they claim."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from config import DataConfig, ModelConfig, RunError, ScheduleConfig, TrainConfig
+from lab.card import training_command
+from lab.runs import Run, delete_run, list_runs
+from lab.weights import write_tensors
+from modules.transformer import Transformer
+
+MODEL = ModelConfig(vocab_size=257, context_length=16, n_layers=1, n_heads=2, width=16)
+TRAIN = TrainConfig(data=DataConfig(tokenizer="byte"), steps=4, schedule=ScheduleConfig(warmup_steps=0))
+LOG = "step,tokens,seconds,loss,validation_loss,learning_rate,gradient_norm,tokens_per_second,memory\n"
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A run with weights and two logged steps, made without training."""
+    run = Run.create("one", MODEL, TRAIN, tmp_path)
+    weights = dict(Transformer(MODEL).named_parameters())
+    write_tensors(run.weights_path, weights, {"step": 2, "validation_loss": 5.25})
+    run.log_path.write_text(LOG + "1,64,0.1,5.5,,0.001,1.0,640,1000\n2,128,0.2,5.4,5.25,0.001,1.0,640,1000\n")
+    return run
+
+
+def test_weights_come_back_equal_and_tied(run):
+    model, stored = run.load_model(), load_file(run.weights_path)
+    assert "head.weight" not in stored and model.head.weight is model.embedding.weight
+    assert all(torch.equal(parameter, stored[name]) for name, parameter in model.named_parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a|b", "a/b", "..", "a\\b", "con", "COM1.txt", "name.", "ä", "-rm", "a b", "x" * 81, "a\nb"]
+)
+def test_names_that_some_file_system_refuses(tmp_path, name):
+    with pytest.raises(RunError, match="can't be a run's name"):
+        Run.create(name, MODEL, TRAIN, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_name_is_refused_or_numbered(run, tmp_path):
+    before = run.weights_path.read_bytes()
+    with pytest.raises(RunError, match="exists"):
+        Run.create("one", MODEL, TRAIN, tmp_path)
+    assert Run.create("one", MODEL, TRAIN, tmp_path, numbered=True).name == "one-2"
+    assert run.weights_path.read_bytes() == before
+
+
+def test_unknown_run_names_the_nearest(run, tmp_path):
+    with pytest.raises(RunError, match="no run 'on' .*did you mean 'one'"):
+        Run.open("on", tmp_path)
+
+
+def test_a_pickle_under_the_name_of_weights_is_never_loaded(run):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was loaded",))
+
+    run.weights_path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(RunError, match="not a whole safetensors file"):
+        run.load_model()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_weights_are_refused(run, share):
+    whole = run.weights_path.read_bytes()
+    run.weights_path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(RunError, match="not a whole safetensors file"):
+        run.load_model()
+
+
+def test_weights_of_another_model_are_refused(run):
+    tensors = load_file(run.weights_path)
+    tensors["norm.weight"] = torch.ones(3)
+    save_file(tensors, run.weights_path)
+    with pytest.raises(RunError, match=r"norm.weight: stored \(3,\), the config wants \(16,\)"):
+        run.load_model()
+
+
+def damage_json(run):
+    (run.folder / "model_config.json").write_text("{")
+
+
+def damage_key(run):
+    values = json.loads((run.folder / "model_config.json").read_text())
+    (run.folder / "model_config.json").write_text(json.dumps(values | {"widht": 3}))
+
+
+def damage_block(run):
+    values = json.loads((run.folder / "model_config.json").read_text())
+    (run.folder / "model_config.json").write_text(json.dumps(values | {"block": {"kind": "from-the-future"}}))
+
+
+def damage_log(run):
+    run.log_path.write_text("step,loss\n1,2\n")
+
+
+def damage_weights(run):
+    run.weights_path.write_bytes(b"short")
+
+
+def remove_tokenizer(run):
+    (run.folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (damage_json, "not valid JSON"), (damage_key, "widht"), (damage_block, "from-the-future"), (damage_log, "tokens"),
+        (damage_weights, "safetensors"), (remove_tokenizer, "tokenizer.json"),
+    ],
+)  # fmt: skip
+def test_damaged_runs_are_listed_with_the_reason(run, tmp_path, damage, reason):
+    shutil.copytree(run.folder, tmp_path / "two")
+    damage(run)
+    runs = list_runs(tmp_path)
+    assert runs.loc["one", "status"].startswith("damaged") and reason in runs.loc["one", "status"]
+    assert runs.loc["two", "status"] == "stopped at step 2 of 4"
+    assert runs.loc["two", "validation_loss"] == 5.25
+    assert runs.loc["two", "parameters"] == sum(p.numel() for p in Transformer(MODEL).parameters())
+
+
+def test_no_runs_is_an_empty_table(tmp_path):
+    assert len(list_runs(tmp_path / "nowhere")) == 0
+
+
+def test_deleting_takes_the_name_twice(run, tmp_path):
+    with pytest.raises(RunError, match="confirm='one'"):
+        delete_run("one", confirm="yes", folder=tmp_path)
+    assert run.folder.exists()
+    delete_run("one", confirm="one", folder=tmp_path)
+    assert not run.folder.exists()
+    with pytest.raises(RunError, match="can't be a run's name"):
+        delete_run("../one", confirm="../one", folder=tmp_path)
+
+
+def test_the_cards_command_makes_the_same_settings(tmp_path):
+    from lab.terminal import parse_training
+
+    model, train = MODEL.replace(n_layers=3), TRAIN.replace(steps=7, gradient_clip=None, sample_prompt="It's a test")
+    command = training_command(Run.create("one", model, train, tmp_path))
+    assert command.startswith("python tools.py train --preset")
+    assert parse_training(command)[-2:] == (model, train)

@@ -1,0 +1,80 @@
+"""Every architecture × variant that the laws are held for, at test size: no two axes of a model have the same length.
+
+An architecture joins the laws by joining this table. The tests know a model by what it does (tokens in, logits out,
+a cache, named losses), never by the classes it is made of.
+"""
+
+from config import (
+    ARCHITECTURES,
+    ALiBiConfig,
+    LearnedPositionConfig,
+    MLPConfig,
+    ModelConfig,
+    NoPositionConfig,
+    NormConfig,
+    ResidualBlockConfig,
+    RoPEConfig,
+    SinusoidalConfig,
+)
+
+BATCH = 5  # sequences, and
+LENGTH = 13  # tokens of each: what the laws feed to every variant
+
+SIZES = dict(vocab_size=61, context_length=17, n_layers=2, n_heads=4, width=40)
+GROUPED = dict(n_kv_heads=2)
+SINGLE = dict(n_kv_heads=1)
+THREE_HEADS = dict(n_heads=3, width=42)
+SIX_HEADS = dict(n_heads=6, width=48)
+POST = ResidualBlockConfig(post_norm=True)
+PARALLEL = ResidualBlockConfig(parallel=True)
+BOTH = ResidualBlockConfig(post_norm=True, parallel=True)
+
+
+def vary(architecture: str, **changes) -> ModelConfig:
+    return ModelConfig(**{**SIZES, **ARCHITECTURES[architecture], **changes})
+
+
+def mlp(activation: str, gated: bool, ratio: float = 4.0) -> MLPConfig:
+    return MLPConfig(activation=activation, gated=gated, ratio=ratio)
+
+
+def norm(kind: str, weight: bool, bias: bool) -> NormConfig:
+    return NormConfig(kind=kind, weight=weight, bias=bias)
+
+
+VARIANTS: dict[str, ModelConfig] = {
+    # the architectures as their presets have them
+    **{name: vary(name) for name in ARCHITECTURES},
+    # heads of keys and values
+    "llama-grouped": vary("llama", **GROUPED),
+    "llama-single": vary("llama", **SINGLE),
+    "gpt2-grouped": vary("gpt2", **GROUPED),
+    "alibi-grouped-six-heads": vary("alibi", **SIX_HEADS, **GROUPED),
+    "alibi-single-three-heads": vary("alibi", **THREE_HEADS, **SINGLE),
+    # norms, with and without weight and bias
+    "rms-bias": vary("llama", norm=norm("rms", True, True), mlp=mlp("mish", False)),
+    "rms-bare": vary("llama", norm=norm("rms", False, False), mlp=mlp("relu", False)),
+    "layer-bare": vary("gpt2", norm=norm("layer", False, False), mlp=mlp("gelu_tanh", True)),
+    "layer-bias-alone": vary("alibi", norm=norm("layer", False, True), mlp=mlp("relu2", False)),
+    "cosine": vary("llama", norm=norm("cosine", True, False), mlp=mlp("gelu", False)),
+    "cosine-bare": vary("llama", norm=norm("cosine", False, False), mlp=mlp("gelu", True)),
+    "cosine-bias": vary("alibi", norm=norm("cosine", True, True), mlp=mlp("silu", False)),
+    "cosine-bias-alone": vary("gpt2", norm=norm("cosine", False, True), mlp=mlp("relu", True)),
+    # what is left of the activations, and another ratio
+    "relu2-gated": vary("llama", mlp=mlp("relu2", True)),
+    "mish-gated-narrow": vary("llama", mlp=mlp("mish", True, ratio=2.5), bias=True),
+    # positions
+    "no-position": vary("llama", position=NoPositionConfig()),
+    "sinusoidal": vary("gpt2", position=SinusoidalConfig(), embedding_scale=True),
+    "sinusoidal-theta": vary("llama", position=SinusoidalConfig(theta=100.0), **GROUPED),
+    "rope-theta": vary("gpt2", position=RoPEConfig(theta=500_000.0), bias=False),
+    "learned-llama": vary("llama", position=LearnedPositionConfig(), tie_weights=False),
+    "alibi-slopes": vary("alibi", position=ALiBiConfig(slopes=(0.9, 0.3, 0.05, 0.0)), bias=True),
+    # blocks
+    "post-norm": vary("llama", block=POST, embedding_scale=True),
+    "parallel": vary("gpt2", block=PARALLEL, tie_weights=False),
+    "parallel-post-norm": vary("alibi", block=BOTH, **GROUPED),
+    # the rest of the switches
+    "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
+    "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),
+}

@@ -1,0 +1,47 @@
+"""The workbench door: the names that a notebook imports, and the terminal's commands (`python tools.py --help`).
+
+    from tools import ModelConfig, Run, preset, train
+
+Each name is fetched from its own module when first asked for, so that nothing waits for what it does not use.
+"""
+
+import importlib
+import sys
+
+HOMES = {
+    "config": (
+        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "GlassboxError", "LearnedPositionConfig", "MLPConfig",
+        "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
+        "SinusoidalConfig", "TrainConfig", "list_presets", "preset",
+    ),
+    "lab.data": ("list_sources", "load_documents", "prepare"),
+    "lab.estimates": ("decoding_memory", "estimate"),
+    "lab.evaluation": ("evaluate", "evaluate_text", "probe_accuracy"),
+    "lab.generation": ("generate", "generate_text", "stream_text"),
+    "lab.live": ("live",),
+    "lab.plots": ("bars", "loss_curve", "next_token_bars", "schedule_preview", "shaded_tokens", "side_by_side"),
+    "lab.runs": ("Run", "delete_run", "list_runs"),
+    "lab.sampling": ("STRATEGIES", "SamplingConfig"),
+    "lab.schedule": ("learning_rates",),
+    "lab.tales": ("stories", "story"),
+    "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
+    "lab.token_display": ("show_tokens",),
+    "lab.training": ("Step", "train"),
+    "modules.transformer": ("Transformer",),
+}  # fmt: skip
+HOME_OF = {name: module for module, names in HOMES.items() for name in names}
+__all__ = sorted(HOME_OF)
+
+
+def __getattr__(name: str):
+    if name not in HOME_OF:
+        raise AttributeError(f"tools has no {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(importlib.import_module(HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+if __name__ == "__main__":
+    from lab.terminal import main
+
+    sys.exit(main(sys.argv[1:]))
