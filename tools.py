@@ -10,8 +10,8 @@ import sys
 
 HOMES = {
     "config": (
-        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "GlassboxError", "LearnedPositionConfig", "MLPConfig",
-        "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
+        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "GlassboxError", "LearnedPositionConfig",
+        "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
         "SinusoidalConfig", "TrainConfig", "list_presets", "preset",
     ),
     "lab.data": ("list_sources", "load_documents", "prepare"),

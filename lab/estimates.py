@@ -1,130 +1,203 @@
 """What a model will cost before it is built: parameters, FLOPs per token, memory. Imports no torch.
 
-Each part of a model says its own counts, in functions named and ordered like the classes of `modules/`; the rest is
-adding up. Parameters and FLOPs are exact. Memory is that of eager PyTorch on a CPU: `training_memory` goes through one
-step as autograd does, with bytes in place of tensors, and returns the moment at which most are alive.
-
 FLOPs count matrix products alone, two for each multiply-add: every weight of a linear layer once per token, the head
-included, and attention's scores and mixing over all T = context_length keys, although a causal kernel may skip half. The
-backward pass takes twice the forward's; checkpointing computes the blocks' forward a second time, but for a last
-projection that nothing needs.
+included, and attention's scores and mixing over all T = context_length keys, although a causal kernel may skip half.
+The backward pass takes twice the forward's; checkpointing computes the blocks' forward a second time, all but a last
+projection whose result nothing needs.
+
+Memory counts tensors, in eager PyTorch on a CPU; the interpreter and the libraries (some 300 MB) come on top.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
-from typing import NamedTuple
 
 from config import ConfigError, ModelConfig, TrainConfig
+from lab.component_costs import FP32, Part, Pass, count, loss_working, sections
 
-FP32 = 4  # bytes: weights, gradients, AdamW's moments and the residual stream in every precision
-VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a value inside a sub-layer
-QUERY_BLOCK, LONGEST_WRITTEN_OUT, LOSS_CHUNK = 128, 1024, 1024  # BLOCK and LONGEST of kernels.py, CHUNK of losses.py
-
-
-class Pass(NamedTuple):
-    """Sequences that go through the model at once, tokens in each, bytes of a value inside the sub-layers."""
-
-    sequences: int
-    length: int
-    value: int
-
-    @property
-    def tokens(self) -> int:
-        return self.sequences * self.length
-
-    def copies(self, parameters: int) -> int:
-        """Bytes of the low-precision copies that autocast makes of a layer's weights and holds until its backward."""
-        return self.value * parameters if self.value < FP32 else 0
+VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a number inside a sub-layer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """The counts of one module.
+class Memory:
+    """Bytes alive at the fullest moment, and which that is. activations: all that is kept for the backward pass."""
 
-    parameters, and buffers in values; products: multiply-adds per token, of which unread are spared when a
-    checkpointed block is computed again; cached: values per token in the key-value cache. In bytes: kept for the
-    backward pass, copies of weights kept with them, working: what the module's backward pass adds while it runs,
-    gradient: what is there of the parameters' gradients after it (None: all of them).
-    """
+    moment: str
+    weights: int
+    optimizer: int = 0
+    gradients: int = 0
+    activations: int = 0
+    cache: int = 0
+    temporary: int = 0
 
-    parameters: int = 0
-    buffers: int = 0
-    products: int = 0
-    unread: int = 0
-    cached: int = 0
-    kept: int = 0
-    copies: int = 0
-    working: int = 0
-    gradient: int | None = None
+    def parts(self) -> dict[str, int]:
+        names = ("weights", "optimizer", "gradients", "activations", "cache", "temporary")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     @property
-    def gradients(self) -> int:
-        return FP32 * self.parameters if self.gradient is None else self.gradient
+    def total(self) -> int:
+        return sum(self.parts().values())
 
 
-# --- the parts, as in modules/ --------------------------------------------------------------------------------
+def training_memory(model: ModelConfig, train: TrainConfig, precision: str) -> Memory:
+    """The fullest moment of a training step in "fp32" or under "bf16" autocast, once AdamW has its two moments."""
+    return max(training_moments(model, train, precision), key=lambda memory: memory.total)
 
 
-def norm(config: ModelConfig, run: Pass, value: int = FP32) -> Part:
-    """value: bytes of the input's numbers; below 4 only for a norm that follows a sub-layer under autocast."""
-    weight, numbers = config.norm.weight, run.tokens * config.width
-    kept, working = {
-        "rms": (FP32 * numbers * (1 + weight) + FP32 * run.tokens, 3),  # x, x/rms where a weight follows, 1/rms
-        "layer": (value * numbers + 2 * FP32 * run.tokens, 2),  # x, mean, 1/sd
-        "cosine": (value * numbers * (1 + weight) + 2 * FP32 * run.tokens, 4),  # x, its direction, two lengths
-    }[config.norm.kind]
-    return Part(
-        parameters=config.width * (weight + config.norm.bias), kept=kept, working=working * FP32 * numbers
+def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> Iterator[Memory]:
+    """One step as autograd goes through it, with bytes in place of tensors.
+
+    The forward pass keeps what each part needs, and is fullest in the loss. The backward pass releases it part by part,
+    last first, while gradients appear. A checkpointed block keeps its input alone, and the rest while it is passed
+    backwards.
+    """
+    run = Pass(train.micro_batch_size or train.batch_size, model.context_length, VALUE_BYTES[precision])
+    parts = sections(model, run)
+    all_gradients = FP32 * count(parts, "parameters")
+    stream = FP32 * run.tokens * model.width  # the residual stream: its values, or their gradient
+
+    def at(moment: str, gradients: int, activations: int = 0, temporary: int = 0) -> Memory:
+        return Memory(
+            moment=moment, weights=all_gradients + FP32 * count(parts, "buffers"), optimizer=2 * all_gradients,
+            gradients=gradients, activations=activations, temporary=temporary,
+        )  # fmt: skip
+
+    def kept(section: dict[str, Part]) -> int:
+        return sum(part.kept + part.copies for part in section.values())
+
+    def kept_at_first(prefix: str, section: dict[str, Part]) -> int:
+        return stream if prefix and train.gradient_checkpointing else kept(section)
+
+    accumulated = train.accumulation > 1  # then the gradients of earlier micro-batches are there all the time
+    gradients = all_gradients if accumulated else 0
+    alive = sum(kept_at_first(prefix, section) for prefix, section in parts)
+    unused_copies = count(parts, "copies") if train.gradient_checkpointing else 0  # autocast drops them after the loss
+    yield at("the loss", gradients, alive, loss_working(model, run) + unused_copies)
+    for prefix, section in reversed(parts):
+        alive += kept(section) - kept_at_first(prefix, section)
+        for name, part in reversed(section.items()):
+            gradients += 0 if accumulated else part.gradients
+            working = stream + part.working + (part.gradients if accumulated else 0)
+            yield at(f"the backward pass of {prefix}{name}", gradients, alive, working)
+            alive -= part.kept + part.copies
+    yield at("the update", all_gradients)
+
+
+def decoding_memory(model: ModelConfig, batch: int = 1, length: int | None = None, bytes_per_value: int = 4) -> Memory:
+    """What generating token by token takes with a cache of `length` tokens (None: all positions) for each sequence.
+
+    A prompt's own pass comes on top: its logits alone are prompt length · vocab_size values for each sequence.
+    Raises ConfigError where batch, length or bytes_per_value is out of range.
+    """
+    length = model.position_limit if length is None else length
+    if batch < 1 or bytes_per_value < 1:
+        raise ConfigError(f"batch and bytes_per_value must be 1 or more, not {batch} and {bytes_per_value}")
+    if not 1 <= length <= model.position_limit:
+        raise ConfigError(
+            f"length must lie between 1 and the {model.position_limit} positions this model accepts, not {length}; "
+            "raise max_positions, or context_length for learned positions"
+        )
+    parts = sections(model, Pass(batch, 1, FP32))
+    return Memory(
+        moment="a step",
+        weights=bytes_per_value * (count(parts, "parameters") + count(parts, "buffers")),
+        cache=bytes_per_value * batch * length * count(parts, "cached"),
+        temporary=bytes_per_value * batch * (model.vocab_size + model.mlp.hidden(model.width)),
     )
 
 
-class QueryKeyCost(NamedTuple):
-    """What a position encoding does to q and k: whether it makes new ones, and dimensions that it adds to each head."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Estimate:
+    """The costs of a model, and of a training where one is given; shows itself as a table.
 
-    turned: bool = False
-    extra: int = 0
+    components: parameters by module name, a tied head having none of its own. forward_flops and training_flops are per
+    token; weights and cache_per_token are bytes in float32; training is by precision.
+    """
+
+    model: ModelConfig
+    train: TrainConfig | None
+    components: dict[str, int]
+    forward_flops: int
+    training_flops: int
+    weights: int
+    training: dict[str, Memory]
+    cache_per_token: int
+    decoding: Memory
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.components.values())
+
+    @property
+    def embedding(self) -> int:
+        return self.components["embedding"]
+
+    @property
+    def per_block(self) -> int:
+        return sum(self.block_components().values())
+
+    def block_components(self) -> dict[str, int]:
+        first = "blocks.0."
+        return {name.removeprefix(first): n for name, n in self.components.items() if name.startswith(first)}
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """The table's lines: what (indented where part of the line above), how much, and a remark."""
+        model, train = self.model, self.train
+        yield "parameters", f"{self.parameters:,}", ""
+        yield "  embedding", f"{self.embedding:,}", "serves as the head too" if model.tie_weights else ""
+        yield f"  each of {model.n_layers} blocks", f"{self.per_block:,}", ""
+        yield from ((f"    {name}", f"{n:,}", "") for name, n in self.block_components().items() if n)
+        rest = {name: self.components[name] for name in ("position", "norm", "head")}
+        yield from ((f"  {name}", f"{n:,}", "") for name, n in rest.items() if n)
+        yield "FLOPs per token", si(self.forward_flops, "FLOP"), f"forward, {model.context_length:,} tokens of context"
+        yield "  in training", si(self.training_flops, "FLOP"), "forward and backward"
+        if train is not None:
+            tokens = train.steps * train.batch_size * model.context_length
+            yield "  in the whole training", si(tokens * self.training_flops, "FLOP"), f"{tokens:,} tokens"
+        yield "weights", si(self.weights, "B"), "float32"
+        for precision, memory in self.training.items():
+            yield f"training in {precision}", si(memory.total, "B"), f"at the fullest moment, {memory.moment}"
+            yield from ((f"  {name}", si(size, "B"), "") for name, size in memory.parts().items())
+        yield "cache per token", si(self.cache_per_token, "B"), "keys and values of one sequence"
+        yield "decoding", si(self.decoding.total, "B"), f"one sequence of {model.position_limit:,} tokens"
+
+    def __repr__(self) -> str:
+        rows = list(self.rows())
+        wide, narrow = (max(len(row[i]) for row in rows) for i in (0, 1))
+        return "\n".join(f"{what:{wide}}  {amount:>{narrow}}  {remark}".rstrip() for what, amount, remark in rows)
+
+    def _repr_html_(self) -> str:
+        def cell(text: str, side: str) -> str:
+            indent = 0.5 + 0.7 * (len(text) - len(text.lstrip()))
+            return f'<td style="text-align:{side};padding-left:{indent:.1f}em">{escape(text.lstrip())}</td>'
+
+        sides = ("left", "right", "left")
+        lines = ("".join(map(cell, row, sides)) for row in self.rows())
+        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-POSITIONS = {
-    "none": lambda config: Part(),
-    "learned": lambda config: Part(parameters=config.position_limit * config.width),
-    "sinusoidal": lambda config: Part(buffers=config.position_limit * config.width),
-    "rope": lambda config: Part(buffers=2 * config.position_limit * config.head_dim),
-    "alibi": lambda config: Part(buffers=config.n_heads),
-}
-QUERY_KEY_COSTS = {
-    "rope": lambda run: QueryKeyCost(turned=True),
-    "alibi": lambda run: QueryKeyCost(extra=1 if run.value == FP32 else 2),
-}
-
-
-def attention(config: ModelConfig, run: Pass) -> Part:
-    width, projected = config.width, config.width + 2 * config.kv_heads * config.head_dim
-    parameters = width * (projected + width) + config.bias * (projected + width)
-    turned, extra = QUERY_KEY_COSTS.get(config.position.kind, lambda run: QueryKeyCost())(run)
-    joined = config.n_heads * (config.head_dim + extra)  # all heads of q
-    grouped = config.kv_heads * (config.head_dim + extra)  # all heads of k
-    numbers = 2 * width  # what the two projections read
-    working = 0
-    if config.dropout.attention:  # PyTorch's formula, in float32: q, k, v, and T² weights, noise, weights · noise
-        numbers += (3 * joined + 3 * config.n_heads * run.length) * FP32 // run.value
-        working = 2 * FP32 * config.n_heads * run.length + 4 * FP32 * joined
-    elif run.value < FP32 and run.length <= LONGEST_WRITTEN_OUT:  # modules.kernels.CausalAttention: q, k, v, weights
-        starts = range(0, run.length, QUERY_BLOCK)
-        ends = [min(start + QUERY_BLOCK, run.length) for start in starts]
-        numbers += 3 * joined + config.n_heads * sum((e - s) * e for s, e in zip(starts, ends)) // run.length
-        rows = sum(reversed([*ends, ends[-1]][-3:]))  # d_p and d_scores of this block, d_scores of the one before
-        working = config.n_heads * run.value * QUERY_BLOCK * rows // run.length + joined * (2 * run.value + 3 * FP32)
-    else:  # PyTorch's fused kernel: q, k, v, its result, log-sum-exp
-        made = joined + 2 * grouped if extra else projected + turned * (joined + grouped)
-        numbers += made + extra * joined // max(1, extra) + config.n_heads * FP32 // run.value
-        working = run.value * (joined + (joined + 2 * grouped) + extra * joined // max(1, extra))
-    noise = width if config.dropout.residual else 0
-    return Part(
-        parameters=parameters,
-        products=width * (projected + width) + 2 * run.length * width,
-        cached=2 * config.kv_heads * config.head_dim,
-        kept=run.tokens * run.value * (numbers + noise),
-        copies=run.copies(parameters),
-        working=run.tokens * working,
+def estimate(model: ModelConfig, train: TrainConfig | None = None) -> Estimate:
+    """What `model` will cost, and with `train` what its training will, in either precision."""
+    parts = sections(model, Pass(1, model.context_length, FP32))
+    products = count(parts, "products")
+    again = sum(part.products - part.unread for prefix, section in parts if prefix for part in section.values())
+    checkpointing = train is not None and train.gradient_checkpointing
+    precisions = VALUE_BYTES if train is not None else ()
+    return Estimate(
+        model=model,
+        train=train,
+        components={prefix + name: part.parameters for prefix, section in parts for name, part in section.items()},
+        forward_flops=2 * products,
+        training_flops=2 * (3 * products + (again if checkpointing else 0)),
+        weights=FP32 * count(parts, "parameters"),
+        training={precision: training_memory(model, train, precision) for precision in precisions},
+        cache_per_token=FP32 * count(parts, "cached"),
+        decoding=decoding_memory(model),
     )
+
+
+def si(number: float, unit: str) -> str:
+    """12345678, "B" -> "12.3 MB": three digits and a power of a thousand."""
+    mantissa, exponent = f"{number:.2e}".split("e")
+    power, tens = divmod(int(exponent), 3)
+    return f"{float(mantissa) * 10**tens:.{2 - tens if power else 0}f} {('', *'kMGTPEZ')[power]}{unit}"

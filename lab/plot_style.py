@@ -26,6 +26,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same on 
 STYLE = {
     "font.family": FONT, "font.size": 10, "text.parse_math": False,
     "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.1,
     "figure.facecolor": CARD, "axes.facecolor": CARD, "savefig.facecolor": CARD, "axes.edgecolor": INK,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
@@ -52,6 +53,7 @@ class Picture:
         canvas.draw()
         pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         buffer = io.BytesIO()
+        self.width, self.height = pixels.width // SHARPNESS, pixels.height // SHARPNESS
         pixels.quantize(PALETTE, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
         self.png = buffer.getvalue()
 
@@ -59,8 +61,7 @@ class Picture:
         return self.description
 
     def _repr_png_(self) -> tuple[bytes, dict]:
-        width, height = (round(CSS_DPI * inches) for inches in self.figure.get_size_inches())
-        return self.png, {"width": width, "height": height, "alt": self.description}
+        return self.png, {"width": self.width, "height": self.height, "alt": self.description}
 
     def save(self, path: Path | str) -> None:
         """Writes the PNG, whole or not at all."""
@@ -77,7 +78,8 @@ def axes(height: float, title: str) -> Iterator[Axes]:
         yield drawn
 
 
-def drawable(text: str) -> str:
-    """`text` with the characters that the font lacks written as ⟨U+4E2D⟩, as no picture has them otherwise."""
+def drawable(text: str, most: int = 76) -> str:
+    """`text` cut to `most` characters; those that the font lacks, and controls, are written as ⟨U+4E2D⟩."""
     known = get_font(findfont(FONT)).get_charmap()
-    return "".join(c if ord(c) in known else f"⟨U+{ord(c):04X}⟩" for c in text)
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() and ord(c) in known else f"⟨U+{ord(c):04X}⟩" for c in text)

@@ -104,10 +104,10 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str, title: str =
 
 
 def shaded_tokens(pieces: Sequence[str], probabilities: Sequence[float]) -> "ShadedTokens":
-    """A text whose tokens are the darker, the more probable the model thought them."""
-    shares = probabilities_of(probabilities) if len(pieces) or len(probabilities) else np.empty(0)
-    same_length(pieces, shares)
-    return ShadedTokens(tuple(pieces), tuple(shares.tolist()))
+    """A text whose tokens are the bluer, the more probable the model thought them."""
+    same_length(pieces, probabilities)
+    shares = probabilities_of(probabilities).tolist() if len(pieces) else []
+    return ShadedTokens(tuple(pieces), tuple(shares))
 
 
 def side_by_side(texts: dict[str, str]) -> "SideBySide":
@@ -174,7 +174,7 @@ def horizontal_bars(labels: Sequence[str], values: np.ndarray, texts: list[str],
         rows = range(len(values))
         drawn = plot.barh(rows, values, height=0.68, color=BLUE)
         plot.bar_label(drawn, texts, padding=5)
-        plot.set_yticks(rows, [drawable(label) for label in labels])
+        plot.set_yticks(rows, [drawable(label, most=40) for label in labels])
         room = 1.05 + 0.015 * max(map(len, texts))
         plot.set(xlabel=unit, xlim=(0, room * values.max() or 1), ylim=(len(values) - 0.4, -0.6))
         plot.grid(axis="y", visible=False)
@@ -214,7 +214,7 @@ def probabilities_of(values: Sequence[float]) -> np.ndarray:
     return array.clip(0, 1)
 
 
-def same_length(labels: Sequence[str], values: np.ndarray) -> None:
+def same_length(labels: Sequence[str], values: Sequence[float]) -> None:
     if len(labels) != len(values):
         raise PlotError(f"{len(labels)} labels for {len(values)} numbers; give one label for each")
 
@@ -235,7 +235,7 @@ def visible(piece: str) -> str:
 def shade(text: str, share: float, hint: str) -> str:
     """`text` on blue, translucent so that it suits any page; a line break at its end stays outside the box."""
     inside = text.removesuffix("\n")
-    style = f"background:rgba(0,114,178,{0.6 * share:.2f});{BOX}"
+    style = f"background:rgba(40,140,210,{0.65 * share:.2f});{BOX}"
     return f'<span title="{escape(hint)}" style="{style}">{escape(inside)}</span>' + text[len(inside) :]
 
 

@@ -34,7 +34,7 @@ def config(tmp_path):
 def config_of(tmp_path, name: str, texts, **settings) -> DataConfig:
     path = tmp_path / f"{name}.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8", newline="\n")
-    return DataConfig(source=str(path), tokenizer="byte", **settings)
+    return DataConfig(**{"source": str(path), "tokenizer": "byte", "validation_fraction": 0.3} | settings)
 
 
 def several(tmp_path, names: str) -> dict[str, str]:
@@ -42,10 +42,9 @@ def several(tmp_path, names: str) -> dict[str, str]:
     keys = {}
     for hour, name in enumerate(names):
         prepare(config_of(tmp_path, name, [text + name for text in TEXTS]))
-        keys[name] = ({entry.key for entry in list_cache()} - set(keys.values())).pop()
-        marker = cache._data_folder() / keys[name] / cache.MARKER
-        os.utime(marker.parent / "train.bin", (hour * 3600, hour * 3600))
-        for path in marker.parent.iterdir():
+        newest = max(cache._data_folder().glob("*/meta.json"), key=lambda path: path.stat().st_mtime_ns).parent
+        keys[name] = newest.name
+        for path in newest.iterdir():
             os.utime(path, (hour * 3600, hour * 3600))
     return keys
 
@@ -76,7 +75,7 @@ def test_equal_content_is_found_wherever_it_lies(config, tmp_path):
 
 def test_each_setting_has_its_own_entry(config, tmp_path):
     prepare(config)
-    for settings in ({"validation_fraction": 0.3}, {"max_documents": 50}, {"tokenizer": "bpe-512"}):
+    for settings in ({"validation_fraction": 0.4}, {"max_documents": 50}, {"tokenizer": "bpe-512"}):
         prepare(config.replace(**settings))
     prepare(config_of(tmp_path, "a", [*TEXTS, "one more"]))
     for settings in ({}, {"seed": 1}, {"max_documents": 60}):
@@ -191,8 +190,8 @@ DAMAGE = {
     "train.bin has 100 bytes instead of": shorten,
     "validation.bin is missing": lambda entry: (entry / "validation.bin").unlink(),
     "meta.json is missing": lambda entry: (entry / "meta.json").unlink(),
-    "meta.json is not as it was written": lambda entry: (entry / "meta.json").write_text("{", encoding="utf-8"),
-    "meta.json is not as it was written: 'train'": lambda entry: (entry / "meta.json").write_text("{}", encoding="utf-8"),
+    "meta.json is not as it was written": lambda entry: (entry / "meta.json").write_bytes(b"{"),
+    "meta.json is not as it was written: 'train'": lambda entry: (entry / "meta.json").write_bytes(b"{}"),
 }
 
 
@@ -227,7 +226,7 @@ class FullDisk:
     """Files that take some bytes, and then no more."""
 
     def __init__(self, path, mode):
-        self.file = open(path, mode)
+        self.file = path.open(mode)
 
     def write(self, data):
         self.file.write(data[:10])
@@ -241,16 +240,32 @@ def test_full_disk_leaves_nothing_and_harms_no_other(tmp_path, folder, monkeypat
     keys = several(tmp_path, "a")
     before = sorted(folder.rglob("*"))
     monkeypatch.setattr(packing, "open", FullDisk, raising=False)
-    with pytest.raises(DataError, match=r"can't store .*data: No space left on device\. .*GLASSBOX_CACHE") as caught:
+    with pytest.raises(DataError, match=r"No space left on device\. .*GLASSBOX_CACHE") as caught:
         several(tmp_path, "b")
-    assert str(folder) in str(caught.value)
+    assert f"can't use the cache folder {folder}: " in str(caught.value)
     assert sorted(folder.rglob("*")) == before and names_left(keys) == "a"
 
 
 def test_cache_folder_that_cannot_be_made_is_named(config, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(DataError, match=r"can't store prepared data in .*file.cache.data: .*GLASSBOX_CACHE"):
+    with pytest.raises(DataError, match=r"can't use the cache folder .*file.cache.data: .*GLASSBOX_CACHE"):
+        prepare(config)
+
+
+def test_read_only_cache_serves_what_it_has(config, monkeypatch):
+    first = prepare(config)
+
+    def read_only(path, *_, **__):
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(cache.os, "utime", read_only)
+    assert np.array_equal(prepare(config).train.tokens, first.train.tokens)
+    monkeypatch.setattr(cache.Path, "mkdir", read_only)
+    with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system\. .*GLASSBOX_CACHE"):
+        prepare(config.replace(max_documents=50))
+    monkeypatch.setattr(packing.np, "memmap", read_only)
+    with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system"):
         prepare(config)
 
 

@@ -45,6 +45,19 @@ class CacheEntry:
         return f"{self.key}  {self.last_used:%Y-%m-%d %H:%M}  {self.bytes:>13,} bytes  {self.description}"
 
 
+@contextmanager
+def in_cache() -> Iterator[None]:
+    """Turns a failure of the disk into a DataError that names the cache folder and how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"can't use the cache folder {_data_folder()}: {error.strerror or error}. Make room or give access there, "
+            "or name another folder in the environment variable GLASSBOX_CACHE"
+        ) from error
+
+
+@in_cache()
 def list_cache() -> list[CacheEntry]:
     """All entries, the one used last first."""
     entries = []
@@ -61,6 +74,7 @@ def list_cache() -> list[CacheEntry]:
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
+@in_cache()
 def clear_cache(keys: Iterable[str] | None = None) -> int:
     """Removes the entries of these keys (None: all) and returns the bytes freed. Raises DataError for unknown keys."""
     entries = {entry.key: entry for entry in list_cache()}
@@ -68,9 +82,8 @@ def clear_cache(keys: Iterable[str] | None = None) -> int:
     unknown = [key for key in chosen if key not in entries]
     if unknown:
         raise DataError(f"no prepared data with the key {unknown[0]!r}; there are: {', '.join(entries) or 'none'}")
-    with storing():
-        for key in chosen:
-            _remove(_data_folder() / key)
+    for key in chosen:
+        _remove(_data_folder() / key)
     return sum(entries[key].bytes for key in chosen)
 
 
@@ -79,34 +92,23 @@ def cached(key: str, description: str, build: Callable[[Path], None], load: Call
 
     The folder appears whole or not at all, whatever fails, and whoever else makes the same at the same time."""
     folder = _data_folder() / key
-    if folder.exists():
-        try:
-            loaded = load(folder)
-        except Damaged as fault:
-            if not (folder / MARKER).exists():
-                raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
-            warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=3)
-            with storing():
+    with in_cache():
+        if folder.exists():
+            try:
+                loaded = load(folder)
+            except Damaged as fault:
+                if not (folder / MARKER).exists():
+                    raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
+                warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=3)
                 _remove(folder)
-        else:
-            _touch(folder)
-            return loaded
+            else:
+                _touch(folder)
+                return loaded
     limit = _limit()
     _make(folder, description, build)
-    _shrink(limit, folder.name)
+    with in_cache():
+        _shrink(limit, folder.name)
     return load(folder)
-
-
-@contextmanager
-def storing() -> Iterator[None]:
-    """Turns a failure to write into a DataError that names the cache folder and how to choose another."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"can't store prepared data in {_data_folder()}: {error.strerror or error}. Make room there, or name "
-            "another folder in the environment variable GLASSBOX_CACHE"
-        ) from error
 
 
 def _data_folder() -> Path:
@@ -124,11 +126,11 @@ def _limit() -> int:
 def _make(folder: Path, description: str, build: Callable[[Path], None]) -> None:
     part = _part(folder)
     try:
-        with storing():
+        with in_cache():
             part.mkdir(parents=True)
             (part / MARKER).write_text(description, encoding="utf-8")
         build(part)
-        with storing():
+        with in_cache():
             try:
                 part.rename(folder)
             except OSError:
@@ -162,11 +164,9 @@ def _touch(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     """Takes the folder away at once, so that nobody finds half of it, then deletes it."""
     part = _part(folder)
-    try:
+    with suppress(FileNotFoundError):  # another process removes it as well
         folder.rename(part)
-    except FileNotFoundError:  # another process removed it
-        return
-    _delete(part)
+        _delete(part)
 
 
 def _part(folder: Path) -> Path:

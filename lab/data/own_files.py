@@ -10,7 +10,7 @@ import glob
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from config import DataError
@@ -33,21 +33,15 @@ def find_files(source: str) -> list[Path] | None:
 
     A folder stands for all readable files in it and below, without hidden ones. Raises DataError for a file of
     another kind, and for a folder or glob without files."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = [
-            Path(folder, name)
-            for folder, below, names in os.walk(path)
-            if not below.sort() and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in READABLE
-        ]
+    name = os.path.expanduser(source)
+    if os.path.isdir(name):
+        files = list(_below(name))
         if not files:
-            raise DataError(f"the folder {path.absolute()} holds no file of the kinds {', '.join(READABLE)}")
-    elif path.exists():
-        files = [path]
-    elif glob.has_magic(source):
-        files = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+            raise DataError(f"the folder {os.path.abspath(name)} holds no file of the kinds {', '.join(READABLE)}")
+    elif os.path.exists(name):
+        files = [Path(name)]
+    elif glob.has_magic(name):
+        files = [Path(match) for match in glob.glob(name, recursive=True) if os.path.isfile(match)]
         if not files:
             raise DataError(f"no file matches {source!r}, looked for from {Path.cwd()}")
     else:
@@ -58,9 +52,16 @@ def find_files(source: str) -> list[Path] | None:
     return sorted(files, key=lambda file: file.as_posix())
 
 
-def check_files(files: Iterable[Path], text_field: str | None) -> str:
+def _below(folder: str) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # .git, .venv: not even looked into
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
+                yield Path(parent, name)
+
+
+def check_files(files: list[Path], text_field: str | None) -> str:
     """Reads every byte once: returns a fingerprint of the contents, raises DataError for what can't be text."""
-    files = list(files)
     if text_field is not None and not any(file.suffix.lower() in TABLES for file in files):
         raise DataError(f"text_field={text_field!r} names a column, but {files[0]} has none: leave text_field out")
     digest = hashlib.blake2b(repr(text_field).encode("utf-8"), digest_size=16)
@@ -77,31 +78,28 @@ def check_files(files: Iterable[Path], text_field: str | None) -> str:
 
 def _check(file: Path, digest) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
+    remedy, offset = "Give a text file, or save it as UTF-8", 0
     with open(file, "rb") as stream:
         while True:
             block = stream.read(BLOCK)
             digest.update(block)
             if file.suffix.lower() != ".parquet":
                 if b"\0" in block:
-                    raise DataError(f"{file} is no text: byte {offset + block.index(0)} is NUL. {_REMEDY}")
+                    raise DataError(f"{file} is no text: byte {offset + block.index(0)} is NUL. {remedy}")
                 pending = len(decoder.getstate()[0])
                 try:
                     decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:
                     where = offset - pending + error.start
-                    raise DataError(f"{file} is no UTF-8 text: {error.reason} at byte {where}. {_REMEDY}") from error
+                    raise DataError(f"{file} is no UTF-8 text: {error.reason} at byte {where}. {remedy}") from error
             if not block:
                 return
             offset += len(block)
 
 
-_REMEDY = "Give a text file, or save it as UTF-8"
-
-
-def read_files(files: Iterable[Path], text_field: str | None) -> Iterator[str]:
+def read_files(files: list[Path], text_field: str | None) -> Iterator[str]:
     """The documents of `files`, in order. Raises DataError for a damaged table, a missing column, or no text at all."""
-    files, found = list(files), False
+    found = False
     with tempfile.TemporaryDirectory(prefix="glassbox-") as scratch:  # where `datasets` puts its lock files
         for file in files:
             if file.stat().st_size:
@@ -110,7 +108,7 @@ def read_files(files: Iterable[Path], text_field: str | None) -> Iterator[str]:
                         found = True
                         yield text
     if not found:
-        raise DataError(f"no text in {files[0]}" + (f" and {len(files) - 1} other files" if files[1:] else ""))
+        raise DataError(f"no text in {files[0]}" + (f" and {len(files) - 1} more" if files[1:] else ""))
 
 
 def cut(text: str) -> Iterator[str]:

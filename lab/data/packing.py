@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from config import DataConfig, DataError, TokenizerError
-from lab.data.cache import Damaged, cached, storing
+from lab.data.cache import Damaged, cached, in_cache
 from lab.data.sources import Documents, load_documents
 from lab.data.token_file import TokenFile
 from lab.tokenizers import Tokenizer, load_tokenizer
@@ -77,14 +77,14 @@ class _Side:
         self.pending: list[int] = []
         self.n_tokens = self.n_documents = self.n_bytes = 0
         self.log_probability: float | None = None
-        with storing():
+        with in_cache():
             self.file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> "_Side":
         return self
 
     def __exit__(self, *_) -> None:
-        with storing():
+        with in_cache():
             self.file.close()
 
     def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
@@ -102,7 +102,7 @@ class _Side:
                 f"{self.tokenizer.name} gives ids from {ids.min()} to {ids.max()}, but its vocab_size is "
                 f"{self.tokenizer.vocab_size}: ids must lie below it"
             )
-        with storing():
+        with in_cache():
             self.file.write(ids.astype(self.dtype).tobytes())
         self.n_tokens += ids.size
         self.pending.clear()
@@ -132,14 +132,13 @@ def _pack(
                 progress(done, total)
     if not all(side.n_documents for side in sides.values()):
         counts = " and ".join(f"{side.n_documents} for {name}" for name, side in sides.items())
-        enough = f"of {math.ceil(lowest * 1e4) / 1e4} or more" if lowest >= validation_fraction else (
-            f"of {math.floor(highest * 1e4) / 1e4} or less"
-        )
+        up, down = math.ceil(lowest * 1e4) / 1e4, math.floor(highest * 1e4) / 1e4
+        enough = f"{up} or more" if lowest >= validation_fraction else f"{down} or less"
         raise DataError(
             f"{documents.name}: validation_fraction={validation_fraction} leaves {counts} of {done} documents. "
-            + (f"Give more documents, or a fraction {enough}" if done > 1 else "Give two documents or more")
+            + (f"Give more documents, or a fraction of {enough}" if done > 1 else "Give two documents or more")
         )
-    with storing():
+    with in_cache():
         meta = {name: side.meta() for name, side in sides.items()}
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 

@@ -71,7 +71,7 @@ class TokenFile:
             starts[row : row + len(rest)] = rest
             row += len(rest)
         places = starts[:, None] + np.arange(length + 1)
-        return self.tokens.take(places, mode="wrap").astype(np.int64)
+        return np.asarray(self.tokens).take(places, mode="wrap").astype(np.int64)
 
     def windows(self, length: int, batch_size: int, max_tokens: int | None = None) -> Iterator[np.ndarray]:
         """The stream from its beginning, (up to batch_size, length + 1) int64, one token shared by neighbours.
@@ -85,12 +85,12 @@ class TokenFile:
         return self._windows(length, batch_size, n_targets)
 
     def _windows(self, length: int, batch_size: int, n_targets: int) -> Iterator[np.ndarray]:
-        full = n_targets // length
+        tokens, full = np.asarray(self.tokens), n_targets // length
         for first in range(0, full, batch_size):
             starts = np.arange(first, min(first + batch_size, full)) * length
-            yield self.tokens.take(starts[:, None] + np.arange(length + 1)).astype(np.int64)
+            yield tokens.take(starts[:, None] + np.arange(length + 1)).astype(np.int64)
         if n_targets % length:
-            yield self.tokens[None, full * length : n_targets + 1].astype(np.int64)
+            yield tokens[None, full * length : n_targets + 1].astype(np.int64)
 
 
 @lru_cache(maxsize=4)

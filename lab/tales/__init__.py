@@ -1,5 +1,5 @@
 """Tales: short stories for children from a grammar whose probabilities are known exactly."""
 
-from lab.tales.story import VERSION, Probe, Story, derivations, entropy, log_probability, stories, story
+from lab.tales.telling import VERSION, Probe, Story, entropy, stories, story
 
-__all__ = ["VERSION", "Probe", "Story", "derivations", "entropy", "log_probability", "stories", "story"]
+__all__ = ["VERSION", "Probe", "Story", "entropy", "stories", "story"]

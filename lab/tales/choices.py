@@ -5,15 +5,13 @@ what the function lets it `say`; its subclasses differ only in how they choose:
 
     Sampler   chooses at random and adds up the log-probability of what it chose
     Replay    follows a script of option numbers; `walk` uses it to visit every derivation
-    Deriver   a Replay that leaves out the options a given text rules out
 
-The probability of a text is that of its derivation as long as every choice can be read off the text.
+The probability of a text is that of its derivation, as long as every choice can be read off the text.
+So a plot must never pick what it does not say, and two ways to choose must never say the same.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import accumulate
 from math import log
 from random import Random
@@ -52,10 +50,6 @@ class Teller:
     def form(self, *sentences: str) -> str:
         """One of several ways to say the same."""
         return self.choose(sentences)
-
-    def phrase(self, words: str) -> str:
-        """The words unchanged; promises that they will be said, which a Deriver can check at once."""
-        return words
 
     def say(self, sentence: str, *probes: tuple[str, str, str]):
         """Add a sentence; a probe (skill, right, wrong) asks for the word `right` of it."""
@@ -96,10 +90,6 @@ class Sampler(Teller):
         return options[int(self.random() * count)]
 
 
-class DeadEnd(Exception):
-    """No option is left, or the sentence does not fit: this derivation leads nowhere."""
-
-
 class Replay(Teller):
     """Takes the options that a script of numbers names, and the first one after the script has ended."""
 
@@ -109,66 +99,27 @@ class Replay(Teller):
         self.taken: list[int] = []
         self.counts: list[int] = []
 
-    def candidates(self, options: Sequence | Weighted) -> list[tuple[object, float]]:
-        """The options to consider, each with its log-probability."""
-        if type(options) is Weighted:
-            return list(zip(options.options, options.logs))
-        return [(option, -LOGS[len(options)]) for option in options]
-
     def choose(self, options: Sequence | Weighted):
-        candidates = self.candidates(options)
-        if not candidates:
-            raise DeadEnd
+        if type(options) is Weighted:
+            options, logs = options.options, options.logs
+        else:
+            logs = [-LOGS[len(options)]] * len(options)
         position = len(self.taken)
         number = self.script[position] if position < len(self.script) else 0
         self.taken.append(number)
-        self.counts.append(len(candidates))
-        option, log_probability = candidates[number]
-        self.log_probability += log_probability
-        return option
-
-
-@lru_cache(maxsize=1 << 14)
-def bare(text: str) -> str:
-    """A text's lower-case words with a space around each, so that whole words can be looked up."""
-    return f" {' '.join(re.findall('[a-z0-9]+', text.lower()))} "
-
-
-class Deriver(Replay):
-    """Considers only the options that occur in the rest of a text, and stops at the first that does not fit."""
-
-    def __init__(self, text: str, script: Sequence[int] = ()):
-        super().__init__(script)
-        self.rest = text
-
-    def candidates(self, options: Sequence | Weighted) -> list[tuple[object, float]]:
-        rest = bare(self.rest)
-        return [(option, log_probability) for option, log_probability in super().candidates(options)
-                if not isinstance(option, str) or bare(option) in rest]
-
-    def phrase(self, words: str) -> str:
-        if bare(words) not in bare(self.rest):
-            raise DeadEnd
-        return words
-
-    def say(self, sentence: str, *probes: tuple[str, str, str]):
-        super().say(sentence, *probes)
-        if not self.rest.startswith(self.sentences[-1]):
-            raise DeadEnd
-        self.rest = self.rest[len(self.sentences[-1]):]
+        self.counts.append(len(options))
+        self.log_probability += logs[number]
+        return options[number]
 
 
 def walk(grammar: Callable[[Teller], None], replay: Callable[[Sequence[int]], Replay]) -> Iterator[Replay]:
-    """Every finished derivation of a grammar, depth first; `replay` makes a teller that follows a script."""
+    """Every derivation of a grammar, depth first; `replay` makes a teller that follows a script."""
     script: list[int] = []
     while True:
         teller = replay(script)
-        try:
-            grammar(teller)
-            yield teller
-        except DeadEnd:
-            pass
-        taken, counts = teller.taken, teller.counts
+        grammar(teller)
+        yield teller
+        taken, counts = list(teller.taken), list(teller.counts)
         while taken and taken[-1] + 1 == counts[-1]:
             taken.pop()
             counts.pop()

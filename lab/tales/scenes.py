@@ -28,34 +28,31 @@ def roles(tell: Teller, a: Word, b: Word) -> tuple[Word, Word]:
 def treasure(tell: Teller, *used: str) -> Thing:
     quality, color = tell.pick(things.QUALITIES), tell.pick(things.COLORS)
     name = tell.pick(things.TREASURES, *used)
-    return Thing(tell.phrase(f"{quality} {color} {name}"), f"{color} {name}", name)
+    return Thing(f"{quality} {color} {name}", f"{color} {name}", name)
+
+
+def several(tell: Teller, options: tuple[str, ...], count: int) -> list[str]:
+    """So many different options."""
+    chosen = []
+    for _ in range(count):
+        chosen.append(tell.pick(options, *chosen))
+    return chosen
+
+
+def enumeration(items: list[str]) -> str:
+    """The items with commas, and "and" before the last."""
+    return " and ".join(items) if len(items) < 3 else f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
 def pairs(tell: Teller, qualities: tuple[str, ...], names: tuple[str, ...], count: int) -> str:
-    """So many different things, each with a quality of its own: "a muddy spoon and an old sock"."""
-    quality, name, items = (), (), []
-    for _ in range(count):
-        quality += (tell.pick(qualities, *quality),)
-        name += (tell.pick(names, *name),)
-        items.append(an(f"{quality[-1]} {name[-1]}"))
-        tell.phrase(enumeration(items, count))
-    return enumeration(items, count)
+    """Different things, each with a quality of its own: "a muddy spoon and an old sock"."""
+    chosen, named = several(tell, qualities, count), several(tell, names, count)
+    return enumeration([an(f"{quality} {name}") for quality, name in zip(chosen, named)])
 
 
 def foods(tell: Teller, count: int) -> str:
-    """So many different things to eat: "some plums and a lemon tart"."""
-    items = []
-    for _ in range(count):
-        items.append(tell.pick(things.FOODS, *items))
-        tell.phrase(enumeration(items, count))
-    return enumeration(items, count)
-
-
-def enumeration(items: list[str], count: int) -> str:
-    """The first items of an enumeration of so many, with commas and an "and" before the last."""
-    if len(items) < count or count == 1:
-        return ", ".join(items)
-    return " and ".join(items) if count == 2 else f"{', '.join(items[:-1])}, and {items[-1]}"
+    """Different things to eat: "some plums and a lemon tart"."""
+    return enumeration(several(tell, things.FOODS, count))
 
 
 def fancies(tell: Teller, count: int) -> str:
@@ -66,14 +63,6 @@ def fancies(tell: Teller, count: int) -> str:
 def trifles(tell: Teller, count: int) -> str:
     """Things that nobody looks for: "a muddy spoon"."""
     return pairs(tell, things.WORN, things.FINDS, count)
-
-
-def corners(tell: Teller, place: Word, count: int) -> tuple[str, ...]:
-    """So many different corners of a place."""
-    chosen = ()
-    for _ in range(count):
-        chosen += (tell.pick(place.corners, *chosen),)
-    return chosen
 
 
 def day(tell: Teller) -> str:
@@ -127,6 +116,15 @@ def speak(tell: Teller, speaker: str, line: str, manner: tuple[str, ...], *probe
     tell.say(tell.form(f'"{inner}" {speaker} {verb} {adverb}.',
                        f'"{inner}" {verb} {speaker} {adverb}.',
                        f'{speaker[0].upper()}{speaker[1:]} {verb} {adverb}, "{outer}"'), *probes)
+
+
+def address(tell: Teller, speaker: Word, listener: Word, line: str, manner: tuple[str, ...]):
+    """A line from one friend to the other; of the two names the second follows from the first."""
+    adverb = tell.pick(manner)
+    if tell.pick((True, False)):
+        tell.say(f'"{line}, {listener}," said {speaker} {adverb}.', ("name", speaker, listener))
+    else:
+        tell.say(f'{speaker} said {adverb}, "{line}, {listener}."', ("name", listener, speaker))
 
 
 def thanks(tell: Teller, speaker: Word, giver: Word):
@@ -203,9 +201,9 @@ def bags(tell: Teller, a: Word, b: Word):
 DETAILS = Weighted({senses: 1, provisions: 2, bags: 2})
 
 
-def interlude(tell: Teller, a: Word, b: Word):
+def interlude(tell: Teller, a: Word, b: Word, kinds: Weighted | None = None):
     """A little scene that changes nothing in the plot."""
-    tell.pick(INTERLUDES)(tell, *roles(tell, a, b))
+    tell.pick(kinds or ANYTHING)(tell, *roles(tell, a, b))
 
 
 def snack(tell: Teller, x: Word, y: Word):
@@ -239,7 +237,7 @@ def parade(tell: Teller, x: Word, y: Word):
 def animal(tell: Teller, x: Word, y: Word):
     seen = an(f"{tell.pick(things.LOOKS)} {tell.pick(things.ANIMALS)}")
     tell.say(tell.form(f'"Look, {y}, {seen}!" cried {x}.', f'"Look, {y}, {seen}!" whispered {x}.',
-                       f'"Be quiet, {y}, there is {seen}," said {x}.'), ("name", y, x))
+                       f'"Be quiet, {y}, there is {seen}," said {x}.'), ("name", x, y))
     tell.say(f"It was {tell.pick(things.ANIMAL_DOINGS)}.")
 
 
@@ -255,7 +253,9 @@ def clouds(tell: Teller, x: Word, y: Word):
                        f"{x} and {y} saw clouds that looked like {seen}."))
 
 
-INTERLUDES = Weighted({snack: 2, song: 2, fable: 2, parade: 2, animal: 1, counting: 1, clouds: 2})
+TALK = Weighted({song: 1, fable: 1, parade: 1, clouds: 1})
+SIGHTS = Weighted({snack: 1, animal: 1, counting: 1})
+ANYTHING = Weighted({song: 2, fable: 2, parade: 2, clouds: 2, snack: 2, animal: 1, counting: 1})
 
 
 def ending(tell: Teller, a: Word, b: Word, morals: tuple[str, ...]):
@@ -288,4 +288,4 @@ def parted(tell: Teller, x: Word, y: Word, moral: str):
     tell.say(tell.form(f"They said goodbye at the {landmark}, and both felt {happy}.",
                        f"When they parted at the {landmark}, they felt {happy}.",
                        f"Later they walked past the {landmark}, and both felt {happy}."))
-    speak(tell, x, f"{moral}, {y}", words.KINDLY, ("name", y, x))
+    address(tell, x, y, moral, words.KINDLY)

@@ -46,8 +46,8 @@ PLACES = (
           behind the round tower, near the cannon, next to the iron gate"""),
     place("train station", "at the train station", """on the long bench, under the timetable,
           beside the luggage cart, behind the kiosk, near the footbridge, next to the ticket machine"""),
-    place("botanical garden", "in the botanical garden", """on the potting table, under the lemon tree, beside the rain barrel,
-          behind the cactus shelf, near the orchids, next to the watering cans"""),
+    place("botanical garden", "in the botanical garden", """on the potting table, under the lemon tree,
+          beside the rain barrel, behind the cactus shelf, near the orchids, next to the watering cans"""),
     place("river", "at the river", """on the sandbank, under the stone bridge, beside the mill wheel,
           behind the alders, near the beaver dam, next to the ferry landing"""),
     place("hilltop", "on the hilltop", """on the grassy mound, under the crooked oak, beside the weather vane,
@@ -59,8 +59,8 @@ PLACES = (
 )
 
 HOUSE_CORNERS = listed("""
-    on the windowsill, under the stairs, beside the fireplace, behind the sofa, near the kitchen
-    door, next to the piano, on the round table, by the coat rack
+    near the window, under the stairs, beside the fireplace, behind the sofa, near the kitchen
+    door, next to the piano, next to the round table, by the coat rack
 """)
 DWELLINGS = listed("""
     house, cottage, cabin, farmhouse, bungalow, lodge, mill house, villa, brick house, log cabin,

@@ -9,9 +9,8 @@ COLORS = listed("""
 QUALITIES = listed("""
     little, small, tiny, lovely, splendid, special, pretty, beautiful, neat, new, old, simple,
     fancy, elegant, funny-looking, precious, big, huge, shiny, plain, handmade, well-made, charming,
-    graceful, curious, unusual, modern, old-fashioned, sturdy, delicate, polished, odd, secret,
-    borrowed, famous, ordinary, second-hand, spotless, marvelous, favorite, quaint, dainty,
-    gorgeous, dazzling, useful, striped
+    graceful, curious, unusual, modern, old-fashioned, sturdy, delicate, polished, odd, famous,
+    ordinary, spotless, marvelous, quaint, dainty, gorgeous, dazzling, useful, striped
 """)
 TREASURES = listed("""
     kite, ball, doll, drum, whistle, scarf, hat, lantern, teddy bear, marble, puppet, yo-yo, flute,
@@ -114,8 +113,9 @@ ANIMALS = listed("""
     earthworm, slug, newt, tortoise, calf, foal, goldfinch, bullfinch, dormouse, shrew, marten
 """)
 LOOKS = listed("""
-    fat, thin, spotted, young, old, tiny, huge, black, brown, gray, white, sleepy, lively, lame, wet, beautiful, strange,
-    hungry, nervous, fluffy, plump, ragged, brave, shy, muddy, graceful, clever, noisy, silent, curious, busy, lost
+    fat, thin, spotted, young, old, tiny, huge, black, brown, gray, white, sleepy, lively, lame, wet, beautiful,
+    strange, hungry, nervous, fluffy, plump, ragged, brave, shy, muddy, graceful, clever, noisy, silent, curious,
+    busy, lost
 """)
 ANIMAL_DOINGS = listed("""
     hurrying past, watching them closely, looking for breakfast, drinking from a puddle, hiding
@@ -151,7 +151,8 @@ BREAKAGES = (
              "taped", "roll of tape, strip of film, sticky label, sheet of stickers"),
     breakage("pillow, cape, rag doll, apron, costume, tablecloth, quilt, sock puppet", "ripped along the seam",
              "stitched", "needle and thread, sewing kit, spool of yarn, box of patches"),
-    breakage("toy wagon, wooden horse, birdhouse, music box, cuckoo clock, toy crane, tin robot, picture frame", "lost a screw",
+    breakage("toy wagon, wooden horse, birdhouse, music box, cuckoo clock, toy crane, tin robot, picture frame",
+             "lost a screw",
              "fixed", "screwdriver, little wrench, handy toolbox, pair of pliers"),
 )
 TRIPS = listed("""

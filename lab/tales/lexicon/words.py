@@ -112,9 +112,8 @@ KINDLY = listed("""
 GLADLY = listed("""
     happily, cheerfully, brightly, merrily, proudly, eagerly, joyfully, gladly, excitedly, loudly,
     gratefully, playfully, breathlessly, triumphantly, jubilantly, heartily, energetically,
-    enthusiastically, delightedly, blissfully, contentedly, exuberantly, fondly, jokingly,
-    laughingly, mischievously, noisily, promptly, quickly, radiantly, rapidly, spiritedly,
-    vigorously, warmheartedly, wholeheartedly, wildly
+    enthusiastically, delightedly, blissfully, contentedly, exuberantly, fondly, laughingly,
+    noisily, radiantly, spiritedly, warmheartedly, wholeheartedly, wildly
 """)
 SADLY = listed("""
     sadly, nervously, anxiously, gloomily, hoarsely, faintly, miserably, timidly, unhappily, weakly,

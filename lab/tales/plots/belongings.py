@@ -3,14 +3,17 @@
 from lab.tales.choices import Teller
 from lab.tales.lexicon import Word, an, listed, people, places, things, words
 from lab.tales.scenes import (
+    SIGHTS,
+    TALK,
+    address,
     busy_neighbor,
-    corners,
     day,
     interlude,
     neighbor,
     outing,
     pronoun,
     roles,
+    several,
     speak,
     thanks,
     treasure,
@@ -48,7 +51,7 @@ def lost_and_found(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     owner, friend = roles(tell, a, b)
     toy, game = treasure(tell), tell.pick(words.GAMES)
-    spot, second, third = corners(tell, place, 3)
+    spot, second, third = several(tell, place.corners, 3)
     tell.say(tell.form(f"{owner} had brought {an(toy.full)}.", f"{owner} was carrying {an(toy.full)}.",
                        f"With them was {an(toy.full)} that belonged to {owner}."))
     tell.say(tell.form(f"Before they played {game}, {owner} put the {toy.name} {spot}.",
@@ -62,14 +65,14 @@ def lost_and_found(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     comfort = tell.form(f"Do not worry, {owner}", f"Let us look for it, {owner}", f"We will find it, {owner}")
     speak(tell, friend, comfort, words.KINDLY, ("name", owner, friend))
     found = trifles(tell, 2)
-    tell.say(tell.form(f"They looked {second} and {third}, but they only found {found}.",
-                       f"They searched {second} and {third}, but there they saw only {found}."))
+    tell.say(tell.form(f"They looked {second} and {third}, but only found {found}.",
+                       f"They searched {second} and {third}, but saw only {found}."))
     if tell.pick((True, False)):
         person, introduction = busy_neighbor(tell)
-        tell.say(f"They asked {introduction}, but {person.he} had not seen the {toy.name}.", pronoun(person))
+        tell.say(f"They asked {introduction}, but {person.he} had not seen it.", pronoun(person))
     finder, _ = roles(tell, a, b)
-    tell.say(tell.form(f"Then {finder} remembered the game.", f"Then {finder} had an idea and ran ahead.",
-                       f"Then {finder} went back to look again."))
+    tell.say(tell.form(f"Then {finder} remembered the game.", f"Then {finder} had an idea and ran back.",
+                       f"Then {finder} went back to look."))
     tell.say(f"The {toy.short} was still {spot}.", ("place", spot, second))
     if finder is owner:
         speak(tell, owner, f"I am so {tell.pick(words.HAPPY)}", words.GLADLY)
@@ -85,27 +88,24 @@ def turns(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     person, introduction = busy_neighbor(tell)
     toy = treasure(tell)
-    tell.say(tell.form(f"There they met {introduction}.", f"They greeted {introduction}."))
+    tell.say(tell.form(f"They met {introduction}.", f"They greeted {introduction}."))
     tell.say(tell.form(f"{person.He} lent them {an(toy.full)}, but there was only one.",
                        f"{person.He} let them play with {an(toy.full)}, but there was only one."),
              pronoun(person, "He"))
 
     tell.paragraph()
     loud, other = roles(tell, a, b)
-    tell.say(f'"I want the {toy.name} first!" said {loud}. "No, I want it first!" said {other}.')
-    tell.say(f"For a moment they were both very {tell.pick(words.CROSS)}.")
+    tell.say(f'"I want the {toy.name} first!" said {loud}. "No, me first!" said {other}.')
+    tell.say(f"They were both {tell.pick(words.CROSS)}.")
     wise, listener = roles(tell, a, b)
-    line = tell.form(f"Let us take turns, {listener}", f"We can take turns, {listener}",
-                     f"Why do we not take turns, {listener}?")
-    speak(tell, wise, line, words.KINDLY, ("name", listener, wise))
+    line = tell.form("Let us take turns", "We can take turns", "We should take turns")
+    address(tell, wise, listener, line, words.KINDLY)
     first, second = roles(tell, a, b)
     spot, number, counted = tell.pick(place.corners), tell.pick(words.NUMBERS), tell.pick(words.COUNTED)
-    tell.say(tell.form(f"So {first} took the {toy.name}, and {second} sat down {spot} and counted {number} {counted}.",
-                       f"So {first} began to play with the {toy.name}, and {second} stood {spot} "
-                       f"and counted {number} {counted}."))
+    waiting = tell.form(f"{second} sat down {spot}", f"{second} waited {spot}")
+    tell.say(f"So {first} took the {toy.name}, and {waiting} and counted {number} {counted}.")
     tell.say(f"Then it was the turn of {second}.", ("name", second, first))
     tell.say(f"{first} handed over the {toy.name}, and {second} felt {tell.pick(words.HAPPY)}.")
-    tell.say(f"Now the {toy.name} was in the hands of {second}.", ("holder", second, first))
     interlude(tell, a, b)
     holder, other = second, first
     if tell.pick((True, False)):
@@ -131,7 +131,7 @@ def accident(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     spot = tell.pick(places.HOUSE_CORNERS)
     second = tell.pick(places.HOUSE_CORNERS, spot)
     tell.say(f"{owner} had {an(f'{quality} {short}')} from {owner.his} {relative}.")
-    tell.say(tell.form(f"It had its place {spot}.", f"It was always kept {spot}.", f"It stood {spot}."))
+    tell.say(tell.form(f"It had its place {spot}.", f"It was always kept {spot}."))
     interlude(tell, a, b)
 
     tell.paragraph()
@@ -161,7 +161,7 @@ def surprise(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     tell.say(tell.form(f"It was the birthday of {friend}, but nobody had said a word about it.",
                        f"Nobody seemed to know that it was the birthday of {friend}."))
     gift, paper = treasure(tell), tell.pick(things.COLORS)
-    spot, second, third = corners(tell, place, 3)
+    spot, second, third = several(tell, place.corners, 3)
     person, introduction = neighbor(tell)
     tell.say(f"{giver} had wrapped a present in {paper} paper, and {introduction}, had hidden it {spot}.")
 
@@ -219,16 +219,15 @@ def contest(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     event, prize, spot = tell.pick(things.CONTESTS), treasure(tell), tell.pick(place.corners)
     judge, introduction = neighbor(tell)
-    tell.say(tell.form(f"A {event} was about to start {spot}.", f"There was going to be a {event} {spot}.",
-                       f"They had heard of a {event} {spot}."))
+    tell.say(tell.form(f"There was going to be {an(event)} {spot}.", f"They had come for {an(event)} {spot}.",
+                       f"They had heard of {an(event)} {spot}."))
     tell.say(f"The judge was {introduction}, and the prize was {an(prize.full)}.")
 
     tell.paragraph()
     polite, other = roles(tell, a, b)
-    speak(tell, polite, tell.form(f"Good luck, {other}", f"Do your best, {other}", f"I hope you win, {other}"),
-          words.KINDLY, ("name", other, polite))
+    address(tell, polite, other, tell.form("Good luck", "Do your best", "I hope you win"), words.KINDLY)
     tell.say(f"{other} felt {tell.pick(words.SAD)}, but {polite} felt {tell.pick(words.HAPPY)}.")
-    interlude(tell, a, b)
+    interlude(tell, a, b, TALK)
     winner, loser = roles(tell, a, b)
     tell.say(f"At the end, {judge} raised {judge.his} hand.", pronoun(judge, "his"))
     speak(tell, judge, tell.form(f"The winner is {winner}!", f"{winner} has won!"), words.GLADLY)
@@ -242,6 +241,7 @@ def contest(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     else:
         tell.say(tell.form(f'"You may carry it home, {loser}," said {winner}.',
                            f'"Carry it for me, {loser}," said {winner}.'), ("name", loser, winner))
+    interlude(tell, a, b, SIGHTS)
     tell.say(f"When they left the {place}, the {prize.short} was in the hands of {holder}.",
              ("holder", holder, other))
     return WON

@@ -3,10 +3,11 @@
 from lab.tales.choices import Teller
 from lab.tales.lexicon import Word, an, listed, people, places, things, words
 from lab.tales.scenes import (
+    SIGHTS,
+    TALK,
     another,
     busy_neighbor,
     cloth,
-    corners,
     day,
     fancies,
     foods,
@@ -15,6 +16,7 @@ from lab.tales.scenes import (
     outing,
     pronoun,
     roles,
+    several,
     speak,
     treasure,
     trifles,
@@ -88,8 +90,8 @@ def journey(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     tell.say(f"{day(tell)}, they {going} to see {x}'s {trait} {relative}, who lived {address}.")
     first, second = roles(tell, a, b)
     tell.say(tell.form(f"They took {present} in a {carrier}, and {first} carried it.",
-                       f"They packed {present} into a {carrier}, and {first} took it."), ("name", first, second))
-    interlude(tell, a, b)
+                       f"They packed {present} into a {carrier}, and {first} took it."))
+    interlude(tell, a, b, TALK)
 
     tell.paragraph()
     start, hurdle, sad = tell.pick(places.LANDMARKS), tell.pick(places.HURDLES), tell.pick(words.SAD)
@@ -107,9 +109,10 @@ def journey(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
                            f"By the {landmark}, {first} let {second} have the {carrier}."))
     else:
         tell.say(f"At the {landmark}, they found {trifles(tell, 2)}.")
-    interlude(tell, a, b)
+    interlude(tell, a, b, SIGHTS)
     tell.say(f"When they arrived, the {carrier} was in the arms of {holder}.", ("holder", holder, other))
-    tell.say(f"The house stood {address}, just as {x} had said.", ("place", address, another(places.ADDRESSES, address)))
+    tell.say(f"The house stood {address}, just as {x} had said.",
+             ("place", address, another(places.ADDRESSES, address)))
     line = tell.form("What a surprise!", "How good to see you!", "Come in, both of you!")
     speak(tell, f"{x.his} {relative}", line, words.GLADLY)
     tell.say(f"Then they ate, and they were all {tell.pick(words.HAPPY)}.")
@@ -125,7 +128,7 @@ def learning(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
                        f"{y} could do it very well and offered to help."), ("name", y, x))
     tell.say(tell.form(f"{y} had brought {an(prize.full)} as a prize.",
                        f"The prize that {y} had chosen was {an(prize.full)}."))
-    interlude(tell, a, b)
+    interlude(tell, a, b, TALK)
 
     tell.paragraph()
     fail = tell.pick(skill.fails)
@@ -139,7 +142,7 @@ def learning(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
         tell.say(f"Even {introduction}, stopped to watch.")
         speak(tell, person, tell.pick(things.TIPS, tip), words.KINDLY)
     tell.say(f"So {x} tried {tell.pick(words.NUMBERS)} more times.")
-    interlude(tell, a, b)
+    interlude(tell, a, b, SIGHTS)
     tell.say(f"At last {x} {skill.success}!")
     speak(tell, y, tell.form(f"You did it, {x}!", f"Well done, {x}!", f"I am proud of you, {x}"), words.GLADLY,
           ("name", x, y))
@@ -152,7 +155,7 @@ def storm(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     owner, friend = roles(tell, a, b)
     toy = treasure(tell)
-    spot, second = corners(tell, place, 2)
+    spot, second = several(tell, place.corners, 2)
     tell.say(f"They sat down {second} to eat {foods(tell, 2)}.")
     tell.say(tell.form(f"{owner} had put {an(toy.full)} {spot}.", f"{owner} had left {an(toy.full)} {spot}."))
     interlude(tell, a, b)
@@ -162,7 +165,7 @@ def storm(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     tell.say(f"Suddenly {omen}, and {tell.pick(words.OMENS, omen)}.")
     shouting, other = roles(tell, a, b)
     line = tell.form(f"Run, {other}!", f"Quick, {other}!", f"Come with me, {other}!")
-    tell.say(tell.form(f'"{line}" shouted {shouting}.', f'"{line}" cried {shouting}.'), ("name", other, shouting))
+    tell.say(tell.form(f'"{line}" shouted {shouting}.', f'"{line}" cried {shouting}.'), ("name", shouting, other))
     shelter, danger = tell.pick(places.SHELTERS), tell.pick(words.STORMS)
     tell.say(tell.form(f"They reached {shelter} just before {danger} began.",
                        f"They found {shelter}, and outside {danger} began."))
@@ -181,7 +184,7 @@ def storm(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
 def rescue(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     finder, friend = roles(tell, a, b)
-    spot, second = corners(tell, place, 2)
+    spot, second = several(tell, place.corners, 2)
     young, plight = an(tell.pick(things.YOUNG)), tell.pick(things.PLIGHTS)
     tell.say(tell.form(f"After a while {finder} found {young} {spot}.", f"There {finder} saw {young} {spot}."))
     tell.say(f"It was {plight} and {tell.pick(things.PLIGHTS, plight)}.")
@@ -191,7 +194,7 @@ def rescue(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     tell.paragraph()
     name, wrap = tell.pick(things.PET_NAMES), cloth(tell)
     holder, other = roles(tell, a, b)
-    tell.say(f"{friend} wanted to call it {name}.", ("name", friend, finder))
+    tell.say(f"{friend} wanted to call it {name}.")
     tell.say(f"{holder} wrapped {name} in {wrap} and took it in {holder.his} arms.", pronoun(holder, "his"))
     person, introduction = busy_neighbor(tell)
     tell.say(tell.form(f"Then they met {introduction}.", f"They asked {introduction}."))
@@ -209,10 +212,11 @@ def building(tell: Teller, a: Word, b: Word) -> tuple[str, ...]:
     place = outing(tell, a, b)
     project, title, color = tell.pick(things.PROJECTS), tell.pick(things.PROJECT_NAMES), tell.pick(things.COLORS)
     x, y = roles(tell, a, b)
-    spot, second, third = corners(tell, place, 3)
+    spot, second, third = several(tell, place.corners, 3)
     first = tell.pick(things.MATERIALS)
     other = tell.pick(things.MATERIALS, first)
-    tell.say(tell.form(f"They wanted to build a {project} {third}.", f"Their plan was to build a {project} {third}."))
+    tell.say(tell.form(f"They wanted to build {an(project)} {third}.",
+                       f"Their plan was to build {an(project)} {third}."))
     many, more = tell.pick(words.NUMBERS), tell.pick(words.NUMBERS)
     look = tell.pick(things.WORN)
     tell.say(f"{x} brought {many} {look} {first}, and {y} brought {more} {tell.pick(things.WORN, look)} {other}.")

@@ -4,12 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from math import fsum, inf, log
+from functools import cached_property
+from math import fsum, log
 from pathlib import Path
 
 from config import DataError
-from lab.tales.choices import Deriver, Sampler, Teller, walk
+from lab.tales.choices import Sampler, Teller
 from lab.tales.plots import PLOTS
 from lab.tales.scenes import ending, opening
 
@@ -68,16 +68,6 @@ def story(index: int, seed: int = 0) -> Story:
 def stories(n: int, seed: int = 0, start: int = 0) -> Iterator[Story]:
     """The n stories from number `start` on."""
     return (story(index, seed) for index in range(start, start + n))
-
-
-def derivations(text: str) -> list[float]:
-    """The log-probability, in nats, of every derivation of a text: one for a story, none for any other text."""
-    return [tell.log_probability for tell in walk(tell_story, partial(Deriver, text)) if not tell.rest]
-
-
-def log_probability(text: str) -> float:
-    """The log-probability of any text under the grammar, in nats; minus infinity if it is not a story."""
-    return next(iter(derivations(text)), -inf)
 
 
 def entropy(sample: Iterable[Story]) -> float:

@@ -1,0 +1,17 @@
+"""python -m bench [training] [attention] [decoding] [data]: all of them by default."""
+
+import importlib
+import platform
+import sys
+
+import torch
+
+ALL = ("training", "attention", "decoding", "data")
+
+chosen = sys.argv[1:] or ALL
+unknown = set(chosen) - set(ALL)
+if unknown:
+    sys.exit(f"unknown benchmark {', '.join(sorted(unknown))}; choose from: {', '.join(ALL)}")
+print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians, runs in turn")
+for name in chosen:
+    importlib.import_module(f"bench.{name}").main()

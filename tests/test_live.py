@@ -1,0 +1,280 @@
+"""Watching a training: steps pass through unchanged, stopping keeps the run, and only what helps the reader stays."""
+
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+
+import IPython.display
+import ipywidgets
+import nbformat
+import pandas as pd
+import pytest
+from jupyter_client.manager import start_new_kernel
+from nbclient import NotebookClient
+
+import lab.live
+from config import ROOT
+from lab.live import Bar, Lines, Panel, live
+from lab.plots import Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    step: int
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float = 2.5
+    learning_rate: float = 1e-3
+    gradient_norm: float = 1.0
+    tokens_per_second: float = 1234.5
+    memory: int = 2_000_000_000
+    validation_loss: float | None = None
+    sample: str | None = None
+
+
+class FakeRun:
+    """A run of 100 steps of 5 seconds each on the fake clock; `events` is what happened to it, in order."""
+
+    name = "mine"
+    train_config = types.SimpleNamespace(steps=100)
+
+    def __init__(self, clock=None):
+        self.clock, self.records, self.events = clock, [], []
+
+    def log(self) -> pd.DataFrame:
+        return pd.DataFrame([vars(record) for record in self.records])
+
+    def train(self, first: int = 1, last: int = 100):
+        try:
+            for step in range(first, last + 1):
+                if self.clock:
+                    self.clock.now += 5
+                self.records.append(
+                    Step(
+                        step=step, tokens=step * 64, seconds=step * 5.0,
+                        validation_loss=3.25 if step % 10 == 0 else None,
+                        sample="Mia <3\nthe boat" if step == 20 else None,
+                    )
+                )  # fmt: skip
+                yield self.records[-1]
+        finally:
+            self.events.append("kept")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    fake = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(lab.live, "monotonic", lambda: fake.now)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def no_wish_for_plain_lines(monkeypatch):
+    monkeypatch.delenv("GLASSBOX_PLAIN", raising=False)
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """live() behaves as in a notebook; yields what the cell's output showed, one after the other."""
+    shown = []
+
+    def display(thing, display_id):
+        shown.append(thing)
+        return types.SimpleNamespace(update=lambda thing, raw=False: shown.append(thing))
+
+    monkeypatch.setattr(lab.live, "has_reader", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", display)
+    return shown
+
+
+# --- plain lines and the terminal -----------------------------------------------------------------------------
+
+
+def test_steps_pass_through_unchanged_and_the_run_is_closed_first(monkeypatch):
+    run = FakeRun()
+    monkeypatch.setattr(Lines, "close", lambda view, step: run.events.append(f"view closed at {step.step}"))
+    passed = list(live(run.train(), run))
+    assert len(passed) == 100 and all(a is b for a, b in zip(passed, run.records))
+    assert run.events == ["kept", "view closed at 100"]
+
+
+def test_plain_lines_say_how_far_and_how_long_and_are_few(clock, capsys):
+    run = FakeRun(clock)
+    for _ in live(run.train(), run, floor=1.5):
+        pass
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step 1/100 (1%) · 08:15 left · loss 2.500 · 1,234 tokens/s · 2.00 GB"
+    # 500 seconds in all: a twentieth is 25, five steps
+    assert [line.split("/")[0] for line in lines if "left" in line] == [f"step {n}" for n in range(1, 101, 5)]
+    assert lines[3].startswith("step 16/100 (16%) · 07:00 left · loss 2.500 · validation 3.250 · ")
+    assert lines[4:6] == ["sample at step 20: Mia <3", "the boat"]
+    last = "mine: finished 100 steps · trained 08:20 · loss 2.500 · validation 3.250 · floor 1.500"
+    assert lines[-1] == last and len(lines) == 23
+
+
+def test_time_left_of_a_resumed_run_counts_its_own_steps_only(clock, capsys):
+    run = FakeRun(clock)
+    for _ in live(run.train(first=91, last=92), run):
+        pass
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("step 91/100 (91%) · 00:45 left")
+    assert last.startswith("mine: stopped at step 92 of 100 · trained 07:40")
+
+
+def test_a_run_without_steps_left_says_so(capsys):
+    run = FakeRun()
+    assert list(live(run.train(last=0), run)) == []
+    assert capsys.readouterr().out == "mine: no step was taken\n"
+
+
+def test_leaving_the_loop_or_failing_in_it_keeps_the_run(capsys):
+    run = FakeRun()
+    for step in live(run.train(), run):
+        if step.step == 7:
+            break
+    assert run.events == ["kept"] and "stopped at step 7 of 100" in capsys.readouterr().out
+    steps = live(run.train(), run)
+    next(steps)
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)
+    assert run.events == ["kept", "kept"] and "stopped at step 1 of 100" in capsys.readouterr().out
+
+
+def test_a_failing_training_still_fails():
+    def failing():
+        yield Step(step=1)
+        raise ValueError("not finite")
+
+    with pytest.raises(ValueError, match="not finite"):
+        list(live(failing(), FakeRun()))
+
+
+def test_a_terminal_gets_one_line_that_changes(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    run = FakeRun()
+    assert isinstance(lab.live.open_view(run, None, 1.0), Bar)
+    for _ in live(run.train(), run):
+        pass
+    shown = capsys.readouterr()
+    assert shown.err.startswith("\r  1%") and shown.err.count("\n") == 1
+    assert "100/100" in shown.err and "loss 2.500" in shown.err and "sample at step 20: Mia <3" in shown.out
+    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+    assert isinstance(lab.live.open_view(run, None, 1.0), Lines)
+
+
+def test_watching_in_a_terminal_loads_nothing_heavy():
+    code = """
+import sys, types, lab.live
+run = types.SimpleNamespace(name="mine", train_config=types.SimpleNamespace(steps=1))
+list(lab.live.live((step for step in ()), run))
+print(*{"torch", "matplotlib", "pandas", "ipywidgets", "IPython"} & set(sys.modules))"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "mine: no step was taken\n\n"
+
+
+# --- the panel ------------------------------------------------------------------------------------------------
+
+
+def test_the_panel_shows_the_training_and_leaves_a_picture(panels, clock, capsys):
+    before, run = set(ipywidgets.widgets.widget._instances), FakeRun(clock)
+    for step in live(run.train(first=18, last=22), run, floor=1.5):
+        top, text, curve, sample = panels[0].children
+        assert top.children[0].value == step.step and bytes(curve.value).startswith(b"\x89PNG")
+        assert f"step {step.step}/100" in text.value
+        assert ("Mia &lt;3" in sample.value) == (step.step >= 20)
+    assert len(panels) == 2 and isinstance(panels[1], Picture) and "step 22" in repr(panels[1])
+    assert set(ipywidgets.widgets.widget._instances) == before
+    assert capsys.readouterr().out.startswith("mine: stopped at step 22 of 100")
+
+
+def test_the_stop_button_ends_it_after_the_current_step(panels, clock, capsys):
+    run, passed = FakeRun(clock), []
+    for step in live(run.train(), run):
+        passed.append(step.step)
+        if step.step == 3:
+            button = panels[0].children[0].children[1]
+            button.click()
+            assert button.disabled and "stopping" in button.description
+    assert passed == [1, 2, 3] and run.events == ["kept"] and "step 3" in repr(panels[1])
+    assert "stopped at step 3 of 100" in capsys.readouterr().out
+
+
+def test_slow_drawing_happens_less_often(panels, clock, monkeypatch):
+    def slow_picture(run, floor):
+        clock.now += 2
+        drawn.append(run.records[-1].step)
+        return types.SimpleNamespace(png=b"%d" % len(drawn))
+
+    drawn, run = [], FakeRun(clock)
+    monkeypatch.setattr(lab.live, "picture", slow_picture)
+    for _ in live(run.train(last=40), run, every_seconds=1.0):
+        pass
+    # two seconds of drawing are a twentieth of forty: eight steps; the first, which loads a library, is not counted
+    assert drawn == [1, 2, 10, 18, 26, 34, 40]
+
+
+# --- in a real kernel -----------------------------------------------------------------------------------------
+
+TRAINING = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from test_live import FakeRun, live
+run = FakeRun()
+def slowly(steps, pause):
+    try:
+        for step in steps:
+            time.sleep(pause)
+            yield step
+    finally:
+        steps.close()
+"""
+
+
+def test_a_notebook_run_by_a_program_gets_lines_and_the_picture():
+    cell = nbformat.v4.new_code_cell(TRAINING + "for step in live(run.train(), run): pass")
+    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name="python3", timeout=60).execute()
+    text = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    assert text.startswith("step 1/100 (1%)") and "mine: finished 100 steps" in text
+    pictures = [output.data for output in cell.outputs if output.output_type == "display_data"]
+    assert [sorted(data) for data in pictures] == [["image/png", "text/plain"]]
+
+
+def test_the_stop_button_reaches_a_kernel_that_is_busy_with_the_loop():
+    """What a browser does: asks for a shell of its own, and sends the button's click there."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        run = "for step in live(slowly(run.train(), 0.5), run): pass\nprint(run.events, len(run.records) < 100)"
+        client.execute(TRAINING + run, allow_stdin=True)
+        button = wait_for(client, lambda content: "ButtonView" in str(content["data"]), "comm_open")
+        client.control_channel.send(client.session.msg("create_subshell_request", {}))
+        shell = client.get_control_msg(timeout=30)["content"]["subshell_id"]
+        click = {"method": "custom", "content": {"event": "click"}}
+        message = client.session.msg("comm_msg", {"comm_id": button["comm_id"], "data": click})
+        message["header"]["subshell_id"] = shell
+        client.shell_channel.send(message)
+        end = wait_for(client, lambda content: "kept" in content["text"], "stream")
+        assert end["text"].endswith("['kept'] True\n")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def wait_for(client, wanted, kind: str) -> dict:
+    """The content of the next message of that kind that is wanted; queue.Empty once the kernel has gone silent."""
+    while True:
+        message = client.get_iopub_msg(timeout=60)
+        assert message["msg_type"] != "error", message["content"]
+        if message["msg_type"] == kind and wanted(message["content"]):
+            return message["content"]
+
+
+def test_the_kernel_says_who_runs_the_cell(monkeypatch):
+    assert not lab.live.has_reader()
+    for answer in (True, False):
+        request = {"content": {"allow_stdin": answer}}
+        kernel = types.SimpleNamespace(get_parent=lambda channel, request=request: request)
+        monkeypatch.setattr(lab.live, "kernel", lambda kernel=kernel: kernel)
+        assert lab.live.has_reader() == answer
+    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+    assert not isinstance(lab.live.open_view(FakeRun(), None, 1.0), Panel)
