@@ -51,7 +51,7 @@ def main(rounds: int = 5) -> None:
 
     def ours(cache: bool, end: int = END):
         steps = generate(model, prompt.tolist(), max_tokens=end - START, sampling=STRATEGIES["greedy"], cache=cache)
-        return [step.ids[0].item() for step in steps]
+        return [step.ids[0] for step in steps]
 
     def hugging_face():
         with torch.inference_mode():

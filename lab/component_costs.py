@@ -174,12 +174,13 @@ def head(config: ModelConfig, run: Pass) -> Part:
 
 
 def loss_working(config: ModelConfig, run: Pass) -> int:
-    """Bytes that HeadLoss works with: the normed x, and for a chunk of rows its logits in several forms."""
+    """Bytes that HeadLoss works with: the normed x, a copy of the weight, and several forms of one chunk of logits."""
     low = run.value if run.value < FP32 else 0  # a low-precision copy beside the float32 numbers
-    table, logits = config.vocab_size * config.width, min(LOSS_CHUNK, run.tokens) * config.vocab_size
-    last_chunk = (FP32 + low) * logits if run.tokens > LOSS_CHUNK else 0  # log p and its gradient, until replaced
-    softmax = 2 * FP32 * logits + last_chunk
-    weight_gradient = (FP32 + low) * (logits + table)
+    table = config.vocab_size * config.width
+    rows = [min(LOSS_CHUNK, run.tokens - start) for start in range(0, run.tokens, LOSS_CHUNK)]
+    # logits and log p, while log p and the gradient of the last chunk are still there; or both of this and the weight's
+    softmax = config.vocab_size * max(2 * FP32 * now + (FP32 + low) * last for last, now in zip([0, *rows], rows))
+    weight_gradient = (FP32 + low) * (config.vocab_size * rows[0] + table)
     return run.tokens * config.width * (FP32 + low) + low * table + max(softmax, weight_gradient)
 
 

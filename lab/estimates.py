@@ -5,7 +5,8 @@ included, and attention's scores and mixing over all T = context_length keys, al
 The backward pass takes twice the forward's; checkpointing computes the blocks' forward a second time, all but a last
 projection whose result nothing needs.
 
-Memory counts tensors, in eager PyTorch on a CPU; the interpreter and the libraries (some 300 MB) come on top.
+Memory counts tensors, in eager PyTorch on a CPU. The process holds more: interpreter and libraries, about 0.3 GB, and
+what malloc keeps back for reuse (glibc: a third to a half of the tensors again; with checkpointing once or more).
 """
 
 from collections.abc import Iterator
@@ -156,7 +157,7 @@ class Estimate:
             yield "  in the whole training", si(tokens * self.training_flops, "FLOP"), f"{tokens:,} tokens"
         yield "weights", si(self.weights, "B"), "float32"
         for precision, memory in self.training.items():
-            yield f"training in {precision}", si(memory.total, "B"), f"at the fullest moment, {memory.moment}"
+            yield f"training in {precision}", si(memory.total, "B"), f"tensors at the fullest moment, {memory.moment}"
             yield from ((f"  {name}", si(size, "B"), "") for name, size in memory.parts().items())
         yield "cache per token", si(self.cache_per_token, "B"), "keys and values of one sequence"
         yield "decoding", si(self.decoding.total, "B"), f"one sequence of {model.position_limit:,} tokens"

@@ -8,9 +8,11 @@ line are left. In a terminal it is a bar. It is a plain line now and then where 
 GLASSBOX_PLAIN is set, and in a notebook that a program executes (nbclient, papermill): nobody can press a button there.
 """
 
+import math
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from html import escape
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from lab.training import Step
 
 PLAIN_SECONDS, PLAIN_SHARE = 10, 0.05  # between two plain lines: at least so long, and so much of the training
-DRAWING_SHARE = 0.05  # of the time goes into pictures, at most
+DRAWING_SHARE = 0.05  # of the time goes into pictures in the long run
+FIRST_SHARE = 0.2  # of the time so far passes between two pictures at first, when there is most to see
 
 
 def live(
@@ -75,30 +78,33 @@ def picture(run: "Run", floor: float | None):
     return loss_curve(run.log(), floor, title=run.name)
 
 
-class View:
+class View(ABC):
     """What can be said of a training while it runs; how it is shown is the subclasses' matter."""
 
     def __init__(self, run: "Run", floor: float | None):
         self.run, self.floor, self.total = run, floor, run.train_config.steps
         self.stopping = threading.Event()
-        self.started, self.first_step, self.validation_loss = monotonic(), None, None
+        self.first_step, self.first_time, self.validation_loss = None, 0.0, None
 
     def show(self, step: "Step") -> None:
-        self.first_step = self.first_step or step.step
-        self.validation_loss = step.validation_loss if step.validation_loss is not None else self.validation_loss
+        if self.first_step is None:
+            self.first_step, self.first_time = step.step, monotonic()
+        if step.validation_loss is not None:
+            self.validation_loss = step.validation_loss
         self.draw(step)
 
+    @abstractmethod
     def draw(self, step: "Step") -> None:
-        raise NotImplementedError
+        """Shows `step`, if it is time to."""
 
     def close(self, step: "Step | None") -> None:
         """Leaves what stays. `step` is the last one taken, None where there was none."""
         print(self.summary(step), flush=True)
 
     def seconds_left(self, step: "Step") -> float:
-        """At the pace since this view was opened: evaluations and drawing are part of it."""
-        taken = step.step - self.first_step + 1
-        return (self.total - step.step) * (monotonic() - self.started) / taken
+        """At the pace since the first step seen, whose own time may hold preparations; infinite until then."""
+        taken = step.step - self.first_step
+        return (self.total - step.step) * (monotonic() - self.first_time) / taken if taken else math.inf
 
     def facts(self, step: "Step") -> str:
         return f"{self.losses(step)} · {step.tokens_per_second:,.0f} tokens/s · {step.memory / 1e9:.2f} GB"
@@ -108,8 +114,9 @@ class View:
         return f"loss {step.loss:.3f}{validation}"
 
     def line(self, step: "Step") -> str:
-        left = tqdm.format_interval(self.seconds_left(step))
-        return f"step {step.step:,}/{self.total:,} ({step.step / self.total:.0%}) · {left} left · {self.facts(step)}"
+        left = self.seconds_left(step)
+        time = "" if left == math.inf else f" · {tqdm.format_interval(left)} left"
+        return f"step {step.step:,}/{self.total:,} ({step.step / self.total:.0%}){time} · {self.facts(step)}"
 
     def sample_of(self, step: "Step") -> str:
         return f"sample at step {step.step:,}: {step.sample}"
@@ -117,9 +124,8 @@ class View:
     def summary(self, step: "Step | None") -> str:
         if step is None:
             return f"{self.run.name}: no step was taken"
-        how = f"stopped at step {step.step:,} of {self.total:,}"
-        if step.step == self.total:
-            how = f"finished {self.total:,} steps"
+        stopped = f"stopped at step {step.step:,} of {self.total:,}"
+        how = f"finished {self.total:,} steps" if step.step == self.total else stopped
         floor = "" if self.floor is None else f" · floor {self.floor:.3f}"
         time = tqdm.format_interval(step.seconds)
         return f"{self.run.name}: {how} · trained {time} · {self.losses(step)}{floor}"
@@ -128,14 +134,14 @@ class View:
 class Lines(View):
     """A line at the first step and then now and then: twenty of them at most, however long it takes."""
 
-    next_line = 0.0
+    last_line = 0.0
 
     def draw(self, step: "Step") -> None:
         now = monotonic()
-        if now >= self.next_line:
+        whole = now - self.first_time + self.seconds_left(step)
+        if step.step == self.first_step or now - self.last_line >= max(PLAIN_SECONDS, PLAIN_SHARE * whole):
             print(self.line(step), flush=True)
-            whole = now - self.started + self.seconds_left(step)
-            self.next_line = now + max(PLAIN_SECONDS, PLAIN_SHARE * whole)
+            self.last_line = now
         if step.sample:
             print(self.sample_of(step), flush=True)
 
@@ -204,11 +210,11 @@ class Panel(View):
             self.progress.value, self.text.value = step.step, self.line(step)
             self.next_text = now + self.every
         if now >= self.next_picture:
-            is_first = not self.curve.value  # and slow: it loads the plotting library
             self.curve.value = picture(self.run, self.floor).png
             self.curve.layout.display = ""
-            pause = 0.0 if is_first else (monotonic() - now) / DRAWING_SHARE
-            self.next_picture = monotonic() + max(self.every, pause)
+            done = monotonic()
+            pause = min((done - now) / DRAWING_SHARE, (now - self.first_time) * FIRST_SHARE)
+            self.next_picture = done + max(self.every, pause)
 
     def close(self, step: "Step | None") -> None:
         if step is None:

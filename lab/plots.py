@@ -38,12 +38,13 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
         raise PlotError("the log has no rows yet; train for a step at least")
     steps, losses, validated = log["step"].to_numpy(), log["loss"].to_numpy(), log.dropna(subset=["validation_loss"])
     facts = [f"training loss {losses[-1]:.3f} at step {steps[-1]:,}"]
-    with axes(3.8, title) as plot:
+    margins = dict(left=0.1, right=0.97, bottom=0.25, top=0.82 if title else 0.87)  # a live curve must not jump
+    with axes(4.0, title, margins) as plot:
         few, shown = len(log) < 10, extremes(losses)
         style = dict(linewidth=0.7, marker="s" if few else "", markersize=4)
         plot.plot(steps[shown], losses[shown], color=SKY, label="training loss of each step", **style)
         if not few:
-            around = min(201, max(5, len(log) // 40))
+            around = min(201, max(5, len(log) // 40)) | 1  # odd, so that each step is its own middle
             median = log["loss"].rolling(around, center=True, min_periods=1).median().to_numpy()
             shown = extremes(median)
             label = f"training loss, median of {around} steps: {median[-1]:.3f}"
@@ -59,7 +60,7 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
             label = f"grammar's entropy (floor): {floor:.3f}"
             plot.axhline(floor, color=INK, linewidth=1.4, linestyle="--", label=label)
             facts.append(f"floor {floor:.3f}")
-        plot.legend(loc="upper right")
+        plot.figure.legend(loc="lower center", ncols=2)
         plot.set_ylabel("loss (nats per token)")
         steps_axis(plot, steps[-1])
         per_step = log["tokens"].iloc[-1] / steps[-1]
@@ -73,7 +74,7 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
 def schedule_preview(rates: Sequence[float]) -> Picture:
     """The learning rate of every step, step 1 first. Raises PlotError for no rates or negative ones."""
     values = numbers(rates, "learning rates")
-    count, peak = len(values), int(values.argmax()) + 1
+    count, peak = len(values), int(np.argmax(values >= values.max() * (1 - 1e-9))) + 1  # the first, rounding aside
     facts = [f"peak: {values[peak - 1]:.2g} at step {peak:,}", f"final: {values[-1]:.2g} at step {count:,}"]
     with axes(3.0, "") as plot:
         steps, shown = np.arange(1, count + 1), extremes(values)

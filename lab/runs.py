@@ -138,6 +138,14 @@ class Run:
             return "new"
         return f"finished, {steps} steps" if done >= steps else f"stopped at step {done} of {steps}"
 
+    def summary(self, floor: float | None = None) -> str:
+        """Where the run is, its best validation loss beside the data's floor, and where its picture is."""
+        facts = self.weights_facts()
+        beside = "" if floor is None else f", floor {floor:.4f} (the entropy of the grammar that wrote the text)"
+        loss = f"{float(facts['validation_loss']):.4f} nats per token" if "validation_loss" in facts else "not measured"
+        lines = [f"run:             {self.folder}, {self.status()}", f"validation loss: {loss}{beside}"]
+        return "\n".join([*lines, f"picture:         {self.folder / 'loss.png'}"])
+
     def weights_facts(self) -> dict[str, str]:
         """What model.safetensors says of itself: the step and validation loss it was stored at."""
         return read_header(self.weights_path)[1]

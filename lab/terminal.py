@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from config import ROOT, ConfigError, DataError, GlassboxError, ModelConfig, TrainConfig, preset
-from lab.sampling_config import STRATEGIES, SamplingConfig
+from lab.sampling_config import SamplingConfig
+from lab.sampling_config import strategy as named_strategy
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 Positional = tyro.conf.Positional
@@ -19,11 +20,15 @@ Positional = tyro.conf.Positional
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
     try:
-        commands = {"train": train_command(arguments)} | COMMANDS
-        tyro.extras.subcommand_cli_from_dict(
-            commands, prog="python tools.py", args=arguments, config=FLAGS,
-            description="Glassbox: build, train, watch and compare small transformers.",
-        )  # fmt: skip
+        if arguments[:1] == ["train"]:
+            train(parse_training(arguments[1:]))
+        elif arguments[:1] == ["generate"]:
+            generate(parse_generation(arguments[1:]))
+        else:
+            tyro.extras.subcommand_cli_from_dict(
+                {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
+                config=FLAGS, description="Glassbox: build, train, watch and compare small transformers.",
+            )  # fmt: skip
     except GlassboxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -45,7 +50,8 @@ class Training:
 
 def parse_training(arguments: list[str]) -> Training:
     """The arguments of `train` as settings."""
-    return tyro.cli(Training, args=arguments, default=starting_point(arguments), config=FLAGS)
+    prog, start = "python tools.py train", starting_point(arguments)
+    return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog=prog)
 
 
 def starting_point(arguments: list[str]) -> Training:
@@ -72,18 +78,11 @@ def _option(arguments: list[str], flag: str) -> str | None:
     return None
 
 
-def train_command(arguments: list[str]):
-    start = starting_point(arguments if arguments[:1] == ["train"] else [])
+def train(settings: Training) -> None:
+    from lab.runs import Run
 
-    def train(settings: Annotated[Training, tyro.conf.arg(name="")] = start) -> None:
-        from lab.runs import Run
-
-        stem = f"{settings.like or settings.preset}-{Path(settings.train.data.source).stem}"
-        run = Run.create(settings.name or stem, settings.model, settings.train, numbered=settings.name is None)
-        train_on(run)
-
-    train.__doc__ = Training.__doc__
-    return train
+    stem = f"{settings.like or settings.preset}-{Path(settings.train.data.source).stem}"
+    train_on(Run.create(settings.name or stem, settings.model, settings.train, numbered=settings.name is None))
 
 
 def resume(run: Positional[str]) -> None:
@@ -101,42 +100,43 @@ def train_on(run) -> None:
     """The terminal's training loop."""
     from lab.data import prepare
     from lab.live import live
-    from lab.training import train
+    from lab.training import train as steps_of
 
     print(f"run: {run.folder}")
     data = prepare(run.train_config.data)
-    for step in live(train(run, data), run, floor=data.floor):
-        if step.sample:
-            print(f"\n{step.sample}\n")
+    for _ in live(steps_of(run, data), run, floor=data.floor):
+        pass
     print(run.summary(data.floor))
 
 
-def generate(
-    run: Positional[str],
-    prompt: str = "Once upon a time",
-    max_tokens: int = 200,
-    strategy: str = "balanced",
-    sampling: SamplingConfig | None = None,
-    seed: int = 0,
-) -> None:
-    """Continue a prompt, written as it comes.
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Continue a prompt, written as it comes. The sampling defaults follow --strategy."""
 
-    Args:
-        run: The run's name, or its folder.
-        prompt: What to continue.
-        max_tokens: How many tokens at most.
-        strategy: greedy, precise, balanced or creative; the sampling flags replace it.
-        seed: The same seed gives the same text.
-    """
+    run: Positional[str]  # The run's name, or its folder.
+    prompt: str = "Once upon a time"
+    max_tokens: int = 200  # At most; the end of the text ends it sooner.
+    strategy: str = "balanced"  # greedy, precise, balanced or creative.
+    sampling: SamplingConfig
+    seed: int = 0  # The same seed gives the same text.
+
+
+def parse_generation(arguments: list[str]) -> Generation:
+    name = _option(arguments, "--strategy") or Generation.strategy
+    start = Generation(run=tyro.MISSING, strategy=name, sampling=named_strategy(name))
+    return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
+
+
+def generate(settings: Generation) -> None:
     from lab.generation import stream_text
     from lab.runs import Run
 
-    opened = Run.open(run)
-    settings = sampling or named_strategy(strategy)
-    print(prompt, end="", flush=True)
-    for piece in stream_text(
-        opened.load_model(), opened.tokenizer, prompt, max_tokens=max_tokens, sampling=settings, seed=seed
-    ):
+    run = Run.open(settings.run)
+    pieces = stream_text(
+        run.load_model(), run.tokenizer, settings.prompt, max_tokens=settings.max_tokens, sampling=settings.sampling,
+        seed=settings.seed,
+    )  # fmt: skip
+    for piece in chain([settings.prompt], pieces):
         print(piece, end="", flush=True)
     print()
 
@@ -244,14 +244,6 @@ def lab(port: int | None = None) -> None:
     quiet = {"JUPYTERLAB_SETTINGS_DIR": str(ROOT / "notebooks" / ".lab")}
     command += [f"--port={port}"] if port else []
     raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | quiet).returncode)
-
-
-def named_strategy(name: str) -> SamplingConfig:
-    from config import suggest
-
-    if name not in STRATEGIES:
-        raise ConfigError(f"unknown strategy {name!r}; {suggest(name, STRATEGIES)}")
-    return STRATEGIES[name]
 
 
 COMMANDS = {

@@ -90,7 +90,7 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
         with seeded(config.seed, 0, device):
             windows = next(micro_batches(data, config, 0, run.model_config.context_length, device))
             progress.precision, why = pick_precision(model, windows, config)
-        print(f"{device.type}, {progress.precision} ({why})", file=sys.stderr)
+        print(f"{device.type}, {progress.precision} ({why})")
     losses_of = compiled(model.losses, device) if config.compile else model.losses
     log = LogWriter(run.log_path, keep_steps=progress.step)
     with stop_after_step() as stopping:

@@ -36,7 +36,7 @@ class Cache:
         shape = (n_layers, batch, n_kv_heads, capacity, head_dim)
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.layers = [LayerCache(self, k, v) for k, v in zip(keys, values)]
-        self.capacity, self.device = capacity, device
+        self.capacity, self.dtype, self.device = capacity, dtype, device
         self.lengths = [0] * batch
         self.slots: tuple = ()
         self.filled = 0
@@ -67,8 +67,8 @@ class Cache:
         return positions, key_positions, False, (key_positions <= positions[..., None])[:, None]
 
     def fold(self, x: Tensor) -> Tensor:
-        """(B, G, T, D) as an assignment to `slots` wants it: rows of their own put time before heads."""
-        return x if isinstance(self.slots[0], slice) else x.transpose(1, 2)
+        """(B, G, T, D) as an assignment to `slots` wants it: rows of their own put time before heads, in its type."""
+        return x if isinstance(self.slots[0], slice) else x.transpose(1, 2).to(self.dtype)
 
     def advance(self, n_tokens: int) -> None:
         self.lengths = [length + n_tokens for length in self.lengths]

@@ -1,4 +1,4 @@
-"""The kernels written out by hand, against PyTorch's own and the textbook, in values, gradients and memory."""
+"""The kernels written out by hand, against PyTorch's and the textbook, in values, gradients and memory."""
 
 import math
 
@@ -57,7 +57,9 @@ def test_bf16_attention_is_as_exact_as_bf16_allows(length, n_kv_heads, monkeypat
     calls = count_calls(monkeypatch)
     ours = values_and_gradients(lambda *x: causal_attention(*x, scale=0.3), q, k, v)
     assert len(calls) == 1
-    formula = values_and_gradients(lambda *x: textbook_attention(*x, scale=0.3), *(x.double() for x in (q, k, v)))
+    formula = values_and_gradients(
+        lambda *x: textbook_attention(*x, scale=0.3), *(x.double() for x in (q, k, v))
+    )
     assert [x.dtype for x in ours] == [torch.bfloat16] * 4
     for result, reference in zip(ours, formula, strict=True):
         assert result.shape == reference.shape
@@ -72,7 +74,7 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """bf16 with a gradient on a CPU, short enough to keep its weights, no dropout; anything else goes to SDPA."""
+    """bf16 with gradients on a CPU, short enough to keep its weights, no dropout; all else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
     def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0):
@@ -93,7 +95,7 @@ def test_attention_dropout_reaches_the_kernel():
     assert (dropped.mean(0) - plain).abs().mean() < 0.05 < (dropped[0] - plain).abs().mean()
 
 
-# --- head and loss in one -------------------------------------------------------------------------------------
+# --- head and loss in one -----------------------------------------------------------------------------------
 
 
 def rows_weight_targets(n, width=6, vocab_size=11):
@@ -124,16 +126,18 @@ def test_head_loss_equals_cross_entropy_at_every_chunk_boundary(n, ignored):
 def test_head_loss_takes_huge_logits():
     x, weight, targets = rows_weight_targets(20)
     ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 7), 100 * x, 100 * weight)
-    theirs = values_and_gradients(lambda x, w: F.cross_entropy(x @ w.T, targets, reduction="sum"), 100 * x, 100 * weight)
+    theirs = values_and_gradients(
+        lambda x, w: F.cross_entropy(x @ w.T, targets, reduction="sum"), 100 * x, 100 * weight
+    )
     for result, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
-    """Many rows: summed in bfloat16, the loss and the weight's gradient would lose most of their digits."""
+    """Many chunks: added up in bfloat16, the loss and the weight's gradient would lose their digits."""
     x, weight, targets = rows_weight_targets(3000)
     rows = x.bfloat16()
-    ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 256), rows, weight)
+    ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 8), rows, weight)
     reference = values_and_gradients(
         lambda x, w: F.cross_entropy(x @ w.T, targets, reduction="sum"), rows.double(), weight.double()
     )

@@ -104,9 +104,9 @@ def test_plain_lines_say_how_far_and_how_long_and_are_few(clock, capsys):
     for _ in live(run.train(), run, floor=1.5):
         pass
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "step 1/100 (1%) · 08:15 left · loss 2.500 · 1,234 tokens/s · 2.00 GB"
-    # 500 seconds in all: a twentieth is 25, five steps
-    assert [line.split("/")[0] for line in lines if "left" in line] == [f"step {n}" for n in range(1, 101, 5)]
+    assert lines[0] == "step 1/100 (1%) · loss 2.500 · 1,234 tokens/s · 2.00 GB"
+    # 495 seconds from the first step on: a twentieth is 24.75, so five steps
+    assert [line.split("/")[0] for line in lines if "tokens/s" in line] == [f"step {n}" for n in range(1, 101, 5)]
     assert lines[3].startswith("step 16/100 (16%) · 07:00 left · loss 2.500 · validation 3.250 · ")
     assert lines[4:6] == ["sample at step 20: Mia <3", "the boat"]
     last = "mine: finished 100 steps · trained 08:20 · loss 2.500 · validation 3.250 · floor 1.500"
@@ -115,11 +115,11 @@ def test_plain_lines_say_how_far_and_how_long_and_are_few(clock, capsys):
 
 def test_time_left_of_a_resumed_run_counts_its_own_steps_only(clock, capsys):
     run = FakeRun(clock)
-    for _ in live(run.train(first=91, last=92), run):
+    for _ in live(run.train(first=91, last=94), run):
         pass
-    first, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("step 91/100 (91%) · 00:45 left")
-    assert last.startswith("mine: stopped at step 92 of 100 · trained 07:40")
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("step 91/100 (91%) · loss") and second.startswith("step 93/100 (93%) · 00:35 left · loss")
+    assert last.startswith("mine: stopped at step 94 of 100 · trained 07:50")
 
 
 def test_a_run_without_steps_left_says_so(capsys):
@@ -200,7 +200,7 @@ def test_the_stop_button_ends_it_after_the_current_step(panels, clock, capsys):
     assert "stopped at step 3 of 100" in capsys.readouterr().out
 
 
-def test_slow_drawing_happens_less_often(panels, clock, monkeypatch):
+def test_slow_drawing_happens_less_often_but_not_at_first(panels, clock, monkeypatch):
     def slow_picture(run, floor):
         clock.now += 2
         drawn.append(run.records[-1].step)
@@ -208,10 +208,10 @@ def test_slow_drawing_happens_less_often(panels, clock, monkeypatch):
 
     drawn, run = [], FakeRun(clock)
     monkeypatch.setattr(lab.live, "picture", slow_picture)
-    for _ in live(run.train(last=40), run, every_seconds=1.0):
+    for _ in live(run.train(last=70), run, every_seconds=1.0):
         pass
-    # two seconds of drawing are a twentieth of forty: eight steps; the first, which loads a library, is not counted
-    assert drawn == [1, 2, 10, 18, 26, 34, 40]
+    # steps take 5 seconds; at first a fifth of the time so far passes, then 40 seconds, of which 2 are a twentieth
+    assert drawn == [1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 37, 45, 53, 61, 69, 70]
 
 
 # --- in a real kernel -----------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_the_loss_curve_shows_the_log_and_says_what_it_shows():
     assert median[100.0] == pytest.approx(np.median(log["loss"][97:102]))  # five steps, of which step 100 is the third
     plot = picture.figure.axes[0]
     assert (plot.get_xlabel(), plot.get_ylabel(), plot.get_title("left")) == ("step", "loss (nats per token)", "mine")
-    text = [entry.get_text() for entry in plot.get_legend().get_texts()]
+    text = [entry.get_text() for entry in picture.figure.legends[0].get_texts()]
     assert "training loss, median of 5 steps" in text[1]
     assert text[2:] == ["validation loss: 2.006 at step 200", "grammar's entropy (floor): 1.900"]
     assert repr(picture).startswith("Loss curve of mine: training loss ") and "floor 1.900" in repr(picture)

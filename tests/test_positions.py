@@ -1,4 +1,4 @@
-"""Every position encoding against its formula, written here a second time in numpy or in the textbook form."""
+"""Every position encoding against its formula, written here again in numpy or in the textbook form."""
 
 import math
 
@@ -9,22 +9,29 @@ from torch.nn import functional as F
 from variants import VARIANTS
 
 from modules.attention import Attention
-from modules.positions import ALiBi, LearnedPosition, Position, RotaryPosition, SinusoidalPosition, alibi_slopes
+from modules.positions import (
+    ALiBi,
+    LearnedPosition,
+    Position,
+    RotaryPosition,
+    SinusoidalPosition,
+    alibi_slopes,
+)
 from modules.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-# --- ALiBi ----------------------------------------------------------------------------------------------------
+# --- ALiBi --------------------------------------------------------------------------------------------------
 
 
 def geometric(n):
-    """Press et al., section 3: a geometric sequence that starts at 2^(−8/n), with that same number as its ratio."""
+    """Press et al., section 3: a geometric sequence that starts at 2^(−8/n), which is its ratio too."""
     return [(2 ** (-8 / n)) ** k for k in range(1, n + 1)]
 
 
 def slopes_by_the_paper(n):
-    """And its appendix's rule: between powers of two, those of the lower, then every other one of the higher."""
+    """Between powers of two: those of the lower, then every other one of the higher (their code)."""
     if n in (1, 2, 4, 8, 16):
         return geometric(n)
     lower = max(power for power in (1, 2, 4, 8) if power < n)
@@ -52,7 +59,7 @@ def test_alibi_model_uses_the_slopes_it_is_given():
 
 
 def textbook_alibi(q, k, v, slopes, scale, rows):
-    """softmax(q·kᵀ·scale + slope·(j − i), causal) · v for the queries of `rows`, the bias in memory, in float64."""
+    """softmax(q·kᵀ·scale + slope·(j − i), causal) · v for the queries of `rows`, in float64."""
     q, k, v = (x.double() for x in (q, k, v))
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q[:, :, rows] @ k.transpose(-2, -1) * scale + causal_bias(slopes, rows, k.shape[2])
@@ -107,11 +114,13 @@ def test_fused_alibi_gradients_equal_the_textbook():
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("head_dim, slopes", [(16, (0.25, 0.0625, 0.015625, 0.00390625)), (10, (0.70710678, 0.3, 0.05))])
+@pytest.mark.parametrize(
+    "head_dim, slopes", [(16, (1 / 4, 1 / 16, 1 / 64, 1 / 256)), (10, (0.7071, 0.3, 0.05))]
+)
 @pytest.mark.parametrize("length", [64, 300, 1000, 1500])
 def test_bf16_alibi_is_within_twice_the_error_of_an_explicit_bias(length, head_dim, slopes, training):
-    """Both kernels that serve bfloat16, the one for training and the one without gradients; slopes and scales that
-    bfloat16 holds exactly, and others."""
+    """Both kernels that serve bfloat16, the one for training and the one without gradients; slopes and scales
+    that bfloat16 holds exactly, and others."""
     rows, n_heads = some_rows(length), len(slopes)
     attention = Attention(n_heads * head_dim, n_heads, n_heads)
     q, k, v = draw(length, n_heads, n_heads, head_dim, torch.bfloat16)
@@ -144,7 +153,7 @@ def test_alibi_model_in_bf16_equals_its_manual_attention(length):
         assert (fused - exact).norm() < 2 * (by_hand - exact).norm() + 1e-3 * exact.norm()
 
 
-# --- RoPE -----------------------------------------------------------------------------------------------------
+# --- RoPE ---------------------------------------------------------------------------------------------------
 
 
 def rotated(x, positions, theta):
@@ -185,7 +194,7 @@ def test_rope_leaves_lengths_and_the_first_position_alone():
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
 
 
-# --- what is added to the embeddings --------------------------------------------------------------------------
+# --- what is added to the embeddings ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 100.0])
@@ -197,14 +206,18 @@ def test_sinusoidal_equals_the_formula(theta):
         expected[:, 2 * i], expected[:, 2 * i + 1] = np.sin(angle), np.cos(angle)
     x = torch.randn(2, len(positions), 12)
     added = SinusoidalPosition(512, 12, theta).embed(x, torch.from_numpy(positions)) - x
-    torch.testing.assert_close(added.double(), torch.from_numpy(expected).expand(2, -1, -1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        added.double(), torch.from_numpy(expected).expand(2, -1, -1), rtol=0, atol=1e-5
+    )
 
 
 def test_learned_position_adds_its_row():
     position, x = LearnedPosition(9, 6), torch.randn(2, 3, 6)
     rows = position.table.weight
     added = position.embed(x, torch.tensor([4, 0, 8])) - x
-    torch.testing.assert_close(added, torch.stack((rows[4], rows[0], rows[8])).expand(2, -1, -1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        added, torch.stack((rows[4], rows[0], rows[8])).expand(2, -1, -1), rtol=0, atol=1e-6
+    )
 
 
 def test_no_position_adds_and_turns_nothing():
@@ -214,7 +227,7 @@ def test_no_position_adds_and_turns_nothing():
     assert place.turn(x) is x and place.bias() is None
 
 
-# --- ragged positions: every sequence at a place of its own ---------------------------------------------------
+# --- ragged positions: every sequence at a place of its own -------------------------------------------------
 
 POSITIONS = {
     "none": lambda: Position(),

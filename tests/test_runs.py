@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from config import DataConfig, ModelConfig, RunError, ScheduleConfig, TrainConfig
 from lab.card import training_command
 from lab.runs import Run, delete_run, list_runs
+from lab.terminal import parse_training
 from lab.weights import write_tensors
 from modules.transformer import Transformer
 
@@ -142,9 +144,8 @@ def test_deleting_takes_the_name_twice(run, tmp_path):
 
 
 def test_the_cards_command_makes_the_same_settings(tmp_path):
-    from lab.terminal import parse_training
-
     model, train = MODEL.replace(n_layers=3), TRAIN.replace(steps=7, gradient_clip=None, sample_prompt="It's a test")
     command = training_command(Run.create("one", model, train, tmp_path))
     assert command.startswith("python tools.py train --preset")
-    assert parse_training(command)[-2:] == (model, train)
+    settings = parse_training(shlex.split(command)[3:])
+    assert (settings.model, settings.train) == (model, train)

@@ -1,7 +1,7 @@
-"""Every architecture × variant that the laws are held for, at test size: no two axes of a model have the same length.
+"""Every architecture × variant that the laws are held for, at test size: no two axes have the same length.
 
-An architecture joins the laws by joining this table. The tests know a model by what it does (tokens in, logits out,
-a cache, named losses), never by the classes it is made of.
+An architecture joins the laws by joining this table. The tests know a model by what it does (tokens in,
+logits out, a cache, named losses), not by the classes it is made of.
 """
 
 from config import (

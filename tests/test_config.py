@@ -1,0 +1,332 @@
+"""Settings: checked when made, all problems in one error, JSON there and back, presets as published."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from variants import VARIANTS, vary
+
+import config
+from config import (
+    ROOT,
+    ALiBiConfig,
+    ConfigError,
+    DataConfig,
+    DropoutConfig,
+    GlassboxError,
+    LearnedPositionConfig,
+    MLPConfig,
+    ModelConfig,
+    NoPositionConfig,
+    NormConfig,
+    ResidualBlockConfig,
+    RoPEConfig,
+    ScheduleConfig,
+    SinusoidalConfig,
+    TrainConfig,
+    cache_folder,
+    list_presets,
+    preset,
+)
+from lab.tokenizers import load_tokenizer
+
+
+def refused(*names, make=ModelConfig, **settings) -> str:
+    """The message of the one ConfigError, which names each of `names`."""
+    with pytest.raises(ConfigError) as error:
+        make(**settings)
+    message = str(error.value)
+    missing = [name for name in names if name not in message]
+    assert not missing, f"{missing} not named in: {message}"
+    return message
+
+
+# --- there and back -----------------------------------------------------------------------------------------
+
+TRAININGS = {
+    "default": TrainConfig(),
+    "changed": TrainConfig(
+        data=DataConfig(source="books/*.txt", max_documents=7, text_field="body", validation_fraction=1 / 3),
+        schedule=ScheduleConfig(decay="linear", warmup_steps=0, flat_steps=3, cycles=2, cycle_growth=1.7),
+        steps=9, batch_size=6, micro_batch_size=2, gradient_clip=None, learning_rate=0.1 + 0.2, compile=True,
+        sample_prompt="Grüße, “Welt”\n\u2028",
+    ),
+}  # fmt: skip
+CONFIGS = (
+    {f"variant {name}": model for name, model in VARIANTS.items()}
+    | {f"preset {name} model": preset(name).model for name in list_presets()}
+    | {f"preset {name} train": preset(name).train for name in list_presets()}
+    | {f"training {name}": training for name, training in TRAININGS.items()}
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_json_round_trip_is_exact(name):
+    original = CONFIGS[name]
+    text = original.to_json()
+    again = type(original).from_json(text)
+    assert again == original and again.to_json() == text
+    assert repr(again) == repr(original)  # equal in types too: a tuple stays a tuple, 1.0 does not become 1
+
+
+def test_json_holds_every_setting():
+    written = json.loads(vary("alibi", position=ALiBiConfig(slopes=(4.0, 3.0, 2.0, 1.0))).to_json())
+    assert written.keys() == {field.name for field in dataclasses.fields(ModelConfig)}
+    assert written["position"] == {"kind": "alibi", "slopes": [4.0, 3.0, 2.0, 1.0]}
+    assert written["norm"] == {"kind": "layer", "weight": True, "bias": False, "eps": 1e-5}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", "3", "null", '{"vocab_size": 10,}', '{"vocab_size": NaN}', '{"position": "rope"}'],
+)
+def test_text_that_is_no_config(text):
+    with pytest.raises(ConfigError):
+        ModelConfig.from_json(text)
+
+
+# --- problems, all at once ----------------------------------------------------------------------------------
+
+
+def test_unknown_keys_wrong_types_and_missing_ones_come_together():
+    message = refused("n_hads", "n_heads", "width", "wide", "tie_weights", "norm", "vocab_size",
+                      n_hads=3, width="wide", tie_weights=1, norm="rms")  # fmt: skip
+    assert message.count("ModelConfig:") == 1
+
+
+def test_impossible_combinations_come_together():
+    refused(
+        "n_heads=5", "width=64", "n_kv_heads=2", "slopes", "max_positions=100", "context_length", "n_layers",
+        vocab_size=10, n_heads=5, width=64, n_kv_heads=2, n_layers=0, max_positions=100,
+        position=ALiBiConfig(slopes=(1.0, 2.0)),
+    )  # fmt: skip
+
+
+def test_unknown_keys_and_impossible_combinations_come_together():
+    refused("n_hads", "n_heads=6", "width=64", vocab_size=10, n_hads=3, width=64)
+
+
+def test_problems_inside_a_part_come_with_those_around_it():
+    parts = {"norm": {"kind": "rms", "bar": 2}, "position": {"kind": "ropy"}}
+    values = {"vocab_size": 10, "foo": 1, "width": "b"} | parts
+    named = ("foo", "width", "norm", "bar", "position", "ropy", "rope")
+    refused(*named, make=ModelConfig.from_dict, values=values)
+
+
+@pytest.mark.parametrize("part", ["position", "block"])
+def test_a_part_of_an_unknown_kind_is_not_taken_for_another(part):
+    values = {"vocab_size": 10, part: {"kind": "sideways"}}
+    refused(part, "kind", "sideways", make=ModelConfig.from_dict, values=values)
+
+
+def test_settings_are_named_never_counted():
+    with pytest.raises(ConfigError, match="keyword"):
+        ModelConfig(100)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+WRONG = {
+    ModelConfig: dict(
+        vocab_size=(0, -1, 10.0, True, None), context_length=(0,), max_positions=(0, 255),
+        n_layers=(0, False), n_heads=(0, -2, None, 5), n_kv_heads=(0, -1, 4, 12), width=(0, 54, 193),
+        mlp=(None, NormConfig()), position=(None, "rope", {"kind": "rope"}), block=("parallel",),
+        dropout=(0.1,), bias=(None, 0), tie_weights=("yes",), init_std=(0.0, NAN, INFINITY),
+    ),
+    NormConfig: dict(kind=("rns", ["rms"]), eps=(0.0,), weight=(1,)),
+    MLPConfig: dict(activation=("swish",), ratio=(-4.0,), gated=("yes",)),
+    NoPositionConfig: dict(theta=(1.0,)),
+    LearnedPositionConfig: dict(length=(1,)),
+    SinusoidalConfig: dict(theta=(-1.0,)),
+    RoPEConfig: dict(theta=(0.0, "big")),
+    ALiBiConfig: dict(slopes=([0.5, 0.25], (0.5, "x"), 0.5, (0.5, NAN))),
+    ResidualBlockConfig: dict(parallel=(1,), post_norm=(None,)),
+    DropoutConfig: dict(embedding=("much",), attention=(1.0,), residual=(-0.1,)),
+    DataConfig: dict(
+        validation_fraction=(0.0, 1.0), seed=(-1,), max_documents=(0,), source=(" ", None), text_field=(1,)
+    ),
+    ScheduleConfig: dict(
+        decay=("exponential",), warmup_steps=(-1,), flat_steps=(-1,), final_fraction=(1.1,), cycles=(0,),
+        cycle_growth=(0.0,),
+    ),
+    TrainConfig: dict(
+        steps=(0, 100), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
+        weight_decay=(-0.1,), beta2=(1.0,), gradient_clip=(0.0,), dropout_final=(1.5,), precision=("fp16",),
+        device=("tpu",), compile=("yes",), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
+        seed=(-1,), data=("tales",), schedule=(None,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make, setting, value",
+    [
+        (make, setting, value)
+        for make, wrong in WRONG.items()
+        for setting, values in wrong.items()
+        for value in values
+    ],
+)
+def test_a_setting_that_cannot_be(make, setting, value):
+    required = {"vocab_size": 10} if make is ModelConfig else {}
+    refused(setting, make.__name__, make=make, **required | {setting: value})
+
+
+def test_combinations_that_cannot_be():
+    refused(
+        "width", "even", vocab_size=10, width=54, n_heads=6
+    )  # RoPE turns pairs; 9 channels a head are odd
+    refused("sinusoidal", "width=15", vocab_size=10, width=15, n_heads=3, position=SinusoidalConfig())
+    refused("learned", "max_positions", vocab_size=10, position=LearnedPositionConfig(), max_positions=512)
+    refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
+            schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))  # fmt: skip
+    assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
+
+
+def test_compiling_and_annealing_dropout_are_refused_together():
+    """Each new rate would be compiled again, until the compiler gives up and goes on uncompiled."""
+    refused("compile", "dropout_final", make=TrainConfig, compile=True, dropout_final=0.0)
+
+
+def test_an_unknown_name_gets_the_nearest_one():
+    assert "did you mean 'n_heads'?" in refused(vocab_size=10, n_head=3)
+    with pytest.raises(ConfigError, match=r"did you mean 'llama-tiny'.*gpt2-124m"):
+        preset("llama-tny")
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "original", [vary("llama"), TrainConfig(), RoPEConfig(), DataConfig(), DropoutConfig()]
+)
+def test_frozen(original):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(original, dataclasses.fields(original)[0].name, 1)
+
+
+def test_replace_is_checked_like_a_new_one():
+    original = vary("llama")
+    assert original.replace(n_layers=5) == vary("llama", n_layers=5) != original
+    with pytest.raises(ConfigError, match="wdth"):
+        original.replace(wdth=5)
+    with pytest.raises(ConfigError, match="n_heads=4"):
+        original.replace(width=41)
+
+
+def test_variants_of_equal_fields_are_not_equal():
+    assert NoPositionConfig() != LearnedPositionConfig()
+    assert RoPEConfig(theta=5.0) != SinusoidalConfig(theta=5.0)
+
+
+def test_derived_values():
+    assert (vary("llama").head_dim, vary("llama").kv_heads) == (10, 4)
+    assert vary("llama", n_kv_heads=2).kv_heads == 2
+    assert vary("gpt2").position_limit == 17  # learned positions know no others
+    assert vary("alibi").position_limit == 68 and vary("alibi", max_positions=20).position_limit == 20
+    assert TrainConfig(batch_size=12, micro_batch_size=4).accumulation == 3
+    assert TrainConfig(batch_size=12).accumulation == 1
+
+
+@pytest.mark.parametrize(
+    "gated, ratio, width, hidden", [(False, 4.0, 768, 3072), (True, 4.0, 768, 2048), (True, 4.0, 192, 512),
+                                    (True, 4.0, 40, 104), (False, 2.5, 40, 100), (True, 0.1, 10, 8)]
+)  # fmt: skip
+def test_hidden_units(gated, ratio, width, hidden):
+    assert MLPConfig(gated=gated, ratio=ratio).hidden(width) == hidden
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("GLASSBOX_CACHE", "~/glass")
+    assert cache_folder() == Path.home() / "glass"
+    monkeypatch.delenv("GLASSBOX_CACHE")
+    assert cache_folder().is_absolute() and "glassbox" in cache_folder().parts
+
+
+def test_errors_are_of_one_family():
+    for name in ("ConfigError", "DataError", "TokenizerError", "RunError", "GenerationError"):
+        assert issubclass(getattr(config, name), GlassboxError)
+
+
+# --- presets ------------------------------------------------------------------------------------------------
+
+# layers, heads, width, context, positions, batch, learning rate
+PUBLISHED = {
+    "tiny": (2, 2, 128, 128, 512, 64, 5e-4),
+    "small": (6, 6, 192, 256, 1024, 32, 6e-4),
+    "medium": (6, 6, 768, 128, 256, 32, 5e-4),
+    "large": (12, 12, 768, 1024, 4096, 8, 2e-4),
+    "character": (6, 6, 384, 256, 1024, 64, 1e-3),
+}
+
+
+def test_there_is_a_preset_for_every_architecture_and_size():
+    named = {f"{architecture}-{size}" for architecture in ("gpt2", "llama", "alibi") for size in PUBLISHED}
+    assert named | {"gpt2-124m"} <= set(list_presets())
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "alibi"])
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_preset_has_the_published_size(architecture, size):
+    model, train = preset(f"{architecture}-{size}")
+    layers, heads, width, context, positions, batch, rate = PUBLISHED[size]
+    if architecture == "gpt2":
+        positions = context  # a table of learned positions is as long as what it is trained on
+    assert (model.n_layers, model.n_heads, model.width) == (layers, heads, width)
+    assert (model.context_length, model.position_limit) == (context, positions)
+    assert (train.batch_size, train.learning_rate) == (batch, rate)
+
+
+def test_preset_architectures():
+    gpt2, llama, alibi = (preset(f"{name}-tiny").model for name in ("gpt2", "llama", "alibi"))
+    assert gpt2.norm == NormConfig(kind="layer", weight=True, bias=True, eps=1e-5)
+    assert gpt2.bias and gpt2.tie_weights
+    assert gpt2.mlp == MLPConfig(activation="gelu_tanh", gated=False, ratio=4.0)
+    assert gpt2.position == LearnedPositionConfig()
+    assert llama.norm == NormConfig(kind="rms", weight=True, bias=False, eps=1e-5) and not llama.bias
+    assert llama.mlp == MLPConfig(activation="silu", gated=True, ratio=4.0)
+    assert llama.position == RoPEConfig(theta=10_000.0)
+    assert alibi.position == ALiBiConfig(slopes=None) and not alibi.mlp.gated
+
+
+@pytest.mark.parametrize("name", [name for name in list_presets() if name != "gpt2-124m"])
+def test_preset_vocabulary_is_its_tokenizers(name):
+    model, train = preset(name)
+    assert load_tokenizer(train.data.tokenizer).vocab_size == model.vocab_size
+
+
+def test_gpt2_124m_has_the_published_parameters():
+    import torch
+
+    from modules.transformer import Transformer
+
+    model, train = preset("gpt2-124m")
+    with torch.device("meta"):
+        built = Transformer(model)
+    assert sum(parameter.numel() for parameter in built.parameters()) == 124_439_808
+    assert {tensor.device.type for tensor in built.parameters()} == {"meta"}
+    assert (model.vocab_size, model.context_length, train.data.tokenizer) == (50_257, 1024, "gpt2")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_can_be_built_on_the_meta_device(name):
+    import torch
+
+    from modules.transformer import Transformer
+
+    with torch.device("meta"):
+        model = Transformer(VARIANTS[name])
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_config_imports_no_torch():
+    heavy = {"torch", "numpy", "datasets", "matplotlib"}
+    code = f"import config, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
+    assert found.stdout.strip() == "[]"
