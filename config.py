@@ -7,6 +7,7 @@ lives in that variant's own small class. `preset("llama-tiny")` gives a matching
 import dataclasses
 import difflib
 import json
+import math
 import os
 import types
 import typing
@@ -52,6 +53,8 @@ class GenerationError(GlassboxError, ValueError):
 def suggest(name: str, choices: typing.Iterable[str]) -> str:
     """The end of an 'unknown name' message: the nearest choice, if one is near, and all of them."""
     choices = sorted(choices)
+    if not choices:
+        return "there are none yet"
     near = difflib.get_close_matches(name, choices, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + "choose from: " + ", ".join(choices)
 
@@ -66,17 +69,21 @@ class _Checked(type):
         if positional:
             raise ConfigError(f"{cls.__name__} takes keyword arguments only, as in {cls.__name__}(name=value)")
         hints = _field_types(cls)
-        problems = [f"unknown setting {key!r}; {suggest(key, hints)}" for key in values if key not in hints]
+        unknown = [f"unknown setting {key!r}; {suggest(key, hints)}" for key in values if key not in hints]
         missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
-        problems += [f"setting {key!r} is missing" for key in missing]
+        problems = [f"setting {key!r} is missing" for key in missing]
         for key, hint in hints.items():
-            if key in values and not _fits(values[key], hint):
-                problems.append(f"{key} must be {_describe(hint)}, not {values[key]!r}")
-        if not problems:
-            config = super().__call__(**values)
+            value = values.get(key)
+            if isinstance(value, ConfigError):  # what from_dict could not revive
+                problems.append(f"{key}: {value}")
+            elif key in values and not _fits(value, hint):
+                problems.append(f"{key} must be {_describe(hint)}, not {value!r}")
+        if not problems:  # combinations can be judged
+            config = super().__call__(**{key: value for key, value in values.items() if key in hints})
             problems = list(config.problems())
-            if not problems:
+            if not problems and not unknown:
                 return config
+        problems = unknown + problems
         raise ConfigError(f"{cls.__name__}: " + "\n  ".join(["", *problems] if len(problems) > 1 else problems))
 
 
@@ -106,7 +113,7 @@ class Config(metaclass=_Checked):
         hints = _field_types(cls)
         if hasattr(cls, "kind") and "kind" not in hints:
             values = {key: value for key, value in values.items() if key != "kind"}
-        return cls(**{key: _revive(value, hints[key]) if key in hints else value for key, value in values.items()})
+        return cls(**{key: _revived(value, hints[key]) if key in hints else value for key, value in values.items()})
 
     @classmethod
     def from_json(cls, text: str):
@@ -138,7 +145,8 @@ def _fits(value, hint) -> bool:
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
     if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
     return isinstance(value, hint)
 
 
@@ -149,7 +157,7 @@ def _describe(hint) -> str:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return f"a tuple of {_describe(typing.get_args(hint)[0])}"
-    return {int: "an integer", float: "a number", bool: "True or False", str: "text"}.get(
+    return {int: "an integer", float: "a finite number", bool: "True or False", str: "text"}.get(
         hint, "None" if hint is types.NoneType else f"a {hint.__name__}"
     )
 
@@ -160,14 +168,24 @@ def _plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
+def _revived(value, hint):
+    """JSON's dict or list as the config or tuple that `hint` names, or the ConfigError that says why it is none."""
+    try:
+        return _revive(value, hint)
+    except ConfigError as error:
+        return error
+
+
 def _revive(value, hint):
-    """Turns JSON's dict or list back into the config or tuple that `hint` names."""
     variants = [member for member in _members(hint) if isinstance(member, type) and issubclass(member, Config)]
     if isinstance(value, dict) and variants:
-        kinds = {getattr(variant, "kind", None): variant for variant in variants}
+        # a ClassVar tells variants apart; a norm's kind is a setting like any other
+        kinds = {v.kind: v for v in variants if hasattr(v, "kind") and "kind" not in _field_types(v)}
         kind = value.get("kind")
+        if not kinds:
+            return variants[0].from_dict(value)
         if kind not in kinds:
-            raise ConfigError(f"unknown kind {kind!r}; {suggest(str(kind), map(str, kinds))}")
+            raise ConfigError(f"unknown kind {kind!r}; {suggest(str(kind), kinds)}")
         return kinds[kind].from_dict(value)
     if isinstance(value, list) and any(typing.get_origin(member) is tuple for member in _members(hint)):
         return tuple(value)
@@ -411,7 +429,7 @@ class TrainConfig(Config):
     gradient_checkpointing: bool = False  # Recompute activations going back: less memory, a third more time.
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # bf16 is autocast; auto measures which is faster.
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA before MPS before CPU.
-    compile: bool = False  # torch.compile; on a CPU it needs a C++ compiler.
+    compile: Literal["auto", "on", "off"] = "auto"  # auto: where the training is long enough to gain by it.
     evaluate_every: int = 100
     evaluation_tokens: int = 32_768  # Always the first so many held-out tokens.
     sample_every: int = 0  # 0: never.
@@ -439,6 +457,8 @@ class TrainConfig(Config):
                 f"warm-up, flat part and one step per cycle take {used} of steps={self.steps}; "
                 "lower schedule.warmup_steps or schedule.flat_steps, or train longer"
             )
+        if self.compile == "on" and self.dropout_final != 1:
+            yield "compile 'on' would compile each new dropout rate again; choose 'off', or leave dropout_final at 1"
         if self.sample_every < 0 or self.seed < 0:
             yield "sample_every and seed must be 0 or more"
 

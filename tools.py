@@ -11,22 +11,23 @@ import sys
 HOMES = {
     "config": (
         "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "GlassboxError", "LearnedPositionConfig",
-        "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
-        "SinusoidalConfig", "TrainConfig", "list_presets", "preset",
+        "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig",
+        "ScheduleConfig", "SinusoidalConfig", "TrainConfig", "list_presets", "preset",
     ),
     "lab.data": ("list_sources", "load_documents", "prepare"),
     "lab.estimates": ("decoding_memory", "estimate"),
     "lab.evaluation": ("evaluate", "evaluate_text", "probe_accuracy"),
-    "lab.generation": ("generate", "generate_text", "stream_text"),
+    "lab.generation": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.live": ("live",),
     "lab.plots": ("bars", "loss_curve", "next_token_bars", "schedule_preview", "shaded_tokens", "side_by_side"),
     "lab.runs": ("Run", "delete_run", "list_runs"),
-    "lab.sampling": ("STRATEGIES", "SamplingConfig"),
+    "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),
     "lab.tales": ("stories", "story"),
     "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
     "lab.token_display": ("show_tokens",),
     "lab.training": ("Step", "train"),
+    "lab.widgets": ("sampling_panel",),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}

@@ -3,10 +3,10 @@
 from statistics import median
 
 import torch
-from lab.generation import generate
 
 from bench.timing import alternate, ratios, table
 from config import ModelConfig
+from lab.generation import generate
 from lab.sampling import STRATEGIES
 from modules.transformer import Transformer
 

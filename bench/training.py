@@ -13,7 +13,7 @@ import torch
 
 from bench.timing import alternate, ratios, table
 from config import ModelConfig, TrainConfig
-from lab.device import pick_precision
+from lab.device import choose
 from lab.optimizer import build_optimizer
 from modules.transformer import Transformer
 
@@ -39,12 +39,12 @@ def stepper(model, optimizer, loss_of, precision: str):
     return step
 
 
-def ours(precision: str = "auto", compiled: bool = False):
+def ours(precision: str = "auto", compile: str = "auto"):
     model = Transformer(CONFIG)
-    config = TrainConfig(precision=precision)
-    chosen, _ = pick_precision(model, tokens(), config)
-    losses = torch.compile(model.losses) if compiled else model.losses
-    return stepper(model, build_optimizer(model, config), lambda ids: losses(ids)["loss"], chosen)
+    config = TrainConfig(precision=precision, compile=compile)
+    choice = choose(model, tokens(), config)
+    losses = torch.compile(model.losses) if choice.compiled else model.losses
+    return stepper(model, build_optimizer(model, config), lambda ids: losses(ids)["loss"], choice.precision)
 
 
 def hugging_face(precision: str, fused: bool):
@@ -82,8 +82,9 @@ CONTESTANTS = {
     "Hugging Face Llama, eager fp32": lambda: hugging_face("fp32", fused=False),
     "Hugging Face Llama, bf16 autocast, fused AdamW": lambda: hugging_face("bf16", fused=True),
     "x-transformers, rotary, fp32": x_transformers,
-    "Glassbox, fp32": lambda: ours("fp32"),
-    "Glassbox, default settings": lambda: ours(),
+    "Glassbox, fp32, not compiled": lambda: ours("fp32", "off"),
+    "Glassbox, bf16, not compiled": lambda: ours("bf16", "off"),
+    "Glassbox, default settings (they choose bf16, compiled)": ours,
 }
 
 

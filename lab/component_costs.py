@@ -75,7 +75,7 @@ POSITIONS = {
     "alibi": lambda config: Part(buffers=config.n_heads),
 }
 TURNING = {"rope"}  # the encodings that make q and k anew
-EXTRA_DIMENSIONS = {"alibi": {4: 1, 2: 2}}  # of a head, which carry the bias; by the bytes of a value
+EXTRA_DIMENSIONS = {"alibi": {4: 1, 2: 3}}  # of a head, which carry the bias; by the bytes of a value
 
 
 def attention(config: ModelConfig, run: Pass) -> Part:
@@ -177,10 +177,9 @@ def loss_working(config: ModelConfig, run: Pass) -> int:
     """Bytes that HeadLoss works with: the normed x, a copy of the weight, and several forms of one chunk of logits."""
     low = run.value if run.value < FP32 else 0  # a low-precision copy beside the float32 numbers
     table = config.vocab_size * config.width
-    rows = [min(LOSS_CHUNK, run.tokens - start) for start in range(0, run.tokens, LOSS_CHUNK)]
-    # logits and log p, while log p and the gradient of the last chunk are still there; or both of this and the weight's
-    softmax = config.vocab_size * max(2 * FP32 * now + (FP32 + low) * last for last, now in zip([0, *rows], rows))
-    weight_gradient = (FP32 + low) * (config.vocab_size * rows[0] + table)
+    rows = min(LOSS_CHUNK, run.tokens)
+    softmax = 2 * FP32 * config.vocab_size * rows  # logits and log p
+    weight_gradient = (FP32 + low) * (config.vocab_size * rows + table)
     return run.tokens * config.width * (FP32 + low) + low * table + max(softmax, weight_gradient)
 
 

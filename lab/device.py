@@ -1,12 +1,16 @@
 """Where and in which precision to compute: looked up and measured, never assumed."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
 from config import ConfigError, TrainConfig
+
+COMPILING_PAYS = 4  # minutes; compiling takes about half a minute and makes a step a fifth faster
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -25,25 +29,52 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def pick_precision(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -> tuple[str, str]:
-    """"fp32" or "bf16", and the reason in words. "auto" times forward and backward of `windows` in both, in turn."""
+class Choice(NamedTuple):
+    """How a training computes: precision "fp32" or "bf16", compiled or not, and why, in words."""
+
+    precision: str
+    compiled: bool
+    why: str
+
+
+def choose(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -> Choice:
+    """What "auto" means here: forward and backward of `windows` are timed in both precisions, in turn, and compiling
+    pays if what is left to train takes longer than COMPILING_PAYS."""
     device = windows.device
-    if config.precision != "auto":
-        return config.precision, "as set"
-    if device.type == "mps":
-        return "fp32", "bf16 autocast is not used on MPS"
-    seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    settled = "fp32" if device.type == "mps" and config.precision == "auto" else config.precision
+    seconds = time_passes(model, windows, ["fp32", "bf16"] if settled == "auto" else [settled])
+    precision, why = settled, f"{settled}, as {'set' if config.precision != 'auto' else 'ever on MPS'}"
+    if settled == "auto":
+        gain = seconds["fp32"] / seconds["bf16"]
+        precision = "bf16" if gain > 1.05 else "fp32"
+        why = f"{precision}: bf16 measured at {gain:.2f} times the speed of fp32"
+    minutes = seconds[precision] * config.accumulation * config.steps / 60
+    if config.compile != "auto":
+        return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as set")
+    if config.dropout_final != 1 or device.type == "mps" or not has_compiler(device):
+        return Choice(precision, False, f"{why}; not compiled")
+    compiled = minutes > COMPILING_PAYS
+    return Choice(precision, compiled, f"{why}; {'compiled' if compiled else 'not compiled'} for {minutes:.0f} minutes")
+
+
+def time_passes(model: torch.nn.Module, windows: torch.Tensor, precisions: list[str]) -> dict[str, float]:
+    """Median seconds of a forward and backward pass in each precision; the gradients are dropped."""
+    seconds: dict[str, list[float]] = {precision: [] for precision in precisions}
     for _ in range(4):
         for precision, times in seconds.items():
             start = time.perf_counter()
-            with autocast(device, precision):
+            with autocast(windows.device, precision):
                 loss = sum(model.losses(windows).values())
             loss.backward()
             loss.item()  # waits for the device
             times.append(time.perf_counter() - start)
             model.zero_grad(set_to_none=True)
-    gain = median(seconds["fp32"][1:]) / median(seconds["bf16"][1:])
-    return ("bf16" if gain > 1.05 else "fp32"), f"measured: bf16 runs at {gain:.2f} times the speed of fp32"
+    return {precision: median(times[1:]) for precision, times in seconds.items()}
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile can work: on a CPU it takes a C++ compiler, elsewhere it brings its own."""
+    return device.type != "cpu" or any(map(shutil.which, ("g++", "clang++", "c++", "cl")))
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -34,7 +34,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 class Run:
-    """One folder under trained/, opened. `Run.create` starts one, `Run.open` finds one."""
+    """One folder under trained/ (or the `folder` given), opened. `Run.create` starts one, `Run.open` finds one."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -45,7 +45,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path = TRAINED, *, numbered: bool = False
+        cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None, *, numbered: bool = False
     ) -> "Run":
         """A new run folder with its settings in it. numbered: where the name is taken, take name-2, name-3, ...
 
@@ -59,7 +59,7 @@ class Run:
                 f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
                 f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
             )
-        folder, taken = Path(folder), 1
+        folder, taken = Path(folder or TRAINED), 1
         stem = name
         while (folder / name).exists():
             if not numbered:
@@ -84,10 +84,11 @@ class Run:
         return cls(folder / name)
 
     @classmethod
-    def open(cls, name: str | Path, folder: Path = TRAINED) -> "Run":
+    def open(cls, name: str | Path, folder: Path | None = None) -> "Run":
         """The run of that name, or in that folder. Raises RunError where there is none or it is damaged."""
-        path = Path(name) if Path(name).is_dir() else Path(folder) / name
-        if not path.is_dir():
+        folder = Path(folder or TRAINED)
+        path = folder / name if (folder / name).is_dir() else Path(name)
+        if not (path / "model_config.json").exists():
             raise RunError(f"no run {str(name)!r} in {folder}; {suggest(str(name), run_names(folder))}")
         try:
             return cls(path)
@@ -169,12 +170,13 @@ def check_name(name: str) -> None:
         )
 
 
-def run_names(folder: Path = TRAINED) -> list[str]:
-    folders = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+def run_names(folder: Path | None = None) -> list[str]:
+    folder = Path(folder or TRAINED)
+    folders = sorted(folder.iterdir()) if folder.is_dir() else []
     return [path.name for path in folders if path.is_dir() and not path.name.startswith(".")]
 
 
-def list_runs(folder: Path = TRAINED) -> pd.DataFrame:
+def list_runs(folder: Path | None = None) -> pd.DataFrame:
     """A row for each run; a damaged one is there too, with the reason."""
     return pd.DataFrame([_summary(name, folder) for name in run_names(folder)], columns=_SUMMARY).set_index("run")
 
@@ -199,14 +201,14 @@ def _summary(name: str, folder: Path) -> dict:
         return {"run": name, "status": f"damaged: {error}"}
 
 
-def delete_run(name: str, *, confirm: str, folder: Path = TRAINED) -> None:
+def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
     """Deletes the run's folder for good, if `confirm` repeats its name."""
     check_name(name)
     if name not in run_names(folder):
-        raise RunError(f"no run {name!r} in {folder}; {suggest(name, run_names(folder))}")
+        raise RunError(f"no run {name!r} in {folder or TRAINED}; {suggest(name, run_names(folder))}")
     if confirm != name:
         raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")
-    shutil.rmtree(Path(folder) / name)
+    shutil.rmtree(Path(folder or TRAINED) / name)
 
 
 def code_version() -> str:

@@ -9,7 +9,6 @@ one number, and stopping anywhere leaves a run that `train(run)` takes up again 
 """
 
 import json
-import shutil
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from torch import Tensor
 from config import ConfigError, RunError, TrainConfig
 from lab.card import write_card
 from lab.data import TokenData, prepare
-from lab.device import autocast, memory_in_use, pick_device, pick_precision
+from lab.device import autocast, choose, has_compiler, memory_in_use, pick_device
 from lab.evaluation import evaluate
 from lab.generation import generate_text
 from lab.log import LogWriter
@@ -67,6 +66,7 @@ class Progress:
     best_loss: float | None = None
     best_step: int = 0
     precision: str = ""
+    compiled: bool = False
 
 
 def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
@@ -89,9 +89,9 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
     if not progress.precision:
         with seeded(config.seed, 0, device):
             windows = next(micro_batches(data, config, 0, run.model_config.context_length, device))
-            progress.precision, why = pick_precision(model, windows, config)
-        print(f"{device.type}, {progress.precision} ({why})")
-    losses_of = compiled(model.losses, device) if config.compile else model.losses
+            progress.precision, progress.compiled, why = choose(model, windows, config)
+        print(f"{device.type}, {why}")
+    losses_of = compiled(model.losses, device) if progress.compiled else model.losses
     log = LogWriter(run.log_path, keep_steps=progress.step)
     with stop_after_step() as stopping:
         try:
@@ -253,9 +253,9 @@ def stop_after_step() -> Iterator[threading.Event]:
 
 
 def compiled(losses, device: torch.device):
-    """torch.compile of the loss; on a CPU that takes a C++ compiler, and says so where there is none."""
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):
-        raise ConfigError("compile=True needs a C++ compiler on a CPU: install g++ or clang++, or leave it off")
+    """torch.compile of the losses alone: the model stays as it is, and so do the names of its weights."""
+    if not has_compiler(device):
+        raise ConfigError("compile 'on' needs a C++ compiler on a CPU: install g++ or clang++, or set it to 'off'")
     return torch.compile(losses)
 
 

@@ -82,11 +82,12 @@ class HeadLoss(torch.autograd.Function):
         for rows, answers, d_rows in zip(x.split(chunk), targets.split(chunk), d_x.split(chunk)):
             log_p = (rows @ w.T).float().log_softmax(dim=-1)  # (N, V)
             total += F.nll_loss(log_p, answers, ignore_index=ignore, reduction="sum")
-            counts = (answers != ignore)[:, None]
             d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -torch.ones_like(log_p[:, :1]))
-            d_logits = d_logits.mul_(counts).to(x.dtype)  # (N, V)
-            torch.mm(d_logits, w, out=d_rows)
-            d_w += d_logits.T @ rows
+            d_logits = d_logits.to(x.dtype)  # (N, V)
+            counts = (answers != ignore)[:, None].to(x.dtype)
+            d_rows.copy_((d_logits @ w) * counts)
+            d_w += d_logits.T @ (rows * counts)
+            del log_p, d_logits  # before the next chunk makes its own
         ctx.save_for_backward(d_x, d_w)
         ctx.dtype = weight.dtype
         return total

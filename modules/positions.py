@@ -70,7 +70,7 @@ class SinusoidalPosition(Position):
     def __init__(self, length: int, width: int, theta: float):
         super().__init__()
         angles = _angles(length, width, theta)
-        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()
         self.register_buffer("table", table, persistent=False)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -86,8 +86,8 @@ class RotaryPosition(Position):
     def __init__(self, length: int, head_dim: int, theta: float):
         super().__init__()
         angles = _angles(length, head_dim, theta)
-        self.register_buffer("cos", torch.cat((angles.cos(), angles.cos()), dim=-1), persistent=False)
-        self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1), persistent=False)
+        self.register_buffer("cos", torch.cat((angles.cos(), angles.cos()), dim=-1).float(), persistent=False)
+        self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1).float(), persistent=False)
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
         rows = positions if positions.dim() == 1 else positions[:, None]  # a row of its own for each sequence
@@ -122,19 +122,25 @@ class Sloped(Placement):
         self.slopes, self.positions, self.key_positions = slopes, positions, key_positions
 
     def bias(self) -> Tensor:
-        offsets = self.key_positions - self.positions[..., None]  # (T, S)
-        return self.slopes[:, None, None] * offsets.unsqueeze(-3)  # (H, T, S)
+        positions = self.positions if self.positions.dim() == 2 else self.positions[None]  # (B, T)
+        offsets = self.key_positions - positions[:, None, :, None]  # (B, 1, T, S)
+        return self.slopes[:, None, None] * offsets  # (B, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         # Softmax ignores what is constant in a row, so slope·(j − i) may be slope·j, here counted from the last key.
-        # float32 holds every j; bfloat16 keeps eight bits, so there j is split into 256·high + low, both exact.
+        # float32 holds every j; bfloat16 keeps eight bits, so there j is split into 256·high + low, both exact, and
+        # a third dimension takes slope·i back, roughly: scores that far from 0 would lose their digits to rounding.
         steps = self.key_positions - self.key_positions[-1]
-        low = steps % 256
-        parts = torch.stack((steps - low, low) if k.dtype == torch.bfloat16 else (steps,), dim=-1).to(k.dtype)
+        slopes = (self.slopes / scale)[:, None, None]
+        if k.dtype == torch.bfloat16:
+            low = steps % 256
+            parts = torch.stack((steps - low, low, torch.ones_like(steps)), dim=-1)  # (S, 3)
+            turns = torch.cat((slopes.expand(-1, len(steps), 2), -slopes * steps[:, None]), dim=-1)  # (H, T, 3)
+        else:
+            parts, turns = steps[:, None], slopes.expand(-1, len(steps), 1)
         extra = parts.shape[-1]
-        slopes = (self.slopes / scale).to(q.dtype)[:, None, None]
-        q = torch.cat((q, slopes.expand(*q.shape[:-1], extra)), dim=-1)
-        k = torch.cat((k, parts.expand(*k.shape[:-1], extra)), dim=-1)
+        q = torch.cat((q, turns.to(q.dtype).expand(*q.shape[:-1], extra)), dim=-1)
+        k = torch.cat((k, parts.to(k.dtype).expand(*k.shape[:-1], extra)), dim=-1)
         return q, k, F.pad(v, (0, extra))  # the kernel wants v as wide as k; attention drops the zeros
 
 
@@ -148,9 +154,9 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
 
 def _angles(length: int, channels: int, theta: float) -> Tensor:
-    """position · θ^(−2i/channels) for i below channels/2: (length, channels/2)."""
+    """position · θ^(−2i/channels) for i below channels/2, in float64: (length, channels/2)."""
     frequencies = theta ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-    return (torch.arange(length)[:, None] * frequencies).float()
+    return torch.arange(length)[:, None] * frequencies
 
 
 def build_position(config: ModelConfig) -> Position:

@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         place = self.position.place(positions, key_positions, causal, mask)
         state = self.blocks[0].split(x)
         for i, block in enumerate(self.blocks):
-            if self.gradient_checkpointing and self.training:
+            if self.gradient_checkpointing and self.training and cache is None:
                 state = checkpoint(block, state, place, use_reentrant=False)
             else:
                 state = block(state, place, cache.layers[i] if cache is not None else None)

@@ -51,7 +51,7 @@ TRAININGS = {
     "changed": TrainConfig(
         data=DataConfig(source="books/*.txt", max_documents=7, text_field="body", validation_fraction=1 / 3),
         schedule=ScheduleConfig(decay="linear", warmup_steps=0, flat_steps=3, cycles=2, cycle_growth=1.7),
-        steps=9, batch_size=6, micro_batch_size=2, gradient_clip=None, learning_rate=0.1 + 0.2, compile=True,
+        steps=9, batch_size=6, micro_batch_size=2, gradient_clip=None, learning_rate=0.1 + 0.2, compile="on",
         sample_prompt="Grüße, “Welt”\n\u2028",
     ),
 }  # fmt: skip
@@ -154,7 +154,7 @@ WRONG = {
     TrainConfig: dict(
         steps=(0, 100), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
         weight_decay=(-0.1,), beta2=(1.0,), gradient_clip=(0.0,), dropout_final=(1.5,), precision=("fp16",),
-        device=("tpu",), compile=("yes",), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
+        device=("tpu",), compile=("yes", True), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
         seed=(-1,), data=("tales",), schedule=(None,),
     ),
 }  # fmt: skip
@@ -187,7 +187,7 @@ def test_combinations_that_cannot_be():
 
 def test_compiling_and_annealing_dropout_are_refused_together():
     """Each new rate would be compiled again, until the compiler gives up and goes on uncompiled."""
-    refused("compile", "dropout_final", make=TrainConfig, compile=True, dropout_final=0.0)
+    refused("compile", "dropout_final", make=TrainConfig, compile="on", dropout_final=0.0)
 
 
 def test_an_unknown_name_gets_the_nearest_one():

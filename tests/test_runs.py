@@ -56,7 +56,7 @@ def test_a_taken_name_is_refused_or_numbered(run, tmp_path):
 
 
 def test_unknown_run_names_the_nearest(run, tmp_path):
-    with pytest.raises(RunError, match="no run 'on' .*did you mean 'one'"):
+    with pytest.raises(RunError, match=r"no run 'on' .*did you mean 'one'"):
         Run.open("on", tmp_path)
 
 
@@ -115,8 +115,8 @@ def remove_tokenizer(run):
 @pytest.mark.parametrize(
     "damage, reason",
     [
-        (damage_json, "not valid JSON"), (damage_key, "widht"), (damage_block, "from-the-future"), (damage_log, "tokens"),
-        (damage_weights, "safetensors"), (remove_tokenizer, "tokenizer.json"),
+        (damage_json, "not valid JSON"), (damage_key, "widht"), (damage_block, "from-the-future"),
+        (damage_log, "tokens"), (damage_weights, "safetensors"), (remove_tokenizer, "tokenizer.json"),
     ],
 )  # fmt: skip
 def test_damaged_runs_are_listed_with_the_reason(run, tmp_path, damage, reason):

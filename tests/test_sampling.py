@@ -53,7 +53,8 @@ def test_repetition_penalty_by_hand():
     assert left.tolist() == [[1.0, -2.0, 0.5, -3.0]]
     assert filter_logits(logits, None, settings(repetition_penalty=2.0)).tolist() == logits.tolist()
     # before the temperature, and heard by greedy: 2/5 is less than 0.5
-    assert sample(logits, marked([0, 1], 4), SamplingConfig(temperature=0.0, repetition_penalty=5.0), []).tolist() == [2]
+    config = SamplingConfig(temperature=0.0, repetition_penalty=5.0)
+    assert sample(logits, marked([0, 1], 4), config, generator()).tolist() == [2]
 
 
 def by_definition(logits: list[float], previous: set[int], config: SamplingConfig) -> list[float]:
@@ -174,11 +175,18 @@ def test_rows_with_generators_of_their_own_are_drawn_as_if_alone(seeded):
     assert together.tolist() == alone
 
 
+@pytest.mark.parametrize(("drawn", "expected"), [(0.0, 1), (1 - 2**-53, 2)])
+def test_the_ends_of_the_draw_fall_on_no_excluded_token(monkeypatch, drawn, expected):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, drawn, dtype=torch.float64))
+    logits = torch.tensor([[-torch.inf, 0.3, 0.1, -torch.inf]])
+    assert sample(logits, None, settings(), generator()).tolist() == [expected]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         (dict(temperature=-0.1), "temperature must be 0 (greedy) or lie between 0.001 and 1000, not -0.1"),
-        (dict(temperature=float("nan")), "temperature must be 0"),
+        (dict(temperature=float("nan")), "temperature must be"),
         (dict(temperature=1e-9), "between 0.001 and 1000"),
         (dict(top_k=0), "top_k must be 1 or more, not 0"),
         (dict(top_p=0.0), "top_p must lie above 0 and at most at 1, not 0.0"),
@@ -186,7 +194,7 @@ def test_rows_with_generators_of_their_own_are_drawn_as_if_alone(seeded):
         (dict(min_p=-0.1), "min_p must lie between 0 and 1, not -0.1"),
         (dict(min_p=1.1), "min_p must lie between 0 and 1, not 1.1"),
         (dict(repetition_penalty=0.0), "repetition_penalty must lie between 0.001 and 1000, not 0.0"),
-        (dict(repetition_penalty=float("inf")), "repetition_penalty must lie between"),
+        (dict(repetition_penalty=float("inf")), "repetition_penalty must be"),
         (dict(top_k=2.5), "top_k must be"),
         (dict(topk=5), "did you mean 'top_k'"),
     ],
@@ -200,5 +208,5 @@ def test_impossible_settings_say_the_range(wrong, says):
 def test_strategies_by_name():
     assert strategy("greedy").temperature == 0
     assert len(set(STRATEGIES.values())) == len(STRATEGIES) == 4
-    with pytest.raises(ConfigError, match="did you mean 'creative'.*balanced, creative, greedy, precise"):
+    with pytest.raises(ConfigError, match=r"did you mean 'creative'.*balanced, creative, greedy, precise"):
         strategy("creativ")

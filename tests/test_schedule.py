@@ -1,6 +1,7 @@
 """The learning rate against values worked out by hand from the formulas."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_cosine_passes_half_way_at_half_time():
 
 def test_linear_falls_by_equal_amounts():
     rates = learning_rates(config(warmup_steps=10, decay="linear", final_fraction=0.0))
-    assert {round(a - b, 9) for a, b in zip(rates[10:], rates[11:])} == {0.02}
+    assert {round(a - b, 9) for a, b in pairwise(rates[10:])} == {0.02}
 
 
 def test_flat_part_stays_at_the_final_rate():

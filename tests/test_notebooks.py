@@ -1,0 +1,87 @@
+"""The notebooks, executed from top to bottom with tiny settings; their own asserts are the test."""
+
+import re
+import shutil
+
+import nbformat
+import pytest
+
+from config import ROOT
+from lab.notebooks import NotebookError, run_notebook
+
+TINY = {
+    "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
+    "inference.ipynb": {"max_tokens": 12},
+}
+
+
+@pytest.fixture
+def workbench(tmp_path, monkeypatch):
+    """A copy of what the notebooks use, so that their runs land there and not in trained/."""
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    for name in ("modules", "lab", "tokenizers", "trained", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "checkpoint"))
+    for name in ("config.py", "tools.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def notebooks():
+    return sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_every_notebook_is_executed_here():
+    assert notebooks() == sorted(TINY)
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_runs_from_top_to_bottom(workbench, name):
+    before = (workbench / "notebooks" / name).read_bytes()
+    run_notebook(workbench / "notebooks" / name, TINY[name])
+    assert (workbench / "notebooks" / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_is_thin_narrated_and_stored_with_small_outputs(name):
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert len(prose) >= len(code)
+    assert "assert" in code[-1].source, "the last cell checks what was claimed"
+    for cell in code:
+        assert not re.search(r"^\s*(def|class)\s", cell.source, re.MULTILINE), "library code belongs in lab/"
+        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 15
+        assert not any(output.output_type == "error" for output in cell.outputs)
+    assert any(cell.outputs for cell in code), "outputs are kept"
+    assert "widgets" not in notebook.metadata
+    assert (ROOT / "notebooks" / name).stat().st_size < 600_000
+
+
+def a_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_parameters_take_effect_and_outputs_are_kept_when_asked(tmp_path, capsys):
+    path = a_notebook(tmp_path / "n.ipynb", "steps = 5", "print(steps)")
+    run_notebook(path, {"steps": 7}, keep_outputs=True)
+    stored = nbformat.read(path, as_version=4)
+    assert [cell.source for cell in stored.cells] == ["steps = 5", "print(steps)"]
+    assert stored.cells[1].outputs[0].text == "7\n"
+    assert capsys.readouterr().out == "7\n"
+
+
+def test_unknown_parameters_and_failing_cells_are_named(tmp_path):
+    path = a_notebook(tmp_path / "n.ipynb", "steps = 5", "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(NotebookError, match="no parameter step; it has steps"):
+        run_notebook(path, {"step": 7})
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        run_notebook(path, keep_outputs=True)
+    assert path.read_bytes() == before
+    (tmp_path / "bad.ipynb").write_text("{")
+    with pytest.raises(NotebookError, match="can't be read as a notebook"):
+        run_notebook(tmp_path / "bad.ipynb")
