@@ -72,12 +72,13 @@ def _steps(
         for step in range(1, max_tokens + 1):
             logits = read(newest).float().cpu()  # (B, V)
             log_p = logits.log_softmax(dim=-1)
-            if log_p[:, 0].isnan().any():  # NaN or +∞ anywhere in a row makes all of its log-probabilities NaN
+            if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes NaN of all in it
                 raise GenerationError(
                     f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
                     "diverged; load an earlier checkpoint, or train with a lower learning rate"
                 )
-            logits[:, vocab_size:] = -torch.inf
+            if vocab_size < logits.shape[1]:
+                logits[:, vocab_size:] = -torch.inf
             newest = sample(logits, seen, sampling, generators)
             if seen is not None:
                 seen.scatter_(1, newest[:, None], True)
@@ -218,9 +219,10 @@ def _begin(
     if isinstance(prompts, str):
         raise GenerationError("prompts must be a list of texts; put a single one into a list, or use generate_text")
     settings = {"stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size} | settings
-    settings["stop_tokens"] = list(settings["stop_tokens"])
+    stop_tokens = _check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-    return generate(model, ids, **settings), [_Speller(tokenizer, settings["stop_tokens"]) for _ in prompts]
+    steps = generate(model, ids, stop_tokens=stop_tokens, **settings)
+    return steps, [_Speller(tokenizer, stop_tokens) for _ in prompts]
 
 
 def _prompt_text(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> str:

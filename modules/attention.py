@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.kernels import causal_attention
+from modules.linear import Linear
 from modules.positions import Placement
 
 
@@ -28,8 +29,8 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, width // n_heads
         self.scale = 1 / math.sqrt(self.head_dim)
         self.fused = True
-        self.qkv = nn.Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.qkv = Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
+        self.out = Linear(width, width, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:

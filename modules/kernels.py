@@ -1,6 +1,6 @@
-"""Two places where PyTorch's own kernels leave a CPU half idle, written out by hand: same results, measured faster.
+"""Three places where PyTorch's own kernels leave a CPU half idle, written out by hand: same results, measured faster.
 
-Both are plain tensor code with their gradients by formula; the bench folder measures what they bring.
+All are plain tensor code, with gradients by formula where they have any; the bench folder measures what they bring.
 """
 
 import math
@@ -96,3 +96,18 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_x, d_w = ctx.saved_tensors
         return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None
+
+
+def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
+    """x·Wᵀ + b for x (1, 1, C) and W (F, C), without gradients; `slices` divides F.
+
+    All the time goes into reading W. PyTorch calls a matrix-vector routine, which reads at a quarter of the memory's
+    speed. Slices of W side by side, each times x as a column, go to the matrix product, which reads 2-4 times as fast.
+    """
+    columns = x.mT.expand(slices, -1, -1)
+    parts = weight.view(slices, -1, weight.shape[1])
+    if bias is None:
+        y = torch.bmm(parts, columns)
+    else:
+        y = torch.baddbmm(bias.view(slices, -1, 1), parts, columns)
+    return y.view(1, 1, -1)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import MLPConfig
+from modules.linear import Linear
 
 
 def squared_relu(x: Tensor) -> Tensor:
@@ -32,8 +33,8 @@ class MLP(nn.Module):
     def __init__(self, width: int, hidden: int, activation: str, bias: bool):
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        self.up = Linear(width, hidden, bias=bias)
+        self.down = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.activation(self.up(x))  # (B, T, F)
@@ -49,8 +50,8 @@ class GatedMLP(nn.Module):
     def __init__(self, width: int, hidden: int, activation: str, bias: bool):
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        self.gate_up = Linear(width, 2 * hidden, bias=bias)
+        self.down = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # (B, T, F)

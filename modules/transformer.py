@@ -9,6 +9,7 @@ from modules.blocks import build_block
 from modules.cache import Cache
 from modules.dropout import Dropout
 from modules.initialise import initialise
+from modules.linear import Linear
 from modules.losses import next_token_loss, shift
 from modules.norms import build_norm
 from modules.positions import build_position
@@ -31,7 +32,7 @@ class Transformer(nn.Module):
         self.dropout = Dropout(config.dropout.embedding)
         self.blocks = nn.ModuleList(build_block(config) for _ in range(config.n_layers))
         self.norm = build_norm(config.norm, config.width)
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = Linear(config.width, config.vocab_size, bias=False)
         if config.tie_weights:
             self.head.weight = self.embedding.weight
         self.gradient_checkpointing = False

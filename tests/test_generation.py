@@ -209,6 +209,15 @@ def test_modes_are_restored_however_it_ends(model, leave):
     assert modes(model) == before
 
 
+def test_a_stream_that_is_dropped_restores_the_model(llama, byte_tokenizer):
+    llama.train()
+    pieces = stream_text(llama, byte_tokenizer, "Once", max_tokens=50)
+    next(pieces)
+    assert not any(modes(llama))
+    del pieces
+    assert all(modes(llama))
+
+
 def test_dropout_is_off_and_gradients_are_the_callers(seeded):
     config = preset("llama-tiny").model.replace(vocab_size=61, width=40)
     model = build(config.replace(dropout=config.dropout.replace(embedding=0.5, attention=0.5, residual=0.5)))
@@ -329,6 +338,8 @@ def test_text_that_cannot_be_used(llama, byte_tokenizer):
             use(llama, byte_tokenizer, "", max_tokens=3)
     with pytest.raises(GenerationError, match="put a single one into a list"):
         transcribe(llama, byte_tokenizer, "Once", max_tokens=3)
+    with pytest.raises(GenerationError, match="stop_tokens must be a list"):
+        generate_text(llama, byte_tokenizer, "Once", max_tokens=3, stop_tokens=10)
     with pytest.raises(TokenizerError, match="surrogate"):
         generate_text(llama, byte_tokenizer, "\ud800", max_tokens=3)
     with pytest.raises(ConfigError, match="top_k"):

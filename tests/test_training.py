@@ -186,7 +186,7 @@ def test_compiled_training_gives_the_same_losses(tmp_path, data, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: torch._dynamo.optimize("aot_eager")(function))
     model = MODEL.replace(dropout=DropoutConfig())
     eager, compiled = (
-        [step.loss for step in train(new_run(tmp_path, choice, model, steps=3, compile=choice, dropout_final=1.0), data)]
+        [s.loss for s in train(new_run(tmp_path, choice, model, steps=3, compile=choice, dropout_final=1.0), data)]
         for choice in ("off", "on")
     )
     assert eager == pytest.approx(compiled, abs=1e-5)
