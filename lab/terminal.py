@@ -240,10 +240,11 @@ def lab(port: int | None = None) -> None:
     Args:
         port: Where to serve it; by default the first free one from 8888.
     """
-    command = [sys.executable, "-m", "jupyterlab", "notebooks/train.ipynb", f"--notebook-dir={ROOT}"]
-    quiet = {"JUPYTERLAB_SETTINGS_DIR": str(ROOT / "notebooks" / ".lab")}
+    # our own config folder asks nothing about news and updates, and the extension list stays at home
+    quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
+    command = [sys.executable, "-m", "jupyterlab", "notebooks/train.ipynb", "--LabApp.extension_manager=readonly"]
     command += [f"--port={port}"] if port else []
-    raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | quiet).returncode)
+    raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | {"JUPYTER_CONFIG_PATH": quiet}).returncode)
 
 
 COMMANDS = {

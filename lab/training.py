@@ -82,6 +82,8 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
         model = Transformer(run.model_config)
     model = model.to(device).train()
     model.gradient_checkpointing = config.gradient_checkpointing
+    if room_for_sample(run) < 1:
+        raise ConfigError(f"sample_prompt leaves none of the model's {run.model_config.position_limit} positions free")
     optimizer = build_optimizer(model, config)
     progress = load_checkpoint(run, model, optimizer)
     if progress.step >= config.steps:
@@ -171,10 +173,12 @@ def sampled(record: Step, model: Transformer, run: Run) -> Step:
 def sample_text(model: Transformer, run: Run) -> str:
     """The run's own prompt continued, always with the same seed, within the positions the model accepts."""
     config = run.train_config
-    room = run.model_config.position_limit - len(run.tokenizer.encode(config.sample_prompt))
-    return generate_text(
-        model, run.tokenizer, config.sample_prompt, max_tokens=min(config.sample_tokens, room), seed=config.seed
-    )
+    n_tokens = min(config.sample_tokens, room_for_sample(run))
+    return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
+
+
+def room_for_sample(run: Run) -> int:
+    return run.model_config.position_limit - len(run.tokenizer.encode(run.train_config.sample_prompt))
 
 
 def finish(

@@ -19,7 +19,7 @@ from config import (
     TokenizerError,
     preset,
 )
-from lab.generation import generate, generate_text, stream_text, transcribe
+from lab.generation import generate, generate_text, next_token_probabilities, stream_text, transcribe
 from lab.sampling import STRATEGIES, SamplingConfig
 from lab.tokenizers import load_tokenizer
 from modules.transformer import Transformer
@@ -344,3 +344,28 @@ def test_text_that_cannot_be_used(llama, byte_tokenizer):
         generate_text(llama, byte_tokenizer, "\ud800", max_tokens=3)
     with pytest.raises(ConfigError, match="top_k"):
         generate_text(llama, byte_tokenizer, "Once", max_tokens=3, sampling=SamplingConfig(top_k=0))
+
+
+# --- a single token -------------------------------------------------------------------------------------------
+
+
+def test_next_token_probabilities_are_the_models_own(llama, byte_tokenizer):
+    labels, shares = next_token_probabilities(llama, byte_tokenizer, "Tim", k=257)
+    with torch.no_grad():
+        logits = llama.eval()(torch.tensor([list(b"Tim")]))[0, -1, :257]  # the model has more ids than the tokenizer
+    assert shares == pytest.approx(sorted(logits.softmax(-1).tolist(), reverse=True), abs=1e-6)
+    best = int(logits.argmax())
+    (first,) = rows(generate(llama, [list(b"Tim")], max_tokens=1, sampling=STRATEGIES["greedy"], vocab_size=257))
+    assert first == [best] and len(labels) == 257
+
+
+def test_next_token_probabilities_leave_out_what_the_sampling_excludes(llama, byte_tokenizer):
+    labels, shares = next_token_probabilities(
+        llama, byte_tokenizer, "Tim", k=10, sampling=SamplingConfig(temperature=0.5, top_k=3)
+    )
+    assert len(labels) == len(shares) == 3 and sum(shares) == pytest.approx(1)
+
+
+def test_next_token_probabilities_need_a_prompt(llama, byte_tokenizer):
+    with pytest.raises(GenerationError, match="empty"):
+        next_token_probabilities(llama, byte_tokenizer, "")

@@ -1,0 +1,32 @@
+"""The linear map equals PyTorch's own, however many rows it is given and whichever way it takes."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modules import linear
+from modules.linear import Linear
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (1,), ()])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(40, 96), (96, 40), (33, 12), (40, 257), (1, 1), (256, 2048)])
+def test_equals_pytorch(seeded, rows, bias, inputs, outputs):
+    layer, x = Linear(inputs, outputs, bias=bias), torch.randn(*rows, inputs)
+    expected = F.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None).float()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(layer(x.mT.contiguous().mT if rows else x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_way_for_one_row_is_taken_only_there(seeded, monkeypatch):
+    monkeypatch.setattr(linear, "MKL", True)
+    monkeypatch.setattr(linear, "one_row_linear", lambda x, *_: "one row")
+    layer, x = Linear(8, 16, bias=False), torch.randn(1, 1, 8)
+    with torch.inference_mode():
+        assert layer(x) == "one row"
+        assert layer(x.expand(2, 1, 8)).shape == (2, 1, 16)
+        assert layer.double()(x.double()).shape == (1, 1, 16)
+    layer.float()(x).sum().backward()
+    assert layer.weight.grad is not None
