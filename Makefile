@@ -18,7 +18,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -m bench
 
 notebooks: .venv/installed
-	for notebook in notebooks/*.ipynb; do $(BIN)/python tools.py notebook $$notebook --keep-outputs || exit 1; done
+	for notebook in notebooks/*.ipynb; do $(BIN)/python tools.py notebook $$notebook --keep-outputs True || exit 1; done
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -12,6 +12,9 @@ from config import GlassboxError
 from lab.files import atomic_write_text
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
 class NotebookError(GlassboxError):
     """A notebook that can't be read, or a cell that failed."""
 
@@ -52,7 +55,9 @@ def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, 
         if override is not None:
             notebook.cells.remove(override)
         for cell in notebook.cells:
-            cell.metadata.pop("execution", None)
+            cell.metadata.pop("execution", None)  # times: they would change on every run
+            if cell.cell_type == "code":  # a widget without its kernel shows nothing but an error
+                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         atomic_write_text(path, nbformat.writes(notebook) + "\n")
 
 

@@ -144,8 +144,9 @@ class Run:
         facts = self.weights_facts()
         beside = "" if floor is None else f", floor {floor:.4f} (the entropy of the grammar that wrote the text)"
         loss = f"{float(facts['validation_loss']):.4f} nats per token" if "validation_loss" in facts else "not measured"
-        lines = [f"run:             {self.folder}, {self.status()}", f"validation loss: {loss}{beside}"]
-        return "\n".join([*lines, f"picture:         {self.folder / 'loss.png'}"])
+        folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
+        lines = [f"run:             {folder}, {self.status()}", f"validation loss: {loss}{beside}"]
+        return "\n".join([*lines, f"picture:         {folder / 'loss.png'}"])
 
     def weights_facts(self) -> dict[str, str]:
         """What model.safetensors says of itself: the step and validation loss it was stored at."""

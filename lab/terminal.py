@@ -102,7 +102,6 @@ def train_on(run) -> None:
     from lab.live import live
     from lab.training import train as steps_of
 
-    print(f"run: {run.folder}")
     data = prepare(run.train_config.data)
     for _ in live(steps_of(run, data), run, floor=data.floor):
         pass
