@@ -236,46 +236,6 @@ def next_token_probabilities(
     return [readable(tokenizer.token_bytes(id)).strip("\n") for id, _ in kept], [p for _, p in kept]
 
 
-def next_token_probabilities(
-    model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], k: int = 10,
-    sampling: SamplingConfig = SamplingConfig(temperature=1.0),
-) -> tuple[list[str], list[float]]:  # fmt: skip
-    """The k likeliest next tokens as texts, and their probabilities, by default as the model itself gives them.
-
-    Tokens that `sampling` excludes are left out, so there may be fewer than k.
-    """
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    (ids,) = _check_prompts([ids], model.config.vocab_size)
-    _check_length(len(ids), 1, model.config)
-    seen = _mark([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    with torch.inference_mode(), _eval_mode(model):
-        logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
-        logits[:, tokenizer.vocab_size :] = -torch.inf
-        top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
-    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
-    return [readable(tokenizer.token_bytes(id)) for id, _ in kept], [p for _, p in kept]
-
-
-def next_token_probabilities(
-    model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], k: int = 10,
-    sampling: SamplingConfig = SamplingConfig(temperature=1.0),
-) -> tuple[list[str], list[float]]:  # fmt: skip
-    """The k likeliest next tokens as texts, and their probabilities, by default as the model itself gives them.
-
-    Tokens that `sampling` excludes are left out, so there may be fewer than k.
-    """
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    (ids,) = _check_prompts([ids], model.config.vocab_size)
-    _check_length(len(ids), 1, model.config)
-    seen = _mark([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    with torch.inference_mode(), _eval_mode(model):
-        logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
-        logits[:, tokenizer.vocab_size :] = -torch.inf
-        top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
-    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
-    return [readable(tokenizer.token_bytes(id)) for id, _ in kept], [p for _, p in kept]
-
-
 def _begin(
     model: Transformer, tokenizer: Tokenizer, prompts: Sequence[str | Sequence[int]], settings: dict
 ) -> tuple[Iterator[Generated], list["_Speller"]]:

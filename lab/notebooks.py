@@ -11,7 +11,6 @@ from nbclient.exceptions import CellExecutionError
 from config import GlassboxError
 from lab.files import atomic_write_text
 
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
