@@ -241,8 +241,9 @@ def lab(port: int | None = None) -> None:
     """
     # our own config folder asks nothing about news and updates, and the extension list stays at home
     quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
-    command = [sys.executable, "-m", "jupyterlab", "notebooks/train.ipynb", "--LabApp.extension_manager=readonly"]
-    command += [f"--port={port}"] if port else []
+    options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/train.ipynb"]
+    options += ["--LabApp.extension_manager=readonly", *([f"--port={port}"] if port else [])]
+    command = [sys.executable, "-m", "jupyterlab", *options]
     raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | {"JUPYTER_CONFIG_PATH": quiet}).returncode)
 
 
