@@ -32,7 +32,7 @@ def contestants() -> dict:
     }
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 11) -> None:
     def call(attention):
         def forward_and_backward() -> None:
             q, k, v = (torch.randn(1, HEADS, LENGTH, CHANNELS, requires_grad=True) for _ in range(3))
@@ -40,7 +40,7 @@ def main(rounds: int = 5) -> None:
 
         return forward_and_backward
 
-    seconds = alternate({name: call(attention) for name, attention in contestants().items()}, rounds, warmup=1)
+    seconds = alternate({name: call(attention) for name, attention in contestants().items()}, rounds)
     times = {name: 1 / ratio for name, ratio in ratios(seconds, "causal SDPA, no ALiBi").items()}
     rows = [[name, f"{ratio:.2f}"] for name, ratio in times.items()]
     print(table("Attention forward + backward, T 4,096, fp32", ["", "× time of causal SDPA"], rows))

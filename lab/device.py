@@ -38,17 +38,17 @@ class Choice(NamedTuple):
 
 
 def choose(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -> Choice:
-    """What "auto" means here: forward and backward of `windows` are timed in both precisions, in turn, and compiling
-    pays if what is left to train takes longer than COMPILING_PAYS."""
-    device = windows.device
+    """What "auto" means here: forward and backward are timed in both precisions, in turn, and compiling pays if the
+    training takes longer than COMPILING_PAYS. A quarter of `windows` is enough, and keeps the peak memory low."""
+    device, part = windows.device, windows[: max(1, len(windows) // 4)]
     settled = "fp32" if device.type == "mps" and config.precision == "auto" else config.precision
-    seconds = time_passes(model, windows, ["fp32", "bf16"] if settled == "auto" else [settled])
+    seconds = time_passes(model, part, ["fp32", "bf16"] if settled == "auto" else [settled])
     precision, why = settled, f"{settled}, as {'set' if config.precision != 'auto' else 'ever on MPS'}"
     if settled == "auto":
         gain = seconds["fp32"] / seconds["bf16"]
         precision = "bf16" if gain > 1.05 else "fp32"
         why = f"{precision}: bf16 measured at {gain:.2f} times the speed of fp32"
-    minutes = seconds[precision] * config.accumulation * config.steps / 60
+    minutes = seconds[precision] * len(windows) / len(part) * config.accumulation * config.steps / 60
     if config.compile != "auto":
         return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as set")
     if config.dropout_final != 1 or device.type == "mps" or not has_compiler(device):
