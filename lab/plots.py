@@ -151,7 +151,10 @@ class SideBySide:
     texts: dict[str, str]
 
     def _repr_html_(self) -> str:
-        style = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;line-height:1.5"
+        style = (
+            "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;"
+            "font-size:13px;line-height:1.5"
+        )
         names = "".join(f'<th style="{style}">{escape(name)}</th>' for name in self.texts)
         cells = "".join(f'<td style="{style}">{escape(text)}</td>' for text in self.texts.values())
         return f'<table style="width:100%;table-layout:fixed"><tr>{names}</tr><tr>{cells}</tr></table>'
