@@ -10,7 +10,7 @@ import torch
 
 from config import ConfigError, TrainConfig
 
-COMPILING_PAYS = 4  # minutes; compiling takes about half a minute and makes a step a fifth faster
+COMPILING_PAYS = 6  # minutes; compiling takes about half a minute and makes a step a fifth faster
 
 
 def pick_device(wanted: str) -> torch.device:
