@@ -1,0 +1,56 @@
+"""What "auto" chooses, from measured seconds that the test makes up."""
+
+import pytest
+import torch
+
+from config import ModelConfig, TrainConfig
+from lab import device
+from lab.device import choose, pick_device
+from modules.transformer import Transformer
+
+WINDOWS = torch.zeros(8, 17, dtype=torch.long)
+
+
+@pytest.fixture
+def model(seeded):
+    return Transformer(ModelConfig(vocab_size=50, context_length=16, n_layers=1, n_heads=2, width=16))
+
+
+def choice(model, monkeypatch, fp32: float, bf16: float, compiler: bool = True, **settings):
+    seconds = {"fp32": fp32, "bf16": bf16}
+    monkeypatch.setattr(device, "time_passes", lambda model, windows, names: {name: seconds[name] for name in names})
+    monkeypatch.setattr(device, "has_compiler", lambda device: compiler)
+    return choose(model, WINDOWS, TrainConfig(steps=1000, batch_size=8, **settings))
+
+
+def test_the_faster_precision_is_chosen_and_the_gain_is_said(model, monkeypatch):
+    chosen = choice(model, monkeypatch, fp32=0.02, bf16=0.01)
+    assert chosen.precision == "bf16" and "2.00 times" in chosen.why
+    assert choice(model, monkeypatch, fp32=0.01, bf16=0.02).precision == "fp32"
+    assert choice(model, monkeypatch, fp32=0.02, bf16=0.01, precision="fp32").precision == "fp32"
+
+
+def test_long_trainings_are_compiled_where_that_can_work(model, monkeypatch):
+    # a quarter of the batch is timed: 0.1 s there are 0.4 s a step, and 1,000 steps take 6.7 minutes
+    assert choice(model, monkeypatch, fp32=1.0, bf16=0.1).compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.05).compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compiler=False).compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compile="off").compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, dropout_final=0.5).compiled
+    assert choice(model, monkeypatch, fp32=0.001, bf16=0.001, compile="on").compiled
+
+
+def test_timing_leaves_no_gradients_behind(model):
+    seconds = device.time_passes(model, WINDOWS, ["fp32", "bf16"])
+    assert seconds.keys() == {"fp32", "bf16"} and all(value > 0 for value in seconds.values())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_devices_are_taken_in_order(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda" and pick_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
