@@ -64,7 +64,6 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best_loss: float | None = None
-    best_step: int = 0
     precision: str = ""
     compiled: bool = False
 
@@ -93,6 +92,7 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
             windows = next(micro_batches(data, config, 0, run.model_config.context_length, device))
             progress.precision, progress.compiled, why = choose(model, windows, config)
         print(f"{device.type}, {why}")
+        save_checkpoint(run, model, optimizer, progress)  # killed at any moment, it can be resumed, as it was chosen
     losses_of = compiled(model.losses, device) if progress.compiled else model.losses
     log = LogWriter(run.log_path, keep_steps=progress.step)
     with stop_after_step() as stopping:
@@ -161,7 +161,7 @@ def validated(record: Step, model: Transformer, data: TokenData, run: Run, progr
     """The record with its validation loss; the weights are stored where it is the best so far."""
     loss = evaluate(model, data.validation, run.tokenizer, run.train_config.evaluation_tokens).loss
     if progress.best_loss is None or loss < progress.best_loss:
-        progress.best_loss, progress.best_step = loss, record.step
+        progress.best_loss = loss
         store_weights(run, model, {"step": record.step, "validation_loss": loss})
     return replace(record, validation_loss=loss)
 

@@ -108,19 +108,20 @@ def test_stopping_anywhere_resumes_to_the_same_numbers(tmp_path, data, whole, st
     assert_same(run, whole)
 
 
-def test_a_killed_training_resumes_from_its_last_checkpoint(tmp_path, data, whole):
+@pytest.mark.parametrize("checkpoint_every, first", [(5, 6), (100, 1)])
+def test_a_killed_training_resumes_from_its_last_checkpoint(tmp_path, data, whole, checkpoint_every, first):
     code = (
         "import os, sys; from pathlib import Path; from lab.runs import Run; from lab.training import train\n"
         f"for step in train(Run.open('run', Path({str(tmp_path)!r}))):\n"
         "    if step.step == 7: os._exit(9)"
     )
-    run = new_run(tmp_path)
+    run = new_run(tmp_path, checkpoint_every=checkpoint_every)
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 9
     assert len(run.log()) == 7
     with run.log_path.open("a") as log:
         log.write("8,512,0.1,5.")  # a row cut short
     steps = [step.step for step in train(run, data)]
-    assert steps[0] == 6
+    assert steps[0] == first
     assert_same(run, whole)
 
 
