@@ -1,12 +1,21 @@
 """The parts of a transformer, each readable in one sitting. Torch only: no files, no plots, no prints.
 
-Every line that makes a tensor of a new shape ends with its axes, in these letters:
+Every statement that makes a tensor ends with its axes, in these letters, and a test holds them to the truth:
 
-    B  batch: sequences side by side          C  channels: the width of the model
-    T  time: positions of the queries         H  heads of the queries
-    S  source: positions of the keys          G  groups: heads of the keys and values, G divides H
-    V  vocabulary                             D  dimension of one head
-    F  features: hidden units of the MLP      N  any number of rows
+    B  batch: sequences side by side          H  heads of the queries
+    T  time: positions of the queries         G  groups: heads of the keys and values, G divides H
+    S  source: positions of the keys          D  dimension of one head
+    C  channels: the width of the model       E  D, and the extra dimensions that carry a bias
+    F  features: hidden units of the MLP      V  vocabulary
+                                              L  layers
+
+    and in places that work through something part by part, sizes that differ from turn to turn:
+
+    N  any number of rows                     K  queries of one block
+    I  inputs, O outputs of a linear map      P  keys up to that block's end
+
+`(B, T, 2F)`, `(B, H+2G, T, D)`, `(BT, C/2)` say how a size comes about; `B|1` is B or 1, there to be broadcast; `…`
+stands for any axes in front. `modules.tracing` pairs the comments with the true sizes of a pass.
 """
 
 GLOSSARY = {
@@ -16,8 +25,15 @@ GLOSSARY = {
     "H": "heads",
     "G": "key-value heads",
     "D": "head dimension",
+    "E": "head dimension with the extra ones of a bias",
     "C": "channels (width)",
     "F": "features (MLP hidden)",
     "V": "vocabulary",
+    "L": "layers",
     "N": "rows",
+    "K": "queries of a block",
+    "P": "keys up to the block's end",
+    "I": "inputs of a linear map",
+    "O": "outputs of a linear map",
 }
+LOCAL = frozenset("NKPIO")  # these mean one size only within one turn of a loop; the others within a whole pass

@@ -3,17 +3,18 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.kernels import causal_attention
 from modules.linear import Linear
+from modules.logging_module import LoggingModule
 from modules.positions import Placement
 
 
-class Attention(nn.Module):
+class Attention(LoggingModule):
     """softmax(q·kᵀ/√D + bias, causal) · v, heads joined and projected (Vaswani et al. 2017, arXiv 1706.03762).
 
     n_kv_heads G = n_heads H is multi-head, G = 1 multi-query (arXiv 1911.02150), between grouped-query attention
@@ -34,7 +35,7 @@ class Attention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = self.project(x, place, cache)
+        q, k, v = self.project(x, place, cache)  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
         heads = self.attend(q, k, v, place) if self.fused else self.attend_by_hand(q, k, v, place)  # (B, H, T, D)
         heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.out(heads)  # (B, T, C)
@@ -42,21 +43,22 @@ class Attention(nn.Module):
     def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H+2G, T, D)
-        turning, v = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
-        q, k = place.turn(turning).split((self.n_heads, self.n_kv_heads), dim=1)
+        queries_and_keys = self.n_heads + self.n_kv_heads
+        qk, v = heads.split((queries_and_keys, self.n_kv_heads), dim=1)  # (B, H+G, T, D), (B, G, T, D)
+        q, k = place.turn(qk).split((self.n_heads, self.n_kv_heads), dim=1)  # (B, H, T, D), (B, G, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, D)
-        return q, k, v
+        return q, k, v  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
         """The fused kernel: causal with the bias in extra dimensions, or with a mask that holds the bias."""
         dropout = self.dropout.active_rate
         if place.causal:
-            q, k, v = place.extend(q, k, v, self.scale)
+            q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
             return causal_attention(q, k, v, self.scale, dropout)[..., : self.head_dim]  # (B, H, T, D)
-        mask = place.masked_bias()
+        mask = place.masked_bias()  # (…, T, S)
         if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(q.dtype)
+            mask = mask.to(q.dtype)  # (…, T, S)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, scale=self.scale,
             enable_gqa=self.n_kv_heads < self.n_heads,
@@ -71,7 +73,7 @@ class Attention(nn.Module):
         """How much each query reads from each key; rows sum to 1."""
         k = k.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, S, D)
         scores = q @ k.transpose(-2, -1) * self.scale  # (B, H, T, S)
-        bias = place.bias()
+        bias = place.bias()  # (…, H, T, S)
         if bias is not None:
             scores = scores + bias  # (B, H, T, S)
         if place.causal:

@@ -6,12 +6,13 @@ from config import ModelConfig
 from modules.attention import Attention
 from modules.cache import LayerCache
 from modules.dropout import Dropout
+from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import Placement
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(LoggingModule):
     """The pre-norm block of GPT-2 and Llama: each sub-layer reads a normed copy and adds to the stream.
 
         x ─┬─ norm ─ attention ─ (norm) ─┐      x ─┬─ norm ─ mlp ─ (norm) ─┐
@@ -36,11 +37,11 @@ class ResidualBlock(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """The embedded tokens as the state that the first block takes."""
-        return x
+        return x  # (B, T, C)
 
     def join(self, state: Tensor) -> Tensor:
         """The last block's state as what the final norm reads."""
-        return state
+        return state  # (B, T, C)
 
     def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
         normed = self.attention_norm(x)  # (B, T, C)

@@ -13,13 +13,13 @@ class LayerCache:
     """Keys and values of one layer: each (B, G, capacity, D)."""
 
     def __init__(self, owner: "Cache", keys: Tensor, values: Tensor):
-        self.owner, self.keys, self.values = owner, keys, values
+        self.owner, self.keys, self.values = owner, keys, values  # (B, G, N, D)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores the pass's new (B, G, T, D) in its slots, and returns all that are filled: (B, G, S, D)."""
         slots, filled = self.owner.slots, self.owner.filled
         self.keys[slots], self.values[slots] = self.owner.fold(k), self.owner.fold(v)
-        return self.keys[:, :, :filled], self.values[:, :, :filled]
+        return self.keys[:, :, :filled], self.values[:, :, :filled]  # (B, G, S, D)
 
 
 class Cache:
@@ -34,7 +34,7 @@ class Cache:
         dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
     ):  # fmt: skip
         shape = (n_layers, batch, n_kv_heads, capacity, head_dim)
-        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))  # (L, B, G, N, D)
         self.layers = [LayerCache(self, k, v) for k, v in zip(keys, values)]
         self.capacity, self.dtype, self.device = capacity, dtype, device
         self.lengths = [0] * batch
@@ -55,20 +55,24 @@ class Cache:
         start, self.filled = min(self.lengths), max(self.lengths) + n_tokens
         if self.filled > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} tokens, not {self.filled}; make it with more capacity")
-        key_positions = torch.arange(self.filled, device=self.device)
+        key_positions = torch.arange(self.filled, device=self.device)  # (S)
         if start == max(self.lengths):
             self.slots = (slice(None), slice(None), slice(start, self.filled))
-            positions = key_positions[start:]
-            mask = None if n_tokens == 1 else key_positions <= positions[:, None]
-            return positions, key_positions, start == 0, mask
-        positions = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(n_tokens, device=self.device)
-        rows = torch.arange(len(self.lengths), device=self.device)[:, None]
+            positions = key_positions[start:]  # (T)
+            mask = None if n_tokens == 1 else key_positions <= positions[:, None]  # (T, S)
+            return positions, key_positions, start == 0, mask  # (T), (S), (T, S)
+        lengths = torch.tensor(self.lengths, device=self.device)  # (B)
+        positions = lengths[:, None] + torch.arange(n_tokens, device=self.device)  # (B, T)
+        rows = torch.arange(len(self.lengths), device=self.device)[:, None]  # (B, 1)
         self.slots = (rows, slice(None), positions)
-        return positions, key_positions, False, (key_positions <= positions[..., None])[:, None]
+        mask = (key_positions <= positions[..., None])[:, None]  # (B, 1, T, S)
+        return positions, key_positions, False, mask  # (B, T), (S), (B, 1, T, S)
 
     def fold(self, x: Tensor) -> Tensor:
         """(B, G, T, D) as an assignment to `slots` wants it: rows of their own put time before heads, in its type."""
-        return x if isinstance(self.slots[0], slice) else x.transpose(1, 2).to(self.dtype)
+        if isinstance(self.slots[0], slice):
+            return x  # (B, G, T, D)
+        return x.transpose(1, 2).to(self.dtype)  # (B, T, G, D)
 
     def advance(self, n_tokens: int) -> None:
         self.lengths = [length + n_tokens for length in self.lengths]

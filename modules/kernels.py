@@ -23,10 +23,10 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     if not (written_out and q.requires_grad):
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
-        )  # (B, H, T, D)
+        )  # (B, H, T, E)
     if grouped:
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, T, D)
-    return CausalAttention.apply(q * scale, k, v)
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, S, E)
+    return CausalAttention.apply(q * scale, k, v)  # (B, H, T, E)
 
 
 class CausalAttention(torch.autograd.Function):
@@ -38,33 +38,34 @@ class CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shape, length = q.shape, q.shape[2]
-        q, k, v = (x.reshape(-1, length, x.shape[-1]) for x in (q, k, v))  # (N, T, D)
-        out, weights = torch.empty_like(v), []
+        q, k, v = (x.reshape(-1, length, x.shape[-1]) for x in (q, k, v))  # (N, T, E)
+        out, weights = torch.empty_like(v), []  # (N, T, E)
         for start in range(0, length, BLOCK):
             end = min(start + BLOCK, length)
-            scores = q[:, start:end] @ k[:, :end].transpose(1, 2)  # (N, T, S)
-            hidden = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)
-            scores[:, :, start:] += hidden
-            weights.append(scores.softmax(dim=-1))  # (N, T, S)
-            out[:, start:end] = weights[-1] @ v[:, :end]
+            scores = q[:, start:end] @ k[:, :end].transpose(1, 2)  # (N, K, P)
+            hidden = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)  # (K, K)
+            scores[:, :, start:] += hidden  # (N, K, K)
+            weights.append(scores.softmax(dim=-1))  # (N, K, P)
+            out[:, start:end] = weights[-1] @ v[:, :end]  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
-        return out.view(*shape[:-1], -1)
+        return out.view(*shape[:-1], -1)  # (B, H, T, E)
 
     @staticmethod
     def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, *weights = ctx.saved_tensors
+        q, k, v = ctx.saved_tensors[:3]  # (N, T, E)
+        weights = ctx.saved_tensors[3:]
         shape, length = d_out.shape, d_out.shape[2]
-        d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, D)
-        d_q = torch.empty_like(q)
-        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
+        d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
+        d_q = torch.empty_like(q)  # (N, T, E)
+        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))  # (N, T, E)
         for p, start in zip(weights, range(0, length, BLOCK)):
             end = start + p.shape[1]
-            d_v[:, :end] += p.transpose(1, 2) @ d_out[:, start:end]
-            d_p = d_out[:, start:end] @ v[:, :end].transpose(1, 2)  # (N, T, S)
-            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, T, S)
-            d_q[:, start:end] = d_scores @ k[:, :end]
-            d_k[:, :end] += d_scores.transpose(1, 2) @ q[:, start:end]
-        return tuple(x.to(q.dtype).view(*shape[:-1], -1) for x in (d_q, d_k, d_v))
+            d_v[:, :end] += p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
+            d_p = d_out[:, start:end] @ v[:, :end].transpose(1, 2)  # (N, K, P)
+            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, K, P)
+            d_q[:, start:end] = d_scores @ k[:, :end]  # (N, K, E)
+            d_k[:, :end] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
+        return tuple(x.to(q.dtype).view(*shape[:-1], -1) for x in (d_q, d_k, d_v))  # (B, H, T, E)
 
 
 class HeadLoss(torch.autograd.Function):
@@ -76,26 +77,26 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int) -> Tensor:
-        w = weight.to(x.dtype)
-        d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        w = weight.to(x.dtype)  # (V, C)
+        d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)  # (N, C), (V, C)
+        total = torch.zeros((), dtype=torch.float32, device=x.device)  # ()
         for rows, answers, d_rows in zip(x.split(chunk), targets.split(chunk), d_x.split(chunk)):
             log_p = (rows @ w.T).float().log_softmax(dim=-1)  # (N, V)
-            total += F.nll_loss(log_p, answers, ignore_index=ignore, reduction="sum")
-            d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -torch.ones_like(log_p[:, :1]))
-            d_logits = d_logits.to(x.dtype)  # (N, V)
-            counts = (answers != ignore)[:, None].to(x.dtype)
-            d_rows.copy_((d_logits @ w) * counts)
-            d_w += d_logits.T @ (rows * counts)
+            total += F.nll_loss(log_p, answers, ignore_index=ignore, reduction="sum")  # ()
+            ones = torch.ones_like(log_p[:, :1])  # (N, 1)
+            d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -ones).to(x.dtype)  # (N, V)
+            counts = (answers != ignore)[:, None].to(x.dtype)  # (N, 1)
+            d_rows.copy_((d_logits @ w) * counts)  # (N, C)
+            d_w += d_logits.T @ (rows * counts)  # (V, C)
             del log_p, d_logits  # before the next chunk makes its own
         ctx.save_for_backward(d_x, d_w)
         ctx.dtype = weight.dtype
-        return total
+        return total  # ()
 
     @staticmethod
     def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        d_x, d_w = ctx.saved_tensors
-        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None
+        d_x, d_w = ctx.saved_tensors  # (N, C), (V, C)
+        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None  # (N, C), (V, C)
 
 
 def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
@@ -104,10 +105,10 @@ def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) 
     All the time goes into reading W. PyTorch calls a matrix-vector routine, which reads at a quarter of the memory's
     speed. Slices of W side by side, each times x as a column, go to the matrix product, which reads 2-4 times as fast.
     """
-    columns = x.mT.expand(slices, -1, -1)
-    parts = weight.view(slices, -1, weight.shape[1])
+    columns = x.mT.expand(slices, -1, -1)  # (N, I, 1)
+    parts = weight.view(slices, -1, weight.shape[1])  # (N, O, I)
     if bias is None:
-        y = torch.bmm(parts, columns)
+        y = torch.bmm(parts, columns)  # (N, O, 1)
     else:
-        y = torch.baddbmm(bias.view(slices, -1, 1), parts, columns)
-    return y.view(1, 1, -1)
+        y = torch.baddbmm(bias.view(slices, -1, 1), parts, columns)  # (N, O, 1)
+    return y.view(1, 1, -1)  # (1, 1, NO)

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.kernels import one_row_linear
+from modules.logging_module import LoggingModule
 
 MKL = torch.backends.mkl.is_available()  # PyTorch's BLAS on x86, and the one with the slow routine
 SLICES = 8  # at most; two are already as good with two threads
 
 
-class Linear(nn.Linear):
+class Linear(LoggingModule, nn.Linear):
     """y = x·Wᵀ + b. Decoding one sequence with the cache has one row at a time: that goes by `one_row_linear`."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool):
@@ -21,5 +22,5 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if MKL and x.shape[:-1] == (1, 1) and x.is_cpu and x.dtype == torch.float32 and not torch.is_grad_enabled():
-            return one_row_linear(x, self.weight, self.bias, self.slices)
-        return F.linear(x, self.weight, self.bias)
+            return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
+        return F.linear(x, self.weight, self.bias)  # (B, T, O)

@@ -12,7 +12,7 @@ CHUNK = 1024  # rows of logits that exist at once; the whole (N, V) would be the
 
 def shift(windows: Tensor) -> tuple[Tensor, Tensor]:
     """Windows (B, T+1) as inputs (B, T) and the token that follows each of them (B, T)."""
-    return windows[:, :-1], windows[:, 1:]
+    return windows[:, :-1], windows[:, 1:]  # (B, T)
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -21,10 +21,10 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     hidden (B, T, C), weight (V, C), targets (B, T) with IGNORE where nothing counts. Chunk by chunk: no more than
     (CHUNK, V) logits exist at a time.
     """
-    rows, answers = hidden.flatten(0, 1), targets.flatten()  # (N, C)
+    rows, answers = hidden.flatten(0, 1), targets.flatten()  # (N, C), (N)
     if torch.is_autocast_enabled(rows.device.type):
         rows = rows.to(torch.get_autocast_dtype(rows.device.type))  # (N, C)
-    return HeadLoss.apply(rows, weight, answers, IGNORE, CHUNK) / (answers != IGNORE).sum()
+    return HeadLoss.apply(rows, weight, answers, IGNORE, CHUNK) / (answers != IGNORE).sum()  # ()
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

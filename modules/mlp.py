@@ -1,20 +1,21 @@
 """The multi-layer perceptron of a block: what each position computes on its own."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from config import MLPConfig
 from modules.linear import Linear
+from modules.logging_module import LoggingModule
 
 
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)² (So et al. 2021, arXiv 2109.08668)."""
-    return F.relu(x).square()
+    return F.relu(x).square()  # (B, T, F)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU by its tanh formula, as GPT-2 computes it (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    return F.gelu(x, approximate="tanh")
+    return F.gelu(x, approximate="tanh")  # (B, T, F)
 
 
 ACTIVATIONS = {
@@ -27,7 +28,7 @@ ACTIVATIONS = {
 }
 
 
-class MLP(nn.Module):
+class MLP(LoggingModule):
     """y = down(activation(up(x))): (B, T, C) -> (B, T, F) -> (B, T, C)."""
 
     def __init__(self, width: int, hidden: int, activation: str, bias: bool):
@@ -41,7 +42,7 @@ class MLP(nn.Module):
         return self.down(hidden)  # (B, T, C)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(LoggingModule):
     """y = down(activation(gate(x)) · up(x)): SwiGLU, GeGLU, ReGLU by its activation (Shazeer 2020, arXiv 2002.05202).
 
     The gate and up projections are one matrix, gate first, so that x is read once.

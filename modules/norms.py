@@ -5,9 +5,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import NormConfig
+from modules.logging_module import LoggingModule
 
 
-class Norm(nn.Module):
+class Norm(LoggingModule):
     """The common part: (…, C) -> (…, C), with an optional weight (starts at 1) and bias (starts at 0)."""
 
     def __init__(self, width: int, weight: bool = True, bias: bool = False, eps: float = 1e-5):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import ModelConfig
+from modules.logging_module import LoggingModule
 
 
 class Placement:
@@ -21,11 +22,11 @@ class Placement:
     """
 
     def __init__(self, causal: bool, mask: Tensor | None):
-        self.causal, self.mask = causal, mask
+        self.causal, self.mask = causal, mask  # (…, T, S)
 
     def turn(self, x: Tensor) -> Tensor:
-        """Queries (B, H, T, D) or keys (B, G, T, D), turned by their positions."""
-        return x
+        """Queries and keys (B, H+G, T, D), turned by their positions."""
+        return x  # (B, H+G, T, D)
 
     def bias(self) -> Tensor | None:
         """What is added to the scores (B, H, T, S), as a broadcastable tensor."""
@@ -33,21 +34,21 @@ class Placement:
 
     def masked_bias(self) -> Tensor | None:
         """Bias and mask in one, as the fused kernel takes them: a number to add, or True where a key is seen."""
-        bias = self.bias()
+        bias = self.bias()  # (…, H, T, S)
         if bias is None or self.mask is None:
-            return self.mask if bias is None else bias
-        return bias.masked_fill(~self.mask, -math.inf)
+            return self.mask if bias is None else bias  # (…, T, S)
+        return bias.masked_fill(~self.mask, -math.inf)  # (…, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """The bias carried by extra dimensions, for the causal kernel, which takes no bias."""
-        return q, k, v
+        return q, k, v  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
 
 
-class Position(nn.Module):
+class Position(LoggingModule):
     """No position at all, and the interface: positions is (T) or (B, T), key_positions is (S)."""
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        return x
+        return x  # (B, T, C)
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
         return Placement(causal, mask)
@@ -90,19 +91,20 @@ class RotaryPosition(Position):
         self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1).float(), persistent=False)
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
-        rows = positions if positions.dim() == 1 else positions[:, None]  # a row of its own for each sequence
+        # a row of its own for each sequence, where they stand at different places
+        rows = positions if positions.dim() == 1 else positions[:, None]  # (…, T)
         return Turned(self.cos[rows], self.sin[rows], causal, mask)
 
 
 class Turned(Placement):
     def __init__(self, cos: Tensor, sin: Tensor, causal: bool, mask: Tensor | None):
         super().__init__(causal, mask)
-        self.cos, self.sin = cos, sin
+        self.cos, self.sin = cos, sin  # (…, T, D)
 
     def turn(self, x: Tensor) -> Tensor:
         # (a, b) -> (a cos − b sin, b cos + a sin): rolling by half swaps a and b, and sin carries the sign
-        swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (B, H, T, D)
-        return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, H, T, D)
+        swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (B, H+G, T, D)
+        return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, H+G, T, D)
 
 
 class ALiBi(Position):
@@ -119,29 +121,30 @@ class ALiBi(Position):
 class Sloped(Placement):
     def __init__(self, slopes: Tensor, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None):
         super().__init__(causal, mask)
-        self.slopes, self.positions, self.key_positions = slopes, positions, key_positions
+        self.slopes, self.positions, self.key_positions = slopes, positions, key_positions  # (H), (…, T), (S)
 
     def bias(self) -> Tensor:
-        positions = self.positions if self.positions.dim() == 2 else self.positions[None]  # (B, T)
-        offsets = self.key_positions - positions[:, None, :, None]  # (B, 1, T, S)
-        return self.slopes[:, None, None] * offsets  # (B, H, T, S)
+        positions = self.positions if self.positions.dim() == 2 else self.positions[None]  # (B|1, T)
+        offsets = self.key_positions - positions[:, None, :, None]  # (B|1, 1, T, S)
+        return self.slopes[:, None, None] * offsets  # (B|1, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         # Softmax ignores what is constant in a row, so slope·(j − i) may be slope·j, here counted from the last key.
         # float32 holds every j; bfloat16 keeps eight bits, so there j is split into 256·high + low, both exact, and
         # a third dimension takes slope·i back, roughly: scores that far from 0 would lose their digits to rounding.
-        steps = self.key_positions - self.key_positions[-1]
-        slopes = (self.slopes / scale)[:, None, None]
+        steps = self.key_positions - self.key_positions[-1]  # (S)
+        slopes = (self.slopes / scale)[:, None, None]  # (H, 1, 1)
         if k.dtype == torch.bfloat16:
-            low = steps % 256
+            low = steps % 256  # (S)
             parts = torch.stack((steps - low, low, torch.ones_like(steps)), dim=-1)  # (S, 3)
             turns = torch.cat((slopes.expand(-1, len(steps), 2), -slopes * steps[:, None]), dim=-1)  # (H, T, 3)
         else:
-            parts, turns = steps[:, None], slopes.expand(-1, len(steps), 1)
+            parts, turns = steps[:, None], slopes.expand(-1, len(steps), 1)  # (S, 1), (H, T, 1)
         extra = parts.shape[-1]
-        q = torch.cat((q, turns.to(q.dtype).expand(*q.shape[:-1], extra)), dim=-1)
-        k = torch.cat((k, parts.to(k.dtype).expand(*k.shape[:-1], extra)), dim=-1)
-        return q, k, F.pad(v, (0, extra))  # the kernel wants v as wide as k; attention drops the zeros
+        q = torch.cat((q, turns.to(q.dtype).expand(*q.shape[:-1], extra)), dim=-1)  # (B, H, T, E)
+        k = torch.cat((k, parts.to(k.dtype).expand(*k.shape[:-1], extra)), dim=-1)  # (B, G, S, E)
+        v = F.pad(v, (0, extra))  # (B, G, S, E): the kernel wants v as wide as k; attention drops the zeros
+        return q, k, v  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
 
 
 def alibi_slopes(n_heads: int) -> list[float]:

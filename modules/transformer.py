@@ -10,12 +10,13 @@ from modules.cache import Cache
 from modules.dropout import Dropout
 from modules.initialise import initialise
 from modules.linear import Linear
+from modules.logging_module import LoggingModule
 from modules.losses import next_token_loss, shift
 from modules.norms import build_norm
 from modules.positions import build_position
 
 
-class Transformer(nn.Module):
+class Transformer(LoggingModule):
     """A decoder-only transformer built from the parts that its config names.
 
         tokens (B, T) ─ embedding ─ position ─ split ─ block × L ─ join ─ norm ─ head ─ logits (B, T, V)
@@ -46,34 +47,34 @@ class Transformer(nn.Module):
         """What the head reads: (B, T, C)."""
         n_tokens = tokens.shape[1]
         if cache is None:
-            positions = key_positions = torch.arange(n_tokens, device=tokens.device)
+            positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
             causal, mask = True, None
         else:
-            positions, key_positions, causal, mask = cache.begin(n_tokens)
+            positions, key_positions, causal, mask = cache.begin(n_tokens)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
         if len(key_positions) > limit:
             raise ValueError(f"{len(key_positions)} tokens are more than the {limit} positions this model accepts")
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
         place = self.position.place(positions, key_positions, causal, mask)
-        state = self.blocks[0].split(x)
+        state = self.blocks[0].split(x)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training and cache is None:
-                state = checkpoint(block, state, place, use_reentrant=False)
+                state = checkpoint(block, state, place, use_reentrant=False)  # (B, T, C)
             else:
-                state = block(state, place, cache.layers[i] if cache is not None else None)
+                state = block(state, place, cache.layers[i] if cache is not None else None)  # (B, T, C)
         if cache is not None:
             cache.advance(n_tokens)
         return self.norm(self.blocks[-1].join(state))  # (B, T, C)
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
         """The named losses of windows (B, T+1), in nats; "loss" is the next token's, alike in every architecture."""
-        inputs, targets = shift(windows)
-        return {"loss": next_token_loss(self.hidden(inputs), self.head.weight, targets)}
+        inputs, targets = shift(windows)  # (B, T)
+        return {"loss": next_token_loss(self.hidden(inputs), self.head.weight, targets)}  # ()
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` sequences of up to `capacity` tokens, like this model in type and device."""
-        weight, config = self.head.weight, self.config
+        weight, config = self.head.weight, self.config  # (V, C)
         return Cache(
             config.n_layers, batch, config.kv_heads, capacity, config.head_dim, weight.dtype, weight.device
         )

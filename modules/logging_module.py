@@ -1,0 +1,61 @@
+"""The base of all components: a module whose inside can be watched."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from modules.tracing.recorder import Recorder
+from modules.tracing.rows import Row
+from modules.tracing.text import line
+from modules.tracing.trace import Trace
+
+
+class LoggingModule(nn.Module):
+    """nn.Module, and two ways to look inside. Neither leaves a trace when off: a call then runs nn.Module's own code.
+
+    `enable_logging()` writes what happens while it happens; `logging()` records it to be looked at.
+    """
+
+    def enable_logging(
+        self, *, methods: Iterable[str] | None = None, recursive: bool = True, values: bool = False,
+        full: bool = False, write: Callable[[str], object] | None = None,
+    ) -> None:  # fmt: skip
+        """From now on every call writes each statement with its shapes, line by line, to `write` (the terminal).
+
+        methods: only what these do, as in ("project", "weights"). recursive: with what the parts inside do. values:
+        with mean, sd, extremes. full: with the tensors. Raises ValueError for a method that no part has.
+        """
+        self.disable_logging()
+        wanted = None if methods is None else set(methods)
+        parts = list(self.modules()) if recursive else [self]
+        unknown = {name for name in wanted or () if not any(callable(getattr(part, name, None)) for part in parts)}
+        if unknown:
+            raise ValueError(f"no part of {type(self).__name__} has a method {', '.join(sorted(unknown))}")
+
+        def finished(row: Row) -> None:
+            own = recursive or (row.path == "" and row.kind != "module")
+            if own and (wanted is None or row.owner.rpartition(".")[2] in wanted):
+                out = sys.stdout.write if write is None else write
+                out(line(row) + "\n" + (f"{row.tensor}\n" if row.tensor is not None else ""))
+
+        recorder = Recorder(self, values=values, keep=full, finished=finished)
+
+        def start(*_) -> None:
+            recorder.rows.clear()
+            recorder.start(inside=True)
+
+        def stop(*_) -> None:
+            recorder.stop(sys.exc_info()[1])
+
+        handles = self.register_forward_pre_hook(start), self.register_forward_hook(stop, always_call=True)
+        self._logging_handles = handles
+
+    def disable_logging(self) -> None:
+        """Silent again; not a hook is left."""
+        for handle in self.__dict__.pop("_logging_handles", ()):
+            handle.remove()
+
+    def logging(self, **options: bool) -> Trace:
+        """`with part.logging() as shapes: part(x)`: the pass as a `Trace`, whose options these are."""
+        return Trace(self, **options)
