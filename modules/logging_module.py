@@ -8,7 +8,7 @@ from torch import nn
 from modules.tracing.recorder import Recorder
 from modules.tracing.rows import Row
 from modules.tracing.text import line
-from modules.tracing.trace import Trace
+from modules.tracing.traces import Trace
 
 
 class LoggingModule(nn.Module):
