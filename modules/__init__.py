@@ -36,4 +36,5 @@ GLOSSARY = {
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
 }
+MAY_AGREE = {frozenset("ST"), frozenset("DE")}  # without a cache S is T, without a bias E is D
 LOCAL = frozenset("NKPIO")  # these mean one size only within one turn of a loop; the others within a whole pass

@@ -39,6 +39,15 @@ class Transformer(LoggingModule):
         self.gradient_checkpointing = False
         initialise(self)
 
+    @property
+    def axis_sizes(self) -> dict[str, int]:
+        """What the letters of the axis comments mean in this model, as far as its config says."""
+        config = self.config
+        return {
+            "V": config.vocab_size, "C": config.width, "F": config.mlp.hidden(config.width), "L": config.n_layers,
+            "H": config.n_heads, "G": config.kv_heads, "D": config.head_dim,
+        }  # fmt: skip
+
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of tokens (B, T); with a cache, tokens continue what it holds."""
         return self.head(self.hidden(tokens, cache))  # (B, T, V)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from config import GlassboxError
-from modules import LOCAL
+from modules import LOCAL, MAY_AGREE
 
 if TYPE_CHECKING:
     from modules.tracing.rows import Row
@@ -78,14 +78,15 @@ def letters(axes: Axes, shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(shown) + ")"
 
 
-def bind(rows: list["Row"]) -> dict[str, int]:
-    """The size of each letter in one pass, by the majority of the comments, so that one lie can't make liars of all."""
+def bind(rows: list["Row"], known: dict[str, int]) -> dict[str, int]:
+    """The size of each letter in one pass: the known ones, for the others what most comments say, so that one lie
+    can't make liars of all."""
     votes = defaultdict(Counter)
     for row in rows:
         for axis, n in pairs(row):
             if len(axis) == 1 and axis.isalpha() and axis not in LOCAL:
                 votes[axis][n] += 1
-    return {letter: counts.most_common(1)[0][0] for letter, counts in votes.items()}
+    return {letter: counts.most_common(1)[0][0] for letter, counts in votes.items()} | known
 
 
 def pairs(row: "Row") -> list[tuple[str, int]]:
@@ -97,8 +98,12 @@ def pairs(row: "Row") -> list[tuple[str, int]]:
     return list(zip(axes, shape)) if len(axes) == len(shape) else []
 
 
-def lies(rows: list["Row"], glossary: Iterable[str]) -> list[str]:
-    """A sentence for each comment of one pass that is not so: one letter, one size; the rank; the glossary."""
+def lies(rows: list["Row"], glossary: Iterable[str], known: dict[str, int], distinct: bool = False) -> list[str]:
+    """A sentence for each comment of one pass that is not so: one letter, one size; the rank; the glossary.
+
+    known: the letters whose sizes the model itself gives. distinct: the sizes were chosen all different, so that two
+    letters of one size, other than those that MAY_AGREE, are a lie as well.
+    """
     glossary = set(glossary)
     found = []
     readable = []
@@ -111,13 +116,25 @@ def lies(rows: list["Row"], glossary: Iterable[str]) -> list[str]:
             found.append(f"{row.where}: {complaint}")
         else:
             readable.append(row)
-    sizes = bind(readable)
+    sizes = bind(readable, known)
+    found += same_size(readable, sizes, known) if distinct else []
     local: dict[object, dict[str, int]] = defaultdict(dict)
     for row in readable:
         for axis, n in pairs(row):
             if axis in LOCAL:
                 local[row.turn].setdefault(axis, n)
     return found + [f"{row.where}: {lie}" for row in readable if (lie := judge(row, sizes | local[row.turn]))]
+
+
+def same_size(rows: list["Row"], sizes: dict[str, int], known: dict[str, int]) -> list[str]:
+    """A sentence for each comment with a letter that has another letter's size, where the model does not say so."""
+    found = []
+    for letter, n in sizes.items():
+        others = [a for a in sizes if a != letter and sizes[a] == n > 1 and frozenset((a, letter)) not in MAY_AGREE]
+        if others and letter not in known:
+            said = [row for row in rows if letter in "".join(row.claim)]
+            found += [f"{row.where}: {row.variable} says {letter}, whose size {n} is {others[0]}'s" for row in said]
+    return found
 
 
 def judge(row: "Row", sizes: dict[str, int]) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 
 from modules.tracing.axes import letters
 from modules.tracing.rows import ROOT
@@ -75,36 +75,38 @@ BROADCASTING = (
 def _unequal(a: Operand, i: int, b: Operand, j: int) -> str:
     if a.shape[i] == b.shape[j]:
         return ""
-    return f"{_axis(a, i)} meets {_axis(b, j)}"
+    return f"{_axis(a, i)}, meets {_axis(b, j)}"
 
 
 def _axis(operand: Operand, index: int) -> str:
     place = {-1: "the last axis", -2: "the last axis but one"}.get(index, f"axis {len(operand.shape) + index}")
     named = len(operand.axes) == len(operand.shape) and operand.axes[index]
-    return f"{place} of {operand.name or 'the value between'}, {f'{named}=' if named else ''}{operand.shape[index]},"
+    return f"{place} of {operand.name or 'the value between'}, {f'{named}=' if named else ''}{operand.shape[index]}"
 
 
 def explain(
     error: Exception, failure: Failure | None, followed: Callable[[FrameType], bool],
     path_of: Callable[[FrameType], str | None],
 ) -> None:  # fmt: skip
-    """Adds a note to `error`: where in the model it was raised, and which shapes met there."""
-    path, innermost, step = None, None, error.__traceback__
+    """Adds a note to `error`: the model's statements on the way to it, and which shapes met there."""
+    way, path, step = [], None, error.__traceback__
     while step is not None:
         found = path_of(step.tb_frame)
         path = found if found is not None else path
         if path is not None and followed(step.tb_frame):
-            innermost = step
+            way.append(_place(path, step.tb_frame.f_code, step.tb_lineno))
         step = step.tb_next
-    if innermost is None:
+    if not way:
         return
-    code, line = innermost.tb_frame.f_code, innermost.tb_lineno
+    note = ["In the model, from the outside in:", *way]
+    if failure and failure.operands:
+        note += [f"{failure.operation} was given:", *(f"    {operand}" for operand in failure.operands)]
+        note += [f"{reason}; make them equal" for reason in [failure.reason()] if reason]
+    error.add_note("\n".join(note))
+
+
+def _place(path: str, code: CodeType, line: int) -> str:
     statement = statements_of(code).get(line)
     text = statement.text if statement else "".join(source_lines(code.co_filename)[line - 1 : line]).strip()
     comment = f"  # {statement.comment}" if statement and statement.comment else ""
-    place = f"{code.co_filename.removeprefix(ROOT)}:{line}, in {code.co_qualname}"
-    note = [f"in the model's {path or 'own forward'} ({place}):", f"    {text}{comment}"]
-    if failure and failure.operands:
-        note += [f"{failure.operation} was given:", *(f"    {operand}" for operand in failure.operands)]
-        note += [f"{reason}; make them equal" for reason in [failure.reason().rstrip(",")] if reason]
-    error.add_note("\n".join(note))
+    return f"    {path or 'model'}  {code.co_filename.removeprefix(ROOT)}:{line}  {text}{comment}"

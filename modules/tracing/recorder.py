@@ -79,6 +79,7 @@ class Recorder(TorchFunctionMode):
         for name, tensor in itertools.chain(self.model.named_parameters(), self.model.named_buffers()):
             self.names[tensor] = (name, ())
         self.failure: Failure | None = None
+        self.muted = False
         self.handles = [
             handle
             for module in itertools.islice(self.model.modules(), int(inside), None)
@@ -117,13 +118,12 @@ class Recorder(TorchFunctionMode):
 
     def _path_of(self, frame: FrameType) -> str | None:
         """The path of the module whose method this is; None for other functions."""
-        code = frame.f_code
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return self.paths.get(id(first)) if isinstance(first, nn.Module) else None
+        owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
+        return self.paths.get(id(owner)) if isinstance(owner, nn.Module) else None
 
     def _entered(self, frame: FrameType, event: str, argument: object):
         earlier = self.tracer_before(frame, event, argument) if self.tracer_before else None
-        visit = self._visit(frame) if self._is_followed(frame) else None
+        visit = self._visit(frame) if self._is_followed(frame) and not self.muted else None
         if visit is None:
             return earlier
         # a debugger or a coverage tool that was there before goes on seeing everything
@@ -198,8 +198,7 @@ class Recorder(TorchFunctionMode):
             variable=type(module).__name__, parameters=sum(p.numel() for p in module.parameters()),
         )  # fmt: skip
         self.rows.append(row)
-        if self.finished:
-            self.finished(row)
+        self._emit(row)
         self.calls.append((row, time.perf_counter(), self.counter.total))
         self._open(path)
 
@@ -272,9 +271,15 @@ class Recorder(TorchFunctionMode):
                 self.scopes[-1].name(value, claim)
         else:
             row.describe(value)
-        if self.finished:
-            self.finished(row)
+        self._emit(row)
         return row
+
+    def _emit(self, row: Row) -> None:
+        """Hands a row on; what the receiver does with it is no part of the model."""
+        if self.finished:
+            self.muted = True
+            self.finished(row)
+            self.muted = False
 
     def _measure(self, row: Row, x: Tensor, claim: Axes | None) -> None:
         with torch._C.DisableTorchFunction(), torch.no_grad():

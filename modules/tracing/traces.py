@@ -75,12 +75,13 @@ class Trace:
         part.rows = rows
         return part
 
-    def lies(self) -> list[str]:
+    def lies(self, distinct: bool = False) -> list[str]:
         """A sentence for each axis comment that is not so, each only once however often its line ran."""
         passes = {(row.number, row.backward): [] for row in self.rows}
         for row in self.rows:
             passes[row.number, row.backward].append(row)
-        found = (lie for rows in passes.values() for lie in lies(rows, self.glossary))
+        known = getattr(self.model, "axis_sizes", {})
+        found = (lie for rows in passes.values() for lie in lies(rows, self.glossary, known, distinct))
         return list(dict.fromkeys(found))
 
     def uncommented(self) -> list[str]:
@@ -92,10 +93,13 @@ class Trace:
         )
         return list(dict.fromkeys(silent))
 
-    def check(self) -> str:
+    def check(self, distinct: bool = False) -> str:
         """Holds every axis comment against the sizes of its pass: one letter, one size; rank right; letters from the
-        glossary. Says how many were checked; raises AxesError with every lie."""
-        if found := self.lies():
+        glossary. A model's `axis_sizes`, if it has them, count before what comments say. distinct:
+        where all sizes were chosen different, two letters of one size are a lie too.
+
+        Says how many were checked; raises AxesError with every lie."""
+        if found := self.lies(distinct):
             raise AxesError(f"{len(found)} axis comments do not hold:\n  " + "\n  ".join(found))
         checked = {(row.where, row.variable) for row in self.rows if row.kind == "statement" and row.claim is not None}
         return f"{len(checked)} axis comments checked, all true"
