@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from lab.plot_style import FAINT, VERMILLION, Picture, PlotError, drawable, panels
+from lab.plot_style import FAINT, INK, VERMILLION, Picture, PlotError, drawable, panels
 from lab.watch import by_layer
 
 MAP, SHADES = "viridis", 20  # even steps of lightness, told apart by colour-blind readers too
@@ -18,7 +18,7 @@ MOST_LABELS = 26  # layers named on one axis; of more, every other, every third,
 def watch_heatmap(frame: pd.DataFrame, title: str = "") -> Picture:
     """Run.watch()'s activations and gradients: a row for each layer, the first on top, a column for each watched step.
 
-    Colours are logarithmic. Exact zeros are white; what is not finite is red. Raises PlotError for no rows.
+    Colours are logarithmic. Exact zeros are black; what is not finite is red. Raises PlotError for no rows.
     """
     tables = {kind: by_layer(frame, kind) for kind in PANELS}
     if any(table.empty for table in tables.values()):
@@ -43,7 +43,7 @@ def heat(plot: Axes, table: pd.DataFrame, name: str, unit: str) -> None:
     low, high = (low, high) if low < high else (low / 2, high * 2)
     outside = {"min": (values == 0).any(), "max": np.isposinf(values).any()}
     drawn = np.where(values == 0, low / 2, np.minimum(values, 2 * high))  # a logarithm takes neither 0 nor infinity
-    colours = matplotlib.colormaps[MAP].resampled(SHADES).with_extremes(bad=FAINT, under="white", over=VERMILLION)
+    colours = matplotlib.colormaps[MAP].resampled(SHADES).with_extremes(bad=FAINT, under=INK, over=VERMILLION)
     mesh = plot.pcolormesh(
         edges(table.index.to_numpy()), np.arange(len(layers) + 1), drawn, norm=LogNorm(low, high), cmap=colours
     )
@@ -54,10 +54,10 @@ def heat(plot: Axes, table: pd.DataFrame, name: str, unit: str) -> None:
     plot.set_yticks([i + 0.5 for i in shown], [drawable(layers[i], most=16) for i in shown], fontsize=9)
     plot.tick_params(axis="y", length=0)
     plot.set(ylim=(len(layers), 0), xlabel="step")
-    plot.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    plot.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
     plot.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ends = [end for end, there in outside.items() if there]
-    notes = {"min": "white: 0", "max": "red: not finite"}
+    notes = {"min": "black: 0", "max": "red: not finite"}
     bar = plot.figure.colorbar(
         mesh, ax=plot, location="bottom", extend="both" if len(ends) == 2 else ends[0] if ends else "neither"
     )

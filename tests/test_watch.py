@@ -354,7 +354,7 @@ def test_zeros_and_what_is_not_finite_have_their_own_colours():
     colours = mesh.cmap(mesh.norm(mesh.get_array()))
     assert colours[0, 1].tolist() == mesh.cmap.get_under().tolist()
     assert colours[1, 0].tolist() == mesh.cmap.get_over().tolist()
-    assert "root mean square, log scale; white: 0; red: not finite" in [p.get_xlabel() for p in picture.figure.axes]
+    assert "root mean square, log scale; black: 0; red: not finite" in [p.get_xlabel() for p in picture.figure.axes]
     assert "at" in repr(picture)
 
 
