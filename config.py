@@ -436,6 +436,7 @@ class TrainConfig(Config):
     sample_prompt: str = "Once upon a time"
     sample_tokens: int = 120
     checkpoint_every: int = 200
+    watch_every: int = 0  # Steps between two looks into the layers, from the first step on. 0: never.
     seed: int = 0
 
     @property
@@ -459,8 +460,8 @@ class TrainConfig(Config):
             )
         if self.compile == "on" and self.dropout_final != 1:
             yield "compile 'on' would compile each new dropout rate again; choose 'off', or leave dropout_final at 1"
-        if self.sample_every < 0 or self.seed < 0:
-            yield "sample_every and seed must be 0 or more"
+        if self.sample_every < 0 or self.watch_every < 0 or self.seed < 0:
+            yield "sample_every, watch_every and seed must be 0 or more"
 
 
 # --- presets --------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ HOMES = {
     "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
     "lab.token_display": ("show_tokens",),
     "lab.training": ("Step", "train"),
+    "lab.watch": ("watch_warnings",),
+    "lab.watch_plots": ("watch_heatmap",),
     "lab.widgets": ("sampling_panel",),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip

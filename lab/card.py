@@ -10,13 +10,15 @@ from config import list_presets, preset
 from lab.files import atomic_write_text
 from lab.plots import loss_curve
 from lab.runs import Run, code_version
+from lab.watch import watch_warnings
+from lab.watch_plots import watch_heatmap
 
 if TYPE_CHECKING:
     from lab.data import TokenData
 
 
 def write_card(run: Run, data: "TokenData", sample: str) -> None:
-    """README.md and loss.png in the run's folder."""
+    """README.md and loss.png in the run's folder, and watch.png where its layers were watched."""
     log, config = run.log(), run.train_config
     loss_curve(log, floor=data.floor, title=run.name).save(run.folder / "loss.png")
     facts = run.weights_facts()
@@ -34,10 +36,20 @@ def write_card(run: Run, data: "TokenData", sample: str) -> None:
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
     atomic_write_text(
         run.folder / "README.md",
-        f"# {run.name}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n"
+        f"# {run.name}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{layers(run)}"
         f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
         f"## Make it again\n\n```\n{training_command(run)}\n```\n",
     )
+
+
+def layers(run: Run) -> str:
+    """The card's part about the layers: their heat maps and what is wrong with them, where they were watched."""
+    if not run.watch_path.exists():
+        return ""
+    frame = run.watch()
+    watch_heatmap(frame).save(run.folder / "watch.png")
+    found = "\n".join(f"- {warning}" for warning in watch_warnings(frame)) or "No layer vanishes, explodes or is dead."
+    return f"## The layers\n\n![activations and gradients by layer](watch.png)\n\n{found}\n\n"
 
 
 def training_command(run: Run) -> str:

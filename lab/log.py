@@ -1,7 +1,8 @@
-"""The log of a run: one CSV row per step, written before anything is drawn."""
+"""The logs of a run: CSV rows by step, written before anything is drawn."""
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +18,34 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class LogWriter:
-    """Appends rows to a run's log_data.csv; rows after `keep_steps` belong to steps that will be done again."""
+class StepLog:
+    """Appends rows whose first value is the step to a CSV file; a file without rows is none.
+
+    Rows after `keep_steps` belong to steps that will be done again: they are cut off when the log is opened.
+    """
 
     def __init__(self, path: Path, keep_steps: int):
         self.path = path
         if path.exists():
-            kept = [row for row in _whole_rows(path) if row[0] == "step" or int(row[0]) <= keep_steps]
-            atomic_write_text(path, _as_csv(kept))
+            header, kept = _whole_rows(path)[:1], [row for row in _whole_rows(path)[1:] if int(row[0]) <= keep_steps]
+            if kept:
+                atomic_write_text(path, _as_csv(header + kept))
+            else:
+                path.unlink()
 
-    def write(self, record: "Step") -> None:
-        """One row, on disk when this returns; other losses of the architecture are columns of their own."""
-        values = [getattr(record, column) for column in COLUMNS] + list(record.others.values())
-        rows = [values] if self.path.exists() else [[*COLUMNS, *record.others], values]
+    def append(self, columns: Sequence[str], rows: list[Sequence]) -> None:
+        """The rows, on disk when this returns, under a header of `columns` if they are the first."""
+        header = [] if self.path.exists() else [columns]
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_as_csv(rows))
+                file.write(_as_csv(header + rows))
         except OSError as error:
             raise RunError(f"can't write {self.path}: {error.strerror}; free space or mend its permissions") from error
+
+    def write(self, record: "Step") -> None:
+        """A row of log_data.csv; other losses of the architecture are columns of their own."""
+        values = [getattr(record, column) for column in COLUMNS]
+        self.append([*COLUMNS, *record.others], [[*values, *record.others.values()]])
 
 
 def _whole_rows(path: Path) -> list[list[str]]:
@@ -43,7 +54,7 @@ def _whole_rows(path: Path) -> list[list[str]]:
     return [row for row in csv.reader(io.StringIO(whole)) if row]
 
 
-def _as_csv(rows: list[list]) -> str:
+def _as_csv(rows: list[Sequence]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(["" if value is None else value for value in row] for row in rows)
     return text.getvalue()

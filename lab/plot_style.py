@@ -69,8 +69,8 @@ class Picture:
 
 
 @contextmanager
-def axes(height: float, title: str, margins: dict[str, float] | None = None) -> Iterator[Axes]:
-    """Empty axes, `height` inches high with their margins; draw and make the Picture inside the `with`.
+def panels(height: float, columns: int, margins: dict[str, float] | None = None) -> Iterator[list[Axes]]:
+    """Empty axes side by side, `height` inches high with their margins; make the Picture inside the `with`.
 
     margins: where the axes' sides are, as shares of the figure; None fits them to the labels, at twice the time.
     """
@@ -78,7 +78,13 @@ def axes(height: float, title: str, margins: dict[str, float] | None = None) -> 
         figure = Figure(figsize=(WIDTH, height), layout=None if margins else "constrained")
         if margins:
             figure.subplots_adjust(**margins)
-        drawn = figure.add_subplot()
+        yield list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+@contextmanager
+def axes(height: float, title: str, margins: dict[str, float] | None = None) -> Iterator[Axes]:
+    """One panel with its title."""
+    with panels(height, 1, margins) as (drawn,):
         drawn.set_title(drawable(title))
         yield drawn
 

@@ -2,6 +2,7 @@
 
     trained/<name>/model_config.json   train_config.json   tokenizer.json   what it was
                    log_data.csv                                             a row per step
+                   watch_data.csv  watch.png                                its layers, where they were watched
                    model.safetensors                                        the weights of the best validation
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
@@ -103,6 +104,10 @@ class Run:
         return self.folder / "log_data.csv"
 
     @property
+    def watch_path(self) -> Path:
+        return self.folder / "watch_data.csv"
+
+    @property
     def weights_path(self) -> Path:
         return self.folder / "model.safetensors"
 
@@ -120,15 +125,28 @@ class Run:
         """The rows logged so far; a last line that a crash cut short is left out."""
         if not self.log_path.exists():
             raise RunError(f"run {self.name!r} has no log_data.csv: it has not been trained yet")
-        whole, _, _ = self.log_path.read_text(encoding="utf-8").rpartition("\n")
+        return self._rows(self.log_path, {"step", "tokens", "loss", "validation_loss"})
+
+    def watch(self) -> pd.DataFrame:
+        """What was seen in the layers so far (lab/watch.py): a row for each step, layer and kind, with its value."""
+        if not self.watch_path.exists():
+            remedy = "train it" if self.train_config.watch_every else (
+                "train a new run with watch_every=50, or --train.watch-every 50 in the terminal"
+            )  # fmt: skip
+            raise RunError(f"run {self.name!r} has no watch_data.csv, its layers have not been watched: {remedy}")
+        return self._rows(self.watch_path, {"step", "layer", "kind", "value"})
+
+    def _rows(self, path: Path, columns: set[str]) -> pd.DataFrame:
+        """A log's whole lines. Raises RunError where they are no table or lack one of `columns`."""
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
         try:
-            log = pd.read_csv(io.StringIO(whole))
+            rows = pd.read_csv(io.StringIO(whole))
         except (ValueError, pd.errors.ParserError) as error:
-            raise RunError(f"log_data.csv of {self.name!r} is damaged: {error}") from error
-        missing = {"step", "tokens", "loss", "validation_loss"} - set(log.columns)
+            raise RunError(f"{path.name} of {self.name!r} is damaged: {error}") from error
+        missing = columns - set(rows.columns)
         if missing:
-            raise RunError(f"log_data.csv of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
-        return log
+            raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
+        return rows
 
     def steps_done(self) -> int:
         return int(self.log()["step"].max()) if self.log_path.exists() and len(self.log()) else 0

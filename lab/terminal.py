@@ -103,9 +103,21 @@ def train_on(run) -> None:
     from lab.training import train as steps_of
 
     data = prepare(run.train_config.data)
-    for _ in live(steps_of(run, data), run, floor=data.floor):
-        pass
-    print(run.summary(data.floor))
+    try:
+        for _ in live(steps_of(run, data), run, floor=data.floor):
+            pass
+        print(run.summary(data.floor))
+    finally:  # an error is when the layers' story is wanted most
+        print_watch(run)
+
+
+def print_watch(run) -> None:
+    """What watching the layers has found, if they were watched."""
+    from lab.watch import watch_warnings
+
+    if run.watch_path.exists():
+        found = watch_warnings(run.watch())
+        print("\n".join(["layers:", *(f"  {warning}" for warning in found)]) if found else "layers:          all well")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,11 @@ from lab.data import TokenData, prepare
 from lab.device import autocast, choose, has_compiler, memory_in_use, pick_device
 from lab.evaluation import evaluate
 from lab.generation import generate_text
-from lab.log import LogWriter
+from lab.log import StepLog
 from lab.optimizer import build_optimizer
 from lab.runs import Run, code_version
 from lab.schedule import learning_rate
+from lab.watch import Watch
 from lab.weights import check_shapes, read_tensors, write_tensors
 from modules.dropout import set_dropout_share
 from modules.transformer import Transformer
@@ -94,11 +95,13 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
         print(f"{device.type}, {why}")
         save_checkpoint(run, model, optimizer, progress)  # killed at any moment, it can be resumed, as it was chosen
     losses_of = compiled(model.losses, device) if progress.compiled else model.losses
-    log = LogWriter(run.log_path, keep_steps=progress.step)
+    log = StepLog(run.log_path, keep_steps=progress.step)
+    watch = Watch(model, StepLog(run.watch_path, keep_steps=progress.step))
     with stop_after_step() as stopping:
         try:
             while progress.step < config.steps and not stopping.is_set():
-                record = one_step(model, optimizer, losses_of, data, config, progress, device)
+                watching = watch if watch_due(progress.step + 1, config) else None
+                record = one_step(model, optimizer, losses_of, data, config, progress, device, watching)
                 last = record.step == config.steps
                 if last or record.step % config.evaluate_every == 0:
                     record = validated(record, model, data, run, progress)
@@ -118,9 +121,9 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
 
 def one_step(
     model: Transformer, optimizer: torch.optim.Optimizer, losses_of, data: TokenData, config: TrainConfig,
-    progress: Progress, device: torch.device,
+    progress: Progress, device: torch.device, watch: Watch | None,
 ) -> Step:  # fmt: skip
-    """Forward and backward over the micro-batches, clip, update."""
+    """Forward and backward over the micro-batches, clip, update; watched from within where there is a `watch`."""
     start, step, length = time.perf_counter(), progress.step, model.config.context_length
     rate = learning_rate(step, config)
     set_dropout_share(model, 1 + (config.dropout_final - 1) * step / max(1, config.steps - 1))
@@ -128,10 +131,12 @@ def one_step(
     with seeded(config.seed, step + 1, device):
         for windows in micro_batches(data, config, step, length, device):
             with autocast(device, progress.precision):
-                losses = losses_of(windows)
+                losses = watch.losses(windows) if watch and not sums else losses_of(windows)
             (sum(losses.values()) / config.accumulation).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
+    if watch:
+        watch.write(step + 1)
     limit = config.gradient_clip if config.gradient_clip is not None else float("inf")
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
     if not all(map(torch.isfinite, map(torch.tensor, (norm, *sums.values())))):
@@ -146,6 +151,11 @@ def one_step(
         step=step + 1, tokens=(step + 1) * tokens, seconds=progress.seconds, loss=sums.pop("loss"), learning_rate=rate,
         gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(device), others=sums,
     )  # fmt: skip
+
+
+def watch_due(step: int, config: TrainConfig) -> bool:
+    """Whether `step`, from 1 on, is watched: the first, whose gradients are the untrained model's, and every n-th."""
+    return config.watch_every > 0 and (step == 1 or step % config.watch_every == 0)
 
 
 def micro_batches(

@@ -155,7 +155,7 @@ WRONG = {
         steps=(0, 100), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
         weight_decay=(-0.1,), beta2=(1.0,), gradient_clip=(0.0,), dropout_final=(1.5,), precision=("fp16",),
         device=("tpu",), compile=("yes", True), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
-        seed=(-1,), data=("tales",), schedule=(None,),
+        watch_every=(-1, 0.5), seed=(-1,), data=("tales",), schedule=(None,),
     ),
 }  # fmt: skip
 
