@@ -49,3 +49,17 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm}
 
 def build_norm(config: NormConfig, width: int) -> Norm:
     return NORMS[config.kind](width, config.weight, config.bias, config.eps)
+
+
+class HeadNorm(Norm):
+    """Each head's D channels are normed by themselves, then · weight + bias with one number for each of the C."""
+
+    def __init__(self, config: NormConfig, n_heads: int, width: int):
+        super().__init__(width, config.weight, config.bias, config.eps)
+        self.n_heads = n_heads
+        self.of_head = NORMS[config.kind](width // n_heads, weight=False, bias=False, eps=config.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.of_head(x.unflatten(-1, (self.n_heads, -1))).flatten(-2)  # (B, T, C)
+        x = x if self.weight is None else x * self.weight  # (B, T, C)
+        return x if self.bias is None else x + self.bias  # (B, T, C)

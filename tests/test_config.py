@@ -16,6 +16,7 @@ from config import (
     ConfigError,
     DataConfig,
     DropoutConfig,
+    FactoredBlockConfig,
     GlassboxError,
     LearnedPositionConfig,
     MLPConfig,
@@ -25,6 +26,7 @@ from config import (
     ResidualBlockConfig,
     RoPEConfig,
     ScheduleConfig,
+    ShapedBlockConfig,
     SinusoidalConfig,
     TrainConfig,
     cache_folder,
@@ -143,6 +145,10 @@ WRONG = {
     RoPEConfig: dict(theta=(0.0, "big")),
     ALiBiConfig: dict(slopes=([0.5, 0.25], (0.5, "x"), 0.5, (0.5, NAN))),
     ResidualBlockConfig: dict(parallel=(1,), post_norm=(None,)),
+    FactoredBlockConfig: dict(
+        value_mixing=("kron", None), output_mixing=(True,), mixing_init=("zero",), frozen_tokens=(0,), head_norm=(None,)
+    ),
+    ShapedBlockConfig: dict(mlp_gain=("small", NAN), alpha=(1.0,)),
     DropoutConfig: dict(embedding=("much",), attention=(1.0,), residual=(-0.1,)),
     DataConfig: dict(
         validation_fraction=(0.0, 1.0), seed=(-1,), max_documents=(0,), source=(" ", None), text_field=(1,)
