@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from variants import VARIANTS, vary
+from variants import VARIANTS, factored, vary
 
 import config
 from config import (
@@ -30,6 +30,7 @@ from config import (
     SinusoidalConfig,
     TrainConfig,
     cache_folder,
+    list_models,
     list_presets,
     preset,
 )
@@ -191,6 +192,23 @@ def test_combinations_that_cannot_be():
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
 
 
+@pytest.mark.parametrize("block", [FactoredBlockConfig(), ShapedBlockConfig()])
+def test_values_are_heads_of_the_stream(block):
+    with pytest.raises(ConfigError, match=r"n_kv_heads=2.*n_heads=4"):
+        vary("llama", block=block, n_kv_heads=2)
+    assert vary("llama", block=block, n_kv_heads=4).kv_heads == 4
+
+
+def test_mixing_init_without_a_mixing_is_refused():
+    with pytest.raises(ConfigError, match="mixing_init='normal'"):
+        factored("identity", "identity", mixing_init="normal")
+
+
+def test_layer_norm_of_heads_with_one_channel_is_refused():
+    with pytest.raises(ConfigError, match="head_norm"):
+        vary("factored", n_heads=40, block=FactoredBlockConfig(head_norm=True))
+
+
 def test_compiling_and_annealing_dropout_are_refused_together():
     """Each new rate would be compiled again, until the compiler gives up and goes on uncompiled."""
     refused("compile", "dropout_final", make=TrainConfig, compile="on", dropout_final=0.0)
@@ -297,6 +315,15 @@ def test_preset_architectures():
     assert llama.mlp == MLPConfig(activation="silu", gated=True, ratio=4.0)
     assert llama.position == RoPEConfig(theta=10_000.0)
     assert alibi.position == ALiBiConfig(slopes=None) and not alibi.mlp.gated
+
+
+def test_every_model_is_listed_and_is_a_preset():
+    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi"]
+    assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
+    model = preset("factored-alibi-tiny").model
+    assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)
+    assert preset("factored-tiny").model.position == preset("vanilla-tiny").model.position == LearnedPositionConfig()
+    assert preset("sasp-small").model.block == ShapedBlockConfig()
 
 
 @pytest.mark.parametrize("name", [name for name in list_presets() if name != "gpt2-124m"])

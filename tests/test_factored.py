@@ -8,7 +8,6 @@ import torch
 from variants import VARIANTS, factored, vary
 
 from config import (
-    ConfigError,
     FactoredBlockConfig,
     GlassboxError,
     LearnedPositionConfig,
@@ -17,11 +16,8 @@ from config import (
     NormConfig,
     RoPEConfig,
     ShapedBlockConfig,
-    list_models,
-    list_presets,
-    preset,
 )
-from modules.factored import MIXINGS, FactoredAttention, Streams
+from modules.factored import MIXINGS, Streams
 from modules.norms import HeadNorm
 from modules.positions import alibi_slopes
 from modules.transformer import Transformer
@@ -382,33 +378,3 @@ def test_bf16_autocast_is_as_exact_as_bf16_allows(name):
         results.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
     exact, rounded = results
     assert 0 < (rounded - exact).norm() < 0.1 * exact.norm()
-
-
-# --- settings -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("block", [FactoredBlockConfig(), ShapedBlockConfig()])
-def test_values_are_heads_of_the_stream(block):
-    with pytest.raises(ConfigError, match=r"n_kv_heads=2.*n_heads=4"):
-        vary("llama", block=block, n_kv_heads=2)
-    assert vary("llama", block=block, n_kv_heads=4).kv_heads == 4
-
-
-def test_mixing_init_without_a_mixing_is_refused():
-    with pytest.raises(ConfigError, match="mixing_init='normal'"):
-        factored("identity", "identity", mixing_init="normal")
-
-
-def test_layer_norm_of_heads_with_one_channel_is_refused():
-    with pytest.raises(ConfigError, match="head_norm"):
-        vary("factored", n_heads=40, block=FactoredBlockConfig(head_norm=True))
-
-
-def test_every_model_is_listed_and_is_a_preset():
-    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi"]
-    assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
-    model = preset("factored-alibi-tiny").model
-    assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)
-    assert preset("factored-tiny").model.position == preset("vanilla-tiny").model.position == LearnedPositionConfig()
-    assert preset("sasp-small").model.block == ShapedBlockConfig()
-    assert isinstance(Transformer(model).blocks[0].attention, FactoredAttention)
