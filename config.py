@@ -298,6 +298,43 @@ class ResidualBlockConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FactoredBlockConfig(Config):
+    """Two streams: attention moves the raw token stream xt, the MLP writes into xe (arXiv 2603.07461).
+
+    A mixing maps the C = H · D channels of xt, before attention as its values and again behind it: not at all, by one
+    H × H matrix over whole heads (kronecker), within each head (independent), or by any matrix (dense). It starts as
+    N(0, init_std), the identity, or the identity / √n_layers. Mixings never have a bias: the stream stays linear.
+    frozen_tokens: xt stays the embedding, attention writes into xe. head_norm: both norms act on each head alone.
+    """
+
+    kind: ClassVar[str] = "factored"
+    value_mixing: Literal["identity", "kronecker", "independent", "dense"] = "kronecker"
+    output_mixing: Literal["identity", "kronecker", "independent", "dense"] = "kronecker"
+    mixing_init: Literal["normal", "identity", "scaled_identity"] = "scaled_identity"
+    frozen_tokens: bool = False
+    head_norm: bool = False
+
+    def problems(self):
+        usual = type(self).__dataclass_fields__["mixing_init"].default
+        if self.value_mixing == self.output_mixing == "identity" and self.mixing_init != usual:
+            yield f"mixing_init={self.mixing_init!r} would start nothing: both mixings are the identity; leave it out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapedBlockConfig(Config):
+    """gain · mlp(norm(x)) + shaped attention(norm(x)): no skip, no value or output projection (arXiv 2311.01906).
+
+    The block starts as norm(x) + mlp_gain · mlp(norm(x)), for its attention starts as the identity.
+    """
+
+    kind: ClassVar[str] = "shaped"
+    mlp_gain: float = 0.1  # Where the trained β_FF starts; the authors have 0.1 for 18 layers, less for more.
+
+
+BlockConfig = ResidualBlockConfig | FactoredBlockConfig | ShapedBlockConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class DropoutConfig(Config):
     """Rates while training: on the embeddings, on the attention weights, on what a sub-layer adds."""
 
@@ -323,7 +360,7 @@ class ModelConfig(Config):
     norm: NormConfig = NormConfig()
     mlp: MLPConfig = MLPConfig()
     position: PositionConfig = RoPEConfig()
-    block: ResidualBlockConfig = ResidualBlockConfig()
+    block: BlockConfig = ResidualBlockConfig()
     dropout: DropoutConfig = DropoutConfig()
     bias: bool = False  # Biases in all linear layers.
     tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
@@ -355,6 +392,13 @@ class ModelConfig(Config):
             yield f"RoPE turns pairs: width/n_heads={self.head_dim} must be even; change width or n_heads"
         if self.n_heads > 0 and self.kv_heads > 0 and self.n_heads % self.kv_heads:
             yield f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}"
+        if self.block.kind in ("factored", "shaped") and self.n_kv_heads not in (None, self.n_heads):
+            yield (
+                f"a {self.block.kind} block's values are the heads of its stream: n_kv_heads={self.n_kv_heads} must be "
+                f"n_heads={self.n_heads}; leave it out, or choose the residual block"
+            )
+        if self.block.kind == "factored" and self.block.head_norm and self.norm.kind == "layer" and self.head_dim == 1:
+            yield "head_norm of layer norms needs heads of 2 channels or more: one by itself is always 0"
         if isinstance(self.position, SinusoidalConfig) and self.width % 2:
             yield f"sinusoidal positions come in pairs: width={self.width} must be even"
         slopes = self.position.slopes if isinstance(self.position, ALiBiConfig) else None
@@ -466,16 +510,19 @@ class TrainConfig(Config):
 
 # --- presets --------------------------------------------------------------------------------------------------
 
+# What the token-factored transformer wears, and what it is compared with
+PLAIN = dict(norm=NormConfig(kind="layer"), mlp=MLPConfig(activation="gelu_tanh", gated=False))
 ARCHITECTURES: dict[str, dict] = {
     "gpt2": dict(
         norm=NormConfig(kind="layer", bias=True), mlp=MLPConfig(activation="gelu_tanh", gated=False),
         position=LearnedPositionConfig(), bias=True,
     ),
     "llama": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig()),
-    "alibi": dict(
-        norm=NormConfig(kind="layer"), mlp=MLPConfig(activation="gelu_tanh", gated=False),
-        position=ALiBiConfig(),
-    ),
+    "alibi": dict(**PLAIN, position=ALiBiConfig()),
+    "vanilla": dict(**PLAIN, position=LearnedPositionConfig()),
+    "sasp": dict(**PLAIN, position=ALiBiConfig(), block=ShapedBlockConfig()),
+    "factored": dict(**PLAIN, position=LearnedPositionConfig(), block=FactoredBlockConfig()),
+    "factored-alibi": dict(**PLAIN, position=ALiBiConfig(), block=FactoredBlockConfig()),
 }  # fmt: skip
 
 
@@ -507,17 +554,22 @@ class Preset(NamedTuple):
     train: TrainConfig
 
 
+def list_models() -> list[str]:
+    """Names of all architectures: each is a preset in every size, as in "factored-alibi-tiny"."""
+    return list(ARCHITECTURES)
+
+
 def list_presets() -> list[str]:
     """Names of all presets: every architecture in every size, and gpt2-124m, the published GPT-2."""
     sizes = [size for size in SIZES if size != "124m"]
-    return [f"{architecture}-{size}" for architecture in ARCHITECTURES for size in sizes] + ["gpt2-124m"]
+    return [f"{architecture}-{size}" for architecture in list_models() for size in sizes] + ["gpt2-124m"]
 
 
 def preset(name: str) -> Preset:
     """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one."""
     if name not in list_presets():
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
-    architecture, size_name = name.split("-", 1)
+    architecture, size_name = name.rsplit("-", 1)
     size = SIZES[size_name]
     tokenizer = TOKENIZERS.get(size_name, "bpe-2048")
     vocab_size = VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-"))

@@ -57,7 +57,8 @@ def training_command(run: Run) -> str:
     mine = _flat(run.model_config.to_dict(), "model") | _flat(run.train_config.to_dict(), "train")
     changes = {name: _changes(mine, name) for name in list_presets()}
     name = min(changes, key=lambda preset_name: len(changes[preset_name]))
-    if any(key.startswith("model.position") for key in changes[name]):  # another encoding has no flag
+    parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
+    if any(key.startswith(parts) for key in changes[name]):
         return f"python tools.py train --like {run.name} --name {run.name}-again"
     flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes[name].items()]
     return " ".join([f"python tools.py train --preset {name} --name {run.name}-again", *flags])

@@ -12,6 +12,7 @@ from config import ModelConfig
 
 FP32 = 4  # bytes: weights, gradients, AdamW's moments and the residual stream, in every precision
 QUERY_BLOCK, LONGEST_WRITTEN_OUT, LOSS_CHUNK = 128, 1024, 1024  # BLOCK and LONGEST of kernels.py, CHUNK of losses.py
+LONGEST_TILE = 512  # queries, and keys, that PyTorch's fused kernel takes at once in its backward pass
 
 
 class Pass(NamedTuple):
@@ -35,15 +36,17 @@ class Part:
     """The counts of one module.
 
     parameters, and buffers in values; products: multiply-adds per token, of which unread are spared when a
-    checkpointed block is computed again; cached: values per token in the key-value cache. In bytes: kept for the
-    backward pass, copies of weights kept with them, working: what the module's backward pass adds while it runs,
-    gradient: how much of its parameters' gradients exists after it (None: all).
+    checkpointed block is computed again, and constant in the backward pass, where a factor has no gradient; cached:
+    values per token in the key-value cache. In bytes: kept for the backward pass, copies of weights kept with them,
+    working: what the module's backward pass adds while it runs, gradient: how much of its parameters' gradients exists
+    after it (None: all).
     """
 
     parameters: int = 0
     buffers: int = 0
     products: int = 0
     unread: int = 0
+    constant: int = 0
     cached: int = 0
     kept: int = 0
     copies: int = 0
@@ -55,12 +58,15 @@ class Part:
         return FP32 * self.parameters if self.gradient is None else self.gradient
 
 
-def norm(config: ModelConfig, run: Pass, value: int = FP32) -> Part:
-    """value: bytes of the input's numbers, below 4 only for a norm that follows a sub-layer under autocast."""
-    weight, numbers, rows = config.norm.weight, run.tokens * config.width, FP32 * run.tokens
+def norm(config: ModelConfig, run: Pass, value: int = FP32, heads: int | None = None) -> Part:
+    """value: bytes of the input's numbers, below 4 only for a norm that follows a sub-layer under autocast.
+
+    heads: as many as are normed each by itself, and then weighted together.
+    """
+    weight, numbers, rows = config.norm.weight, run.tokens * config.width, FP32 * run.tokens * (heads or 1)
     kept, tensors = {
         "rms": (FP32 * numbers * (1 + weight) + rows, 3),  # x; x/rms where a weight follows; 1/rms
-        "layer": (value * numbers + 2 * rows, 2),  # x; mean; 1/sd
+        "layer": (value * numbers + 2 * rows + (FP32 * numbers * weight if heads else 0), 2),  # x; mean; 1/sd
         "cosine": (value * numbers * (1 + weight) + 2 * rows, 4),  # x; its direction likewise; two lengths
     }[config.norm.kind]
     parameters = config.width * (weight + config.norm.bias)
@@ -78,41 +84,109 @@ TURNING = {"rope"}  # the encodings that make q and k anew
 EXTRA_DIMENSIONS = {"alibi": {4: 1, 2: 3}}  # of a head, which carry the bias; by the bytes of a value
 
 
-def attention(config: ModelConfig, run: Pass) -> Part:
-    width, projected = config.width, config.width + 2 * config.kv_heads * config.head_dim
-    parameters = width * (projected + width) + config.bias * (projected + width)
-    kept, working = attention_kernel(config, run)
-    return Part(
-        parameters=parameters,
-        products=width * (projected + width) + 2 * run.length * width,
-        cached=2 * config.kv_heads * config.head_dim,
-        kept=run.tokens * (run.value * width + kept) + dropped(config, run),
-        copies=run.copies(parameters),
-        working=run.tokens * working,
-    )
+class Kernel(NamedTuple):
+    """Bytes that attention without its projections keeps, and that its backward pass works with.
+
+    saves_result: whether the result is among what is kept; copies_result: whether joining the heads copies it.
+    """
+
+    kept: int
+    working: int
+    saves_result: bool
+    copies_result: bool
 
 
-def attention_kernel(config: ModelConfig, run: Pass) -> tuple[int, int]:
-    """Bytes per token kept between the two projections, result included, and what the backward pass works with."""
-    value, heads, length, width = run.value, config.n_heads, run.length, config.width
+def attention_kernel(config: ModelConfig, run: Pass) -> Kernel:
+    value, heads, length, tokens = run.value, config.n_heads, run.length, run.tokens
     extra = EXTRA_DIMENSIONS.get(config.position.kind, {}).get(value, 0)
     q, k = heads * (config.head_dim + extra), config.kv_heads * (config.head_dim + extra)  # v is as large as k
     if config.dropout.attention:
-        # PyTorch's formula, in float32: q, k, v with the heads of q; weights, noise, their product; then the result
-        return FP32 * 3 * (q + heads * length) + value * width, FP32 * (heads * length + q)
+        # PyTorch's formula, in float32: q, k, v with the heads of q; weights, noise, their product
+        return Kernel(tokens * FP32 * 3 * (q + heads * length), tokens * FP32 * (heads * length + q), False, True)
     if value < FP32 and length <= LONGEST_WRITTEN_OUT:
-        # CausalAttention: q, k, v with the heads of q; a block of weights for each block of queries; then the result
+        # CausalAttention: q, k, v with the heads of q; a block of weights for each block of queries
         ends = [min(start + QUERY_BLOCK, length) for start in range(0, length, QUERY_BLOCK)]
         blocks = [(end - start) * end for start, end in zip([0, *ends], ends)]
         # gradients of the scores, two of this block's size or the last one's and one of the other's; of q, k and v
         scores = max(now + last + max(now, last) for last, now in zip([0, *blocks], blocks))
-        kept = value * (3 * q + heads * sum(blocks) // length + width)
-        return kept, value * (heads * scores // length + 2 * q) + FP32 * 2 * q
-    # PyTorch's fused kernel: q, k, v, result, log-sum-exp; what was projected lives on where v is a view of it
-    if extra:
-        return value * (2 * q + 2 * k + width) + FP32 * heads, value * (3 * q + 2 * k - width)
-    turned = q + k if config.position.kind in TURNING else 0
-    return value * (q + 2 * k + turned + q) + FP32 * heads, value * (2 * q + 2 * k)
+        kept = value * (3 * q + heads * sum(blocks) // length)
+        working = value * (heads * scores // length + 2 * q) + FP32 * 2 * q
+        return Kernel(tokens * kept, tokens * working, False, True)
+    # PyTorch's fused kernel: q, k, v, result, log-sum-exp
+    working = value * ((3 * q + 2 * k - config.width) if extra else (2 * q + 2 * k))
+    scores = FP32 * min(LONGEST_TILE, length) ** 2  # a tile of them
+    return Kernel(tokens * (value * (2 * q + 2 * k) + FP32 * heads), tokens * working + scores, True, extra > 0)
+
+
+def attention(config: ModelConfig, run: Pass) -> Part:
+    width, key_width = config.width, config.kv_heads * config.head_dim
+    projected = width + 2 * key_width
+    parameters = width * (projected + width) + config.bias * (projected + width)
+    kernel = attention_kernel(config, run)
+    # where v is a view of what was projected, all of that lives on beside the turned q and k
+    turned = width + key_width if config.position.kind in TURNING and not kernel.copies_result else 0
+    return Part(
+        parameters=parameters,
+        products=width * (projected + width) + 2 * run.length * width,
+        cached=2 * key_width,
+        kept=run.tokens * run.value * (width + turned + width * kernel.copies_result)
+        + kernel.kept
+        + dropped(config, run),
+        copies=run.copies(parameters),
+        working=kernel.working,
+    )
+
+
+MIXINGS = {  # parameters, and multiply-adds per token
+    "identity": lambda heads, dim: (0, 0),
+    "kronecker": lambda heads, dim: (heads**2, heads**2 * dim),
+    "independent": lambda heads, dim: (heads * dim**2, heads * dim**2),
+    "dense": lambda heads, dim: ((heads * dim) ** 2, (heads * dim) ** 2),
+}
+
+
+def factored_attention(config: ModelConfig, run: Pass) -> Part:
+    width, block, kernel = config.width, config.block, attention_kernel(config, run)
+    mixings = [MIXINGS[kind](config.n_heads, config.head_dim) for kind in (block.value_mixing, block.output_mixing)]
+    parameters = 2 * width * (width + config.bias) + sum(own for own, _ in mixings)
+    # kronecker copies what it mixes; the others keep it as it is, which for the values is xt, and one for all layers
+    # where that is frozen; the identity keeps nothing
+    shared = block.frozen_tokens and run.value == FP32
+    values = {"identity": 0, "kronecker": 1}.get(block.value_mixing, 0 if shared else 1)
+    result = {"identity": 0, "kronecker": 1}.get(block.output_mixing, int(kernel.copies_result))
+    if shared and block.value_mixing == "identity" and not kernel.copies_result:
+        values = -1  # v is xt, and counted by the kernel
+    return Part(
+        parameters=parameters,
+        products=2 * width**2 + 2 * run.length * width + sum(products for _, products in mixings),
+        cached=2 * width,
+        kept=run.tokens * run.value * width * (1 + values + result) + kernel.kept + dropped(config, run),
+        copies=run.copies(parameters),
+        working=kernel.working + run.tokens * run.value * width,  # the result's gradient on its way to the kernel
+    )
+
+
+def shaped_attention(config: ModelConfig, run: Pass) -> Part:
+    """After the MLP, which in float32 keeps the same normed x."""
+    width, heads, kernel = config.width, config.n_heads, attention_kernel(config, run)
+    stream = run.tokens * width
+    parameters = 2 * width * (width + config.bias) + 3 * heads
+    # for the queries x, in float32 that of the MLP; x itself where autocast made others of it
+    own = (FP32 + run.value) * stream if run.value < FP32 else 0
+    # v of both kernels is x; each result is kept for its gain; by PyTorch's formula, the weights alone of the centre
+    views = run.value * stream if not kernel.copies_result and run.value == FP32 else 0
+    results = 0 if kernel.saves_result else run.value * stream
+    weights = FP32 * heads * run.length * run.tokens if config.dropout.attention else 0
+    return Part(
+        parameters=parameters,
+        products=2 * width**2 + 4 * run.length * width,
+        constant=3 * run.length * width,  # scores at query-key products of 0 have no gradient; C·v has that of v alone
+        cached=2 * width,
+        kept=own + kernel.kept + (weights or kernel.kept) + 2 * (results - views),
+        copies=run.copies(parameters - 3 * heads),
+        # the gradients of own and read; with dropout more going forward, where the centre's weights and noise are made
+        working=max(kernel.working + (2 * FP32 * stream if kernel.saves_result else 0), 3 * weights),
+    )
 
 
 HIDDEN = {  # tensors of F numbers, plain and gated: those kept, and those that the backward pass adds
@@ -158,7 +232,39 @@ def residual_block(config: ModelConfig, run: Pass) -> dict[str, Part]:
     }
 
 
-BLOCKS = {"residual": residual_block}
+def factored_block(config: ModelConfig, run: Pass) -> dict[str, Part]:
+    stream_norm = norm(config, run, heads=config.n_heads if config.block.head_norm else None)
+    return {
+        "attention_norm": stream_norm,
+        "attention": factored_attention(config, run),
+        "mlp_norm": stream_norm,
+        "mlp": mlp(config, run, result_needed=config.dropout.residual > 0),
+    }
+
+
+def shaped_block(config: ModelConfig, run: Pass) -> dict[str, Part]:
+    return {
+        "norm": norm(config, run),
+        "mlp": mlp(config, run),
+        "mlp_gain": Part(parameters=1, kept=run.tokens * run.value * config.width),
+        "attention": shaped_attention(config, run),
+    }
+
+
+BLOCKS = {"residual": residual_block, "factored": factored_block, "shaped": shaped_block}
+
+class State(NamedTuple):
+    """Tensors (B, T, C) that stand between two blocks, and of their gradients while a block is passed backwards."""
+
+    values: int = 1
+    gradients: int = 1
+
+
+def state(config: ModelConfig) -> State:
+    """Frozen tokens are the same tensor between all blocks; the streams' sum has a gradient of its own."""
+    if config.block.kind != "factored":
+        return State()
+    return State(values=1, gradients=2) if config.block.frozen_tokens else State(values=2, gradients=3)
 
 
 def head(config: ModelConfig, run: Pass) -> Part:
@@ -189,14 +295,15 @@ Sections = list[tuple[str, dict[str, Part]]]
 def sections(config: ModelConfig, run: Pass) -> Sections:
     """The model's parts in the order of the forward pass: a prefix of their names, and the parts."""
     table = config.vocab_size * config.width
-    noise = FP32 * run.tokens * config.width if config.dropout.embedding else 0
+    frozen = config.block.kind == "factored" and config.block.frozen_tokens
+    start = FP32 * run.tokens * config.width * ((config.dropout.embedding > 0) + frozen)  # noise; the frozen tokens
     tied = dict(gradient=0, working=FP32 * table) if config.tie_weights else {}  # its gradient joins the head's
-    start = {
-        "embedding": Part(parameters=table, kept=noise, **tied),
+    first = {
+        "embedding": Part(parameters=table, kept=start, **tied),
         "position": POSITIONS[config.position.kind](config),
     }
     blocks = [(f"blocks.{i}.", BLOCKS[config.block.kind](config, run)) for i in range(config.n_layers)]
-    return [("", start), *blocks, ("", {"norm": norm(config, run), "head": head(config, run)})]
+    return [("", first), *blocks, ("", {"norm": norm(config, run), "head": head(config, run)})]
 
 
 def count(parts: Sections, what: str) -> int:

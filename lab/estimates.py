@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 
 from config import ConfigError, ModelConfig, TrainConfig
-from lab.component_costs import FP32, Part, Pass, count, loss_working, sections
+from lab.component_costs import FP32, Part, Pass, count, loss_working, sections, state
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a number inside a sub-layer
 
@@ -55,7 +55,8 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
     run = Pass(train.micro_batch_size or train.batch_size, model.context_length, VALUE_BYTES[precision])
     parts = sections(model, run)
     all_gradients = FP32 * count(parts, "parameters")
-    stream = FP32 * run.tokens * model.width  # the residual stream: its values, or their gradient
+    stream = FP32 * run.tokens * model.width
+    values, gradient = (number * stream for number in state(model))  # of the state between blocks
 
     def at(moment: str, gradients: int, activations: int = 0, temporary: int = 0) -> Memory:
         return Memory(
@@ -67,7 +68,7 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
         return sum(part.kept + part.copies for part in section.values())
 
     def kept_at_first(prefix: str, section: dict[str, Part]) -> int:
-        return stream if prefix and train.gradient_checkpointing else kept(section)
+        return values if prefix and train.gradient_checkpointing else kept(section)
 
     accumulated = train.accumulation > 1  # then the gradients of earlier micro-batches are there all the time
     gradients = all_gradients if accumulated else 0
@@ -78,7 +79,7 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
         alive += kept(section) - kept_at_first(prefix, section)
         for name, part in reversed(section.items()):
             gradients += 0 if accumulated else part.gradients
-            working = stream + part.working + (part.gradients if accumulated else 0)
+            working = gradient + part.working + (part.gradients if accumulated else 0)
             yield at(f"the backward pass of {prefix}{name}", gradients, alive, working)
             alive -= part.kept + part.copies
     yield at("the update", all_gradients)
@@ -189,7 +190,7 @@ def estimate(model: ModelConfig, train: TrainConfig | None = None) -> Estimate:
         train=train,
         components={prefix + name: part.parameters for prefix, section in parts for name, part in section.items()},
         forward_flops=2 * products,
-        training_flops=2 * (3 * products + (again if checkpointing else 0)),
+        training_flops=2 * (3 * products - count(parts, "constant") + (again if checkpointing else 0)),
         weights=FP32 * count(parts, "parameters"),
         training={precision: training_memory(model, train, precision) for precision in precisions},
         cache_per_token=FP32 * count(parts, "cached"),

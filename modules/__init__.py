@@ -15,7 +15,8 @@ Every statement that makes a tensor ends with its axes, in these letters, and a 
     I  inputs, O outputs of a linear map      P  keys up to that block's end
 
 `(B, T, 2F)`, `(B, H+2G, T, D)`, `(BT, C/2)` say how a size comes about; `B|1` is B or 1, there to be broadcast; `…`
-stands for any axes in front. `modules.tracing` pairs the comments with the true sizes of a pass.
+stands for any axes in front; `(B, T, C) or (B, T, H, D)` is either. `modules.tracing` pairs the comments with the true
+sizes of a pass.
 """
 
 GLOSSARY = {
@@ -36,5 +37,6 @@ GLOSSARY = {
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
 }
-MAY_AGREE = {frozenset("ST"), frozenset("DE")}  # without a cache S is T, without a bias E is D
+# Without a cache S is T, without a bias E is D, in multi-head attention G is H.
+MAY_AGREE = {frozenset("ST"), frozenset("DE"), frozenset("GH")}
 LOCAL = frozenset("NKPIO")  # these mean one size only within one turn of a loop; the others within a whole pass

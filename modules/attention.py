@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from config import ModelConfig
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.kernels import causal_attention
@@ -14,41 +15,26 @@ from modules.logging_module import LoggingModule
 from modules.positions import Placement
 
 
-class Attention(LoggingModule):
-    """softmax(q·kᵀ/√D + bias, causal) · v, heads joined and projected (Vaswani et al. 2017, arXiv 1706.03762).
+class DotProductAttention(LoggingModule):
+    """softmax(q·kᵀ/√D + bias, causal) · v, for heads that are there already (Vaswani et al. 2017, arXiv 1706.03762).
 
-    n_kv_heads G = n_heads H is multi-head, G = 1 multi-query (arXiv 1911.02150), between grouped-query attention
-    (arXiv 2305.13245). `fused` chooses PyTorch's kernel; without it the same is computed step by step, readably.
-
-                  ┌ q (B, H, T, D) ─ turn ┐
-    x (B, T, C) ──┼ k (B, G, S, D) ─ turn ┴ scores (B, H, T, S) ─ softmax ┐
-                  └ v (B, G, S, D) ───────────────────────────────────────┴ heads (B, H, T, D) ─ out (B, T, C)
+    `fused` chooses PyTorch's kernel; without it the same is computed step by step, readably.
     """
 
-    def __init__(self, width: int, n_heads: int, n_kv_heads: int, bias: bool = False, dropout: float = 0.0):
+    def __init__(self, width: int, n_heads: int, n_kv_heads: int, dropout: float):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, width // n_heads
         self.scale = 1 / math.sqrt(self.head_dim)
         self.fused = True
-        self.qkv = Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
-        self.out = Linear(width, width, bias=bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = self.project(x, place, cache)  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
-        heads = self.attend(q, k, v, place) if self.fused else self.attend_by_hand(q, k, v, place)  # (B, H, T, D)
-        heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
-        return self.out(heads)  # (B, T, C)
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, any number of heads · D) as the heads side by side."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, N, T, D)
 
-    def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H+2G, T, D)
-        queries_and_keys = self.n_heads + self.n_kv_heads
-        qk, v = heads.split((queries_and_keys, self.n_kv_heads), dim=1)  # (B, H+G, T, D), (B, G, T, D)
-        q, k = place.turn(qk).split((self.n_heads, self.n_kv_heads), dim=1)  # (B, H, T, D), (B, G, T, D)
-        if cache is not None:
-            k, v = cache.append(k, v)  # (B, G, S, D)
-        return q, k, v  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
+    def read(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+        """What the queries (B, H, T, D) read from keys and values (B, G, S, D), by the way that `fused` chooses."""
+        return self.attend(q, k, v, place) if self.fused else self.attend_by_hand(q, k, v, place)  # (B, H, T, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
         """The fused kernel: causal with the bias in extra dimensions, or with a mask that holds the bias."""
@@ -82,3 +68,48 @@ class Attention(LoggingModule):
         elif place.mask is not None:
             scores = scores.masked_fill(~place.mask, -math.inf)  # (B, H, T, S)
         return scores.softmax(dim=-1)  # (B, H, T, S)
+
+
+class Attention(DotProductAttention):
+    """Heads that read from each other's past, joined and projected: what GPT-2 and Llama use.
+
+    n_kv_heads G = n_heads H is multi-head, G = 1 multi-query (arXiv 1911.02150), between grouped-query attention
+    (arXiv 2305.13245).
+
+                  ┌ q (B, H, T, D) ─ turn ┐
+    x (B, T, C) ──┼ k (B, G, S, D) ─ turn ┴ scores (B, H, T, S) ─ softmax ┐
+                  └ v (B, G, S, D) ───────────────────────────────────────┴ heads (B, H, T, D) ─ out (B, T, C)
+    """
+
+    def __init__(self, width: int, n_heads: int, n_kv_heads: int, bias: bool = False, dropout: float = 0.0):
+        super().__init__(width, n_heads, n_kv_heads, dropout)
+        self.qkv = Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
+        self.out = Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+        q, k, v = self.project(x, place, cache)  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
+        heads = self.read(q, k, v, place)  # (B, H, T, D)
+        heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
+        return self.out(heads)  # (B, T, C)
+
+    def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
+        heads = self.split_heads(self.qkv(x))  # (B, H+2G, T, D)
+        queries_and_keys = self.n_heads + self.n_kv_heads
+        qk, v = heads.split((queries_and_keys, self.n_kv_heads), dim=1)  # (B, H+G, T, D), (B, G, T, D)
+        q, k = place.turn(qk).split((self.n_heads, self.n_kv_heads), dim=1)  # (B, H, T, D), (B, G, T, D)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, G, S, D)
+        return q, k, v  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
+
+
+class QueryKeyAttention(DotProductAttention):
+    """Attention that projects queries and keys alone; its values are heads of a stream, each D channels of it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config.width, config.n_heads, config.n_heads, config.dropout.attention)
+        self.qk = Linear(config.width, 2 * config.width, bias=config.bias)
+
+    def queries_and_keys(self, x: Tensor, place: Placement) -> tuple[Tensor, Tensor]:
+        """Those of the tokens of this pass: each (B, H, T, D)."""
+        return place.turn(self.split_heads(self.qk(x))).chunk(2, dim=1)  # (B, H, T, D)

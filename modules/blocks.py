@@ -6,10 +6,12 @@ from config import ModelConfig
 from modules.attention import Attention
 from modules.cache import LayerCache
 from modules.dropout import Dropout
+from modules.factored import FactoredBlock
 from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import Placement
+from modules.shaped import ShapedBlock
 
 
 class ResidualBlock(LoggingModule):
@@ -52,7 +54,7 @@ class ResidualBlock(LoggingModule):
         return x + self.dropout(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))  # (B, T, C)
 
 
-BLOCKS = {"residual": ResidualBlock}
+BLOCKS = {"residual": ResidualBlock, "factored": FactoredBlock, "shaped": ShapedBlock}
 
 
 def build_block(config: ModelConfig) -> nn.Module:

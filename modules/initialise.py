@@ -2,17 +2,22 @@
 
 import math
 
+import torch
 from torch import nn
 
+from config import FactoredBlockConfig, ModelConfig
 from modules.attention import Attention
+from modules.factored import IdentityMixing, Mixing
 from modules.mlp import MLP, GatedMLP
+from modules.shaped import ShapedAttention
 
 
 def initialise(model: nn.Module) -> None:
-    """Every matrix N(0, init_std), every bias 0, norms as they are made (weight 1, bias 0).
+    """Every matrix N(0, init_std), every bias 0, norms and gains as they are made (weight 1, bias 0).
 
     The projections that write into the residual stream, two per layer, are scaled down by √(2 · n_layers), so that
-    the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3).
+    the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as their
+    mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
     """
     std, n_layers = model.config.init_std, model.config.n_layers
     for module in model.modules():
@@ -24,3 +29,23 @@ def initialise(model: nn.Module) -> None:
         if isinstance(module, (Attention, MLP, GatedMLP)):
             writer = module.out if isinstance(module, Attention) else module.down
             nn.init.normal_(writer.weight, std=std / math.sqrt(2 * n_layers))
+        elif isinstance(module, Mixing) and not isinstance(module, IdentityMixing):
+            initialise_mixing(module, model.config)
+        elif isinstance(module, ShapedAttention):
+            nn.init.zeros_(module.qk.weight[: model.config.width])
+
+
+def initialise_mixing(module: Mixing, config: ModelConfig) -> None:
+    """N(0, init_std), the identity, or the identity / √n_layers.
+
+    With the identity in every layer, all weights that lead to one place of xt sum to 2^n_layers, and the token stream
+    drowns the other; values and output each over √n_layers bring that down to (1 + 1/n_layers)^n_layers < e.
+    """
+    block: FactoredBlockConfig = config.block
+    if block.mixing_init == "normal":
+        nn.init.normal_(module.weight, std=config.init_std)
+        return
+    scale = math.sqrt(config.n_layers) if block.mixing_init == "scaled_identity" else 1.0
+    size = module.weight.shape[-1]
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(size, device=module.weight.device) / scale)  # one for each head, if it has many

@@ -20,7 +20,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     """
     grouped = q.shape[1] != k.shape[1]
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= LONGEST and not dropout
-    if not (written_out and q.requires_grad):
+    if not (written_out and (q.requires_grad or v.requires_grad)):
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
         )  # (B, H, T, E)

@@ -22,15 +22,15 @@ class RMSNorm(Norm):
     """x / √(mean(x²) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.rms_norm(x, (self.width,), self.weight, self.eps)  # (B, T, C)
-        return x if self.bias is None else x + self.bias  # (B, T, C)
+        x = F.rms_norm(x, (self.width,), self.weight, self.eps)  # (B, T, C) or (B, T, H, D)
+        return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
 
 
 class LayerNorm(Norm):
     """(x − mean(x)) / √(var(x) + eps) (Ba et al. 2016, arXiv 1607.06450)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)  # (B, T, C)
+        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)  # (B, T, C) or (B, T, H, D)
 
 
 class CosineNorm(Norm):
@@ -40,9 +40,9 @@ class CosineNorm(Norm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.normalize(x, dim=-1, eps=self.eps) * self.width**0.5  # (B, T, C)
-        x = x if self.weight is None else x * self.weight  # (B, T, C)
-        return x if self.bias is None else x + self.bias  # (B, T, C)
+        x = F.normalize(x, dim=-1, eps=self.eps) * self.width**0.5  # (B, T, C) or (B, T, H, D)
+        x = x if self.weight is None else x * self.weight  # (B, T, C) or (B, T, H, D)
+        return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm}
@@ -50,3 +50,17 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm}
 
 def build_norm(config: NormConfig, width: int) -> Norm:
     return NORMS[config.kind](width, config.weight, config.bias, config.eps)
+
+
+class HeadNorm(Norm):
+    """Each head's D channels are normed by themselves, then · weight + bias with one number for each of the C."""
+
+    def __init__(self, config: NormConfig, n_heads: int, width: int):
+        super().__init__(width, config.weight, config.bias, config.eps)
+        self.n_heads = n_heads
+        self.of_head = NORMS[config.kind](width // n_heads, weight=False, bias=False, eps=config.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.of_head(x.unflatten(-1, (self.n_heads, -1))).flatten(-2)  # (B, T, C)
+        x = x if self.weight is None else x * self.weight  # (B, T, C)
+        return x if self.bias is None else x + self.bias  # (B, T, C)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from variants import VARIANTS, vary
+from variants import VARIANTS, factored, vary
 
 import config
 from config import (
@@ -16,6 +16,7 @@ from config import (
     ConfigError,
     DataConfig,
     DropoutConfig,
+    FactoredBlockConfig,
     GlassboxError,
     LearnedPositionConfig,
     MLPConfig,
@@ -25,9 +26,11 @@ from config import (
     ResidualBlockConfig,
     RoPEConfig,
     ScheduleConfig,
+    ShapedBlockConfig,
     SinusoidalConfig,
     TrainConfig,
     cache_folder,
+    list_models,
     list_presets,
     preset,
 )
@@ -143,6 +146,10 @@ WRONG = {
     RoPEConfig: dict(theta=(0.0, "big")),
     ALiBiConfig: dict(slopes=([0.5, 0.25], (0.5, "x"), 0.5, (0.5, NAN))),
     ResidualBlockConfig: dict(parallel=(1,), post_norm=(None,)),
+    FactoredBlockConfig: dict(
+        value_mixing=("kron", None), output_mixing=(True,), mixing_init=("zero",), frozen_tokens=(0,), head_norm=(None,)
+    ),
+    ShapedBlockConfig: dict(mlp_gain=("small", NAN), alpha=(1.0,)),
     DropoutConfig: dict(embedding=("much",), attention=(1.0,), residual=(-0.1,)),
     DataConfig: dict(
         validation_fraction=(0.0, 1.0), seed=(-1,), max_documents=(0,), source=(" ", None), text_field=(1,)
@@ -183,6 +190,23 @@ def test_combinations_that_cannot_be():
     refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
             schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))  # fmt: skip
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
+
+
+@pytest.mark.parametrize("block", [FactoredBlockConfig(), ShapedBlockConfig()])
+def test_values_are_heads_of_the_stream(block):
+    with pytest.raises(ConfigError, match=r"n_kv_heads=2.*n_heads=4"):
+        vary("llama", block=block, n_kv_heads=2)
+    assert vary("llama", block=block, n_kv_heads=4).kv_heads == 4
+
+
+def test_mixing_init_without_a_mixing_is_refused():
+    with pytest.raises(ConfigError, match="mixing_init='normal'"):
+        factored("identity", "identity", mixing_init="normal")
+
+
+def test_layer_norm_of_heads_with_one_channel_is_refused():
+    with pytest.raises(ConfigError, match="head_norm"):
+        vary("factored", n_heads=40, block=FactoredBlockConfig(head_norm=True))
 
 
 def test_compiling_and_annealing_dropout_are_refused_together():
@@ -291,6 +315,15 @@ def test_preset_architectures():
     assert llama.mlp == MLPConfig(activation="silu", gated=True, ratio=4.0)
     assert llama.position == RoPEConfig(theta=10_000.0)
     assert alibi.position == ALiBiConfig(slopes=None) and not alibi.mlp.gated
+
+
+def test_every_model_is_listed_and_is_a_preset():
+    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi"]
+    assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
+    model = preset("factored-alibi-tiny").model
+    assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)
+    assert preset("factored-tiny").model.position == preset("vanilla-tiny").model.position == LearnedPositionConfig()
+    assert preset("sasp-small").model.block == ShapedBlockConfig()
 
 
 @pytest.mark.parametrize("name", [name for name in list_presets() if name != "gpt2-124m"])

@@ -9,7 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from config import DataConfig, ModelConfig, RunError, ScheduleConfig, TrainConfig
+from config import (
+    DataConfig,
+    FactoredBlockConfig,
+    ModelConfig,
+    RunError,
+    ScheduleConfig,
+    ShapedBlockConfig,
+    TrainConfig,
+    preset,
+)
 from lab.card import training_command
 from lab.runs import Run, delete_run, list_runs
 from lab.terminal import parse_training
@@ -149,3 +158,15 @@ def test_the_cards_command_makes_the_same_settings(tmp_path):
     assert command.startswith("python tools.py train --preset")
     settings = parse_training(shlex.split(command)[3:])
     assert (settings.model, settings.train) == (model, train)
+
+
+@pytest.mark.parametrize("block", [FactoredBlockConfig(value_mixing="dense"), ShapedBlockConfig(mlp_gain=0.3)])
+def test_the_cards_command_knows_blocks(tmp_path, block):
+    """A preset's own block has flags; a block that no preset has in this place is had by starting from the run."""
+    name = "sasp-tiny" if block.kind == "shaped" else "factored-tiny"
+    model = preset(name).model.replace(block=block)
+    command = training_command(Run.create("one", model, TRAIN, tmp_path))
+    assert f"--preset {name} " in command
+    assert parse_training(shlex.split(command)[3:]).model == model
+    command = training_command(Run.create("two", MODEL.replace(block=block), TRAIN, tmp_path))
+    assert "--like two " in command and "kind" not in command

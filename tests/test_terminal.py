@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from config import ROOT
+from config import ROOT, FactoredBlockConfig, ResidualBlockConfig, ShapedBlockConfig
 from lab.runs import Run
-from lab.terminal import main
+from lab.terminal import main, parse_training
 
 TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "16", "--model.max-positions", "None",
@@ -76,6 +76,18 @@ def test_what_a_user_can_mend_is_one_message(trained, capsys, arguments, message
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "preset, flags, block",
+    [
+        ("llama-tiny", ["--model.block.parallel", "True"], ResidualBlockConfig(parallel=True)),
+        ("factored-alibi-tiny", ["--model.block.value-mixing", "dense"], FactoredBlockConfig(value_mixing="dense")),
+        ("sasp-tiny", ["--model.block.mlp-gain", "0.5"], ShapedBlockConfig(mlp_gain=0.5)),
+    ],
+)
+def test_a_block_has_its_own_flags(preset, flags, block):
+    assert parse_training(["--preset", preset, *flags]).model.block == block
 
 
 @pytest.mark.parametrize("flags", [["--model.width", "100", "--model.n-heads", "3"], ["--model.widht", "3"]])

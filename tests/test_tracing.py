@@ -103,6 +103,7 @@ def traces_for_lies() -> list[Trace]:
     """Passes in which together no two letters have the same size everywhere."""
     torch.manual_seed(0)
     names = ("llama-grouped", "gpt2-grouped", "alibi-grouped-six-heads", "cosine-bias", "parallel-post-norm", "untied")
+    names += ("factored-head-norm-frozen", "factored-head-norm", "factored-independent", "factored-mixed", "sasp")
     long = vary("alibi", context_length=170, n_kv_heads=2, n_layers=3)
     found = [everything(three_layers(name)) for name in names]
     model = Transformer(long)
@@ -183,7 +184,7 @@ LIES = {  # file, what it says, what it might have said: a lie of every kind
     "swapped letters": ("attention", "v, place)  # (B, H, T, D)", "v, place)  # (B, T, H, D)"),
     "swapped after an edit": ("attention", "flatten(2)  # (B, T, C)", "flatten(2)  # (B, C, T)"),
     "missing axis": ("mlp", "self.activation(gate) * up  # (B, T, F)", "self.activation(gate) * up  # (B, T)"),
-    "an axis too many": ("norms", "self.eps)  # (B, T, C)", "self.eps)  # (B, T, C, D)"),
+    "an axis too many": ("norms", "self.eps)  # (B, T, C) or (B, T, H, D)", "self.eps)  # (B, T, C, D)"),
     "missing batch": ("transformer", "self.embedding_scale  # (B, T, C)", "self.embedding_scale  # (T, C)"),
     "no axes at all": ("transformer", "self.embedding_scale  # (B, T, C)", "self.embedding_scale  # ()"),
     "stale letter, C for F": ("mlp", "chunk(2, dim=-1)  # (B, T, F)", "chunk(2, dim=-1)  # (B, T, C)"),
@@ -228,8 +229,9 @@ def test_a_lie_in_the_source_is_told_with_its_line(kind, monkeypatch):
 
 
 def test_grammar_of_axes():
-    assert claims("(B, H+2G, T), ()") == (("B", "H+2G", "T"), ())
-    assert claims("(B, T): and why") == (("B", "T"),)
+    assert claims("(B, H+2G, T), ()") == ((("B", "H+2G", "T"),), ((),))
+    assert claims("(B, T): and why") == ((("B", "T"),),)
+    assert claims("(B, T, C) or (B, T, H, D), (T)") == ((("B", "T", "C"), ("B", "T", "H", "D")), (("T",),))
     assert claims("half of them (T)") is None
     sizes = {"H": 6, "G": 2, "B": 5, "T": 17}
     assert [size(text, sizes) for text in ("H+2G", "BT", "T-1", "H/2", "3", "K")] == [10, 85, 16, 3, 3, None]

@@ -7,6 +7,7 @@ logits out, a cache, named losses), not by the classes it is made of.
 from config import (
     ARCHITECTURES,
     ALiBiConfig,
+    FactoredBlockConfig,
     LearnedPositionConfig,
     MLPConfig,
     ModelConfig,
@@ -14,6 +15,7 @@ from config import (
     NormConfig,
     ResidualBlockConfig,
     RoPEConfig,
+    ShapedBlockConfig,
     SinusoidalConfig,
 )
 
@@ -40,6 +42,10 @@ def mlp(activation: str, gated: bool, ratio: float = 4.0) -> MLPConfig:
 
 def norm(kind: str, weight: bool, bias: bool) -> NormConfig:
     return NormConfig(kind=kind, weight=weight, bias=bias)
+
+
+def factored(value_mixing: str, output_mixing: str, **changes) -> FactoredBlockConfig:
+    return FactoredBlockConfig(value_mixing=value_mixing, output_mixing=output_mixing, **changes)
 
 
 VARIANTS: dict[str, ModelConfig] = {
@@ -74,6 +80,27 @@ VARIANTS: dict[str, ModelConfig] = {
     "post-norm": vary("llama", block=POST, embedding_scale=True),
     "parallel": vary("gpt2", block=PARALLEL, tie_weights=False),
     "parallel-post-norm": vary("alibi", block=BOTH, **GROUPED),
+    # two streams: each pair of mixings has one of its kinds here, each start, each position
+    "factored-raw": vary("factored-alibi", block=factored("identity", "identity")),
+    "factored-raw-values": vary("factored-alibi", block=factored("identity", "kronecker", mixing_init="normal")),
+    "factored-raw-output": vary("factored", block=factored("kronecker", "identity", mixing_init="identity")),
+    "factored-independent": vary(
+        "factored-alibi", block=factored("independent", "independent"), position=NoPositionConfig(), bias=True
+    ),
+    "factored-dense": vary(
+        "factored-alibi", block=factored("dense", "dense", mixing_init="normal"), position=RoPEConfig()
+    ),
+    "factored-mixed": vary(
+        "llama", block=factored("dense", "independent", mixing_init="identity"), position=SinusoidalConfig()
+    ),
+    "factored-mixed-frozen": vary("factored", block=factored("independent", "dense", frozen_tokens=True)),
+    "factored-head-norm": vary("factored-alibi", block=factored("kronecker", "kronecker", head_norm=True)),
+    "factored-head-norm-frozen": vary(
+        "llama", block=factored("kronecker", "dense", head_norm=True, frozen_tokens=True), **SIX_HEADS
+    ),
+    # no skip, no projections
+    "shaped-rope": vary("llama", block=ShapedBlockConfig(), bias=True),
+    "shaped-learned": vary("sasp", block=ShapedBlockConfig(mlp_gain=1.0), position=LearnedPositionConfig()),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),

@@ -23,17 +23,29 @@ class AxesError(GlassboxError):
     """Axis comments that do not say what is so."""
 
 
-def claims(comment: str) -> tuple[Axes, ...] | None:
-    """`(B, T, C), (T)` as (("B", "T", "C"), ("T",)); None for a comment that starts otherwise, which is prose."""
+def claims(comment: str) -> tuple[tuple[Axes, ...], ...] | None:
+    """What a comment says of each value, with the alternatives to it, joined by "or".
+
+    `(B, T), (C) or (D)` is ((("B", "T"),), (("C",), ("D",))); a comment that starts otherwise is prose: None.
+    """
     if not comment.startswith("("):
         return None
-    found, end = [], 0
+    found, end, alternative = [], 0, False
     while match := CLAIM.match(comment, end):
-        found.append(tuple(axis.strip() for axis in match[1].split(",") if axis.strip()))
+        axes = tuple(axis.strip() for axis in match[1].split(",") if axis.strip())
+        if alternative:
+            found[-1] += (axes,)
+        else:
+            found.append((axes,))
         end = match.end()
-        if comment.startswith(", (", end):
-            end += 2
+        alternative = comment.startswith(" or (", end)
+        end += 4 if alternative else 2 if comment.startswith(", (", end) else 0
     return tuple(found)
+
+
+def fitting(alternatives: tuple[Axes, ...], rank: int) -> Axes:
+    """The alternative with that many axes; the first where none has."""
+    return next((axes for axes in alternatives if len(axes) == rank), alternatives[0])
 
 
 def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:

@@ -7,7 +7,7 @@ from types import FrameType
 
 from torch import Tensor
 
-from modules.tracing.axes import Axes, claims
+from modules.tracing.axes import Axes, claims, fitting
 from modules.tracing.rows import leaves, tensors
 from modules.tracing.statements import Statement, statements_of
 
@@ -80,7 +80,7 @@ def claimed(statement: Statement, values: list[tuple[str, object]]) -> tuple[lis
         return [(name, leaf, None) for name, leaf in found], complaint
     if not n_tensors:
         nothing = any(leaf is None for _, leaf in found)
-        complaint = "" if nothing else f"its comment says ({', '.join(said[0])}), but no tensor is assigned"
+        complaint = "" if nothing else f"its comment says ({', '.join(said[0][0])}), but no tensor is assigned"
         return [(name, leaf, None) for name, leaf in found], complaint
     places = [index for index, (_, leaf) in enumerate(found) if isinstance(leaf, Tensor)]
     if len(said) not in (1, n_tensors):
@@ -89,4 +89,5 @@ def claimed(statement: Statement, values: list[tuple[str, object]]) -> tuple[lis
         complaint = f"its comment gives {len(said)} shapes for {n_tensors} tensors"
         return [(name, leaf, None) for name, leaf in found], complaint
     each = dict(zip(places, said if len(said) > 1 else said * len(places)))
-    return [(name, leaf, each.get(index)) for index, (name, leaf) in enumerate(found)], ""
+    parts = enumerate(found)
+    return [(name, x, fitting(each[i], x.dim()) if isinstance(x, Tensor) else None) for i, (name, x) in parts], ""
