@@ -52,8 +52,9 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = ctx.saved_tensors[:3]  # (N, T, E)
-        weights = ctx.saved_tensors[3:]
+        saved = ctx.saved_tensors  # asked for once: checkpointing recomputes them each time
+        q, k, v = saved[:3]  # (N, T, E)
+        weights = saved[3:]
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
         d_q = torch.empty_like(q)  # (N, T, E)
