@@ -2,7 +2,8 @@
 
 from modules.tracing.rows import Row
 
-WIDEST = 44  # of a name with its indentation
+NAME, AXES, MEASURED = 44, 28, 34  # widths of the columns where what is still to come can't be known
+LINE = 160  # characters of a whole table's lines
 
 
 def label(row: Row) -> str:
@@ -30,17 +31,22 @@ def amount(number: float) -> str:
     return f"{number:.3g} "
 
 
-def line(row: Row, name: int = WIDEST, axes: int = 28) -> str:
-    """One row; name and axes are the widths of the first columns."""
-    cells = ["  " * row.depth + label(row), row.axes, row.dtype, measures(row)]
+def line(row: Row, name: int = NAME, axes: int = AXES, measured: int | None = None) -> str:
+    """One row; the numbers are the widths of the first columns."""
+    about = measures(row)
+    if measured is None:
+        measured = MEASURED if about else 0
     source = f"{row.where}  {row.text}" if row.text else ""
-    return f"{cells[0]:<{name}} {cells[1]:<{axes}} {cells[2]:<8} {cells[3]:<{bool(cells[3]) * 34}} {source}".rstrip()
+    first = "  " * row.depth + label(row)
+    return f"{first:<{name}} {row.axes:<{axes}} {row.dtype:<8} {about:<{measured}} {source}".rstrip()
 
 
 def table(rows: list[Row]) -> str:
-    """All rows, the columns as wide as they need, the source's part cut to what fits."""
+    """All rows, each column as wide as it needs to be, what is longer than LINE then cut."""
     if not rows:
         return "nothing was recorded: call the model inside the `with` block"
     name = max(len(label(row)) + 2 * row.depth for row in rows)
     axes = max(len(row.axes) for row in rows)
-    return "\n".join(line(row, min(name, WIDEST), axes) for row in rows)
+    measured = max((len(measures(row)) for row in rows if row.text), default=0)
+    lines = (line(row, name, axes, measured) for row in rows)
+    return "\n".join(text if len(text) <= LINE else text[: LINE - 1] + "…" for text in lines)
