@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import sys
 from dataclasses import dataclass
 from html import escape
 from types import FunctionType, ModuleType
@@ -98,22 +99,18 @@ def _of_class(kind: type, name: str) -> Source:
     """By the file of its methods, since a class of a notebook's does not know its cell."""
     methods = [inspect.unwrap(getattr(value, "__func__", value)) for value in vars(kind).values() if callable(value)]
     codes = [m.__code__ for m in methods if isinstance(m, FunctionType) and m.__qualname__.startswith(f"{name}.")]
-    files = [code.co_filename for code in codes if source_lines(code.co_filename)]
-    if not files:
-        try:
-            files = [inspect.getsourcefile(kind)]
-        except TypeError:
-            files = [None]
-    if files[0] is None:
+    codes = [code for code in codes if source_lines(code.co_filename)]  # not those that dataclass makes
+    file = codes[0].co_filename if codes else getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if file is None or not file.endswith(".py") and not codes:
         raise SourceError(f"the class {name} has no Python source; show one that is written in Python")
-    lines = source_lines(files[0])
+    lines = source_lines(file)
     lineno = min((code.co_firstlineno for code in codes), default=len(lines))
     found = [node for node in _classes(ast.parse("".join(lines)), name.split(".")) if node.lineno <= lineno]
     if not found:
-        raise SourceError(f"the source of the class {name} is not in {files[0]}: it was made at run time")
+        raise SourceError(f"the source of the class {name} is not in {file}: it was made at run time")
     node = found[-1]
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return Source(name, files[0], first, _lines(lines[first - 1 : node.end_lineno]))
+    return Source(name, file, first, _lines(lines[first - 1 : node.end_lineno]))
 
 
 def _classes(tree: ast.AST, names: list[str]) -> list[ast.ClassDef]:

@@ -160,10 +160,9 @@ def _route(route: list[Item], tops: list[float], source: Part, target: Part) -> 
         to = _port(item, target, route[-2]) if last else item.x
         middle = (y + top) / 2
         path.append(f"C{x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {top:.1f}")
-        x, y = to, top if last else top + (16 if label else BOX)
-        path.append(f"V{y:.1f}")
-    y = tops[route[-1].layer] + (BOX - _height(target)) / 2
-    path.append(f"V{y:.1f}")
+        rest = (BOX - _height(target)) / 2 if last else 16 if label else BOX
+        x, y = to, top + rest
+        path.append(f"V{y:.1f}" if rest else "")
     head = f'<path d="M{x - 4:.1f} {y - 7:.1f}L{x:.1f} {y:.1f}L{x + 4:.1f} {y - 7:.1f}z" stroke="none"/>'
     return f'<path d="{"".join(path)}" fill="none" stroke="currentColor" stroke-opacity=".6"/>{head}'
 

@@ -3,7 +3,7 @@
 from modules.tracing.rows import Row
 
 NAME, AXES, MEASURED = 44, 28, 34  # widths of the columns where what is still to come can't be known
-LINE = 160  # characters of a whole table's lines
+LINE = 150  # characters of a table's lines, the statement included
 
 
 def label(row: Row) -> str:
@@ -31,22 +31,31 @@ def amount(number: float) -> str:
     return f"{number:.3g} "
 
 
-def line(row: Row, name: int = NAME, axes: int = AXES, measured: int | None = None) -> str:
-    """One row; the numbers are the widths of the first columns."""
-    about = measures(row)
-    if measured is None:
-        measured = MEASURED if about else 0
+def line(row: Row) -> str:
+    """One row as it is written live, when what is still to come can't be known."""
     source = f"{row.where}  {row.text}" if row.text else ""
-    first = "  " * row.depth + label(row)
-    return f"{first:<{name}} {row.axes:<{axes}} {row.dtype:<8} {about:<{measured}} {source}".rstrip()
+    measured = measures(row)
+    return f"{columns(row, row.depth, NAME, AXES)} {measured:<{MEASURED if measured else 0}} {source}".rstrip()
+
+
+def columns(row: Row, depth: int, name: int, axes: int) -> str:
+    return f"{'  ' * depth + label(row):<{name}} {row.axes:<{axes}} {row.dtype:<8}"
 
 
 def table(rows: list[Row]) -> str:
-    """All rows, each column as wide as it needs to be, what is longer than LINE then cut."""
+    """All rows, each column as wide as it needs to be; the statement in what is left of LINE, cut if it is longer."""
     if not rows:
         return "nothing was recorded: call the model inside the `with` block"
-    name = max(len(label(row)) + 2 * row.depth for row in rows)
+    outermost = min(row.depth for row in rows)
+    name = max(len(label(row)) + 2 * (row.depth - outermost) for row in rows)
     axes = max(len(row.axes) for row in rows)
     measured = max((len(measures(row)) for row in rows if row.text), default=0)
-    lines = (line(row, name, axes, measured) for row in rows)
-    return "\n".join(text if len(text) <= LINE else text[: LINE - 1] + "…" for text in lines)
+    left = LINE - (name + axes + measured + 13)
+    lines, number = [], 1
+    for row in rows:
+        if row.number > number:
+            number = row.number
+            lines.append(f"pass {number}")
+        source = row.text if len(row.text) <= left else row.text[: max(left - 1, 0)] + "…"
+        lines.append(f"{columns(row, row.depth - outermost, name, axes)} {measures(row):<{measured}}  {source}".rstrip())
+    return "\n".join(lines)
