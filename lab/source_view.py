@@ -101,7 +101,7 @@ def _of_class(kind: type, name: str) -> Source:
     codes = [m.__code__ for m in methods if isinstance(m, FunctionType) and m.__qualname__.startswith(f"{name}.")]
     codes = [code for code in codes if source_lines(code.co_filename)]  # not those that dataclass makes
     file = codes[0].co_filename if codes else getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if file is None or not file.endswith(".py") and not codes:
+    if not codes and not str(file).endswith(".py"):
         raise SourceError(f"the class {name} has no Python source; show one that is written in Python")
     lines = source_lines(file)
     lineno = min((code.co_firstlineno for code in codes), default=len(lines))

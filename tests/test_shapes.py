@@ -292,7 +292,7 @@ def test_diff_of_two_lengths_lists_what_has_time(shapes):
     assert changed == {id(row) for row in longer if row.shape and TIME in row.shape}
     assert all(left is not None and right is not None for left, right in difference.pairs)
     assert [row.variable for row, _ in difference.pairs if row.shape is None] == ["n_tokens"]
-    assert len(difference) + difference.agreeing == len(longer)
+    assert len(difference) + difference.alike == len(longer)
     text = str(difference)
     assert "(B=3, T=17, C=40) float32" in text and "(B=3, T=9, C=40) float32" in text
     assert "(T=9)" in Page(difference._repr_html_()).text["table"][0]
@@ -309,7 +309,7 @@ def test_diff_of_two_architectures_has_both_sides(shapes):
 
 def test_diff_of_the_same_is_nothing(shapes):
     difference = shapes.diff(run(vary("llama", **GROUPED)))
-    assert len(difference) == 0 and str(difference) == f"nothing differs: {len(shapes)} rows agree"
+    assert len(difference) == 0 and str(difference) == f"nothing differs: all {len(shapes)} rows are alike"
     assert "nothing differs" in Page(difference._repr_html_()).text["div"][0]
 
 

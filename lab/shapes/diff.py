@@ -1,6 +1,6 @@
 """Two traces side by side, statement by statement: only what differs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from html import escape
 
@@ -14,10 +14,10 @@ Key = tuple[str, str, str, str, int]
 
 @dataclass(frozen=True)
 class Difference:
-    """pairs: the rows that differ, None where one side has no such row; agreeing: how many do not."""
+    """pairs: the rows that differ, None where one side has no such row; alike: how many are alike."""
 
     pairs: tuple[tuple[Row | None, Row | None], ...]
-    agreeing: int
+    alike: int
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -25,11 +25,11 @@ class Difference:
     @property
     def summary(self) -> str:
         if not self.pairs:
-            return f"nothing differs: {self.agreeing:,} rows agree"
+            return f"nothing differs: all {self.alike:,} rows are alike"
         left = sum(right is None for _, right in self.pairs)
         right = sum(left is None for left, _ in self.pairs)
         changed = len(self.pairs) - left - right
-        return f"{changed:,} rows differ, {left:,} only left, {right:,} only right, {self.agreeing:,} agree"
+        return f"rows that differ: {changed:,} · only left: {left:,} · only right: {right:,} · alike: {self.alike:,}"
 
     def _lines(self) -> list[tuple[str, str, Row | None, Row | None]]:
         """path, name, left, right; a path only where it changes."""
@@ -76,19 +76,27 @@ CELL = (
 def difference(left: Trace, right: Trace) -> Difference:
     """Rows that go together are those of the same module, function and variable, the n-th of these on either side."""
     ours, theirs = _keyed(left.rows), _keyed(right.rows)
-    after: dict[Key | None, list[Key]] = {}  # the right side's own rows, by the common one that they follow
-    common = None
-    for key in theirs:
-        if key in ours:
-            common = key
-        else:
-            after.setdefault(common, []).append(key)
-    pairs: list[tuple[Row | None, Row | None]] = [(None, theirs[key]) for key in after.get(None, ())]
-    for key, row in ours.items():
-        pairs.append((row, theirs.get(key)))
-        pairs += [(None, theirs[other]) for other in after.get(key, ())]
+    alone = _between(ours, theirs), _between(theirs, ours)
+    pairs: list[tuple[Row | None, Row | None]] = []
+    for key in (None, *(key for key in ours if key in theirs)):
+        if key is not None:
+            pairs.append((ours[key], theirs[key]))
+        gap = [(row, None) for row in alone[0].get(key, ())] + [(None, row) for row in alone[1].get(key, ())]
+        paths = list(dict.fromkeys((left or right).path for left, right in gap))
+        pairs += sorted(gap, key=lambda pair: paths.index((pair[0] or pair[1]).path))
     differing = tuple(pair for pair in pairs if None in pair or _said(pair[0]) != _said(pair[1]))
     return Difference(differing, len(pairs) - len(differing))
+
+
+def _between(own: dict[Key, Row], other: dict[Key, Row]) -> dict[Key | None, list[Row]]:
+    """The rows that only one side has, by the common one that they follow."""
+    found, common = defaultdict(list), None
+    for key, row in own.items():
+        if key in other:
+            common = key
+        else:
+            found[common].append(row)
+    return found
 
 
 def _keyed(rows: list[Row]) -> dict[Key, Row]:

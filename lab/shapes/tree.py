@@ -21,10 +21,10 @@ STYLE = """<style>
 .gb-shapes table { border-collapse: collapse; border: none; margin: 0 0 0 1.1em; table-layout: auto; color: inherit }
 .gb-shapes td { text-align: left; padding: 0 1.2em 0 0; border: none; white-space: nowrap; font-size: 12px;
   vertical-align: top; font-family: ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; color: inherit }
-.gb-shapes tr, .gb-shapes tr:nth-child(odd) { background: none }
-.gb-shapes tr:hover { background: rgba(128,128,128,.12) }
+.gb-shapes tr, .gb-shapes tbody tr:nth-child(odd) { background: none }
+.gb-shapes tbody tr:hover { background: rgba(128,128,128,.12) }
 .gb-shapes td:nth-child(1) { min-width: 13em } .gb-shapes td:nth-child(2) { min-width: 20em }
-.gb-shapes td:nth-child(3) { min-width: 5em } .gb-shapes .quiet { opacity: .72 }
+.gb-shapes td:nth-child(3) { min-width: 5em } .gb-shapes td.measured { min-width: 30em } .gb-shapes .quiet { opacity: .72 }
 .gb-shapes .lie { font-weight: bold; background: rgba(213,94,0,.3); border-radius: 3px; padding: 0 4px }
 </style>"""
 
@@ -136,7 +136,7 @@ def _line(row: Row, about: About, again: bool) -> str:
     source = f'{escape(row.text)} <span class="quiet">{escape(row.where)}</span>' if row.text and not again else ""
     said = [text for text in about.lies.get(row.where, ()) if _is_about(text, row)] if row.kind == "statement" else []
     source = "".join(f'<span class="lie">✗ {escape(text)}</span> ' for text in said) + source
-    measured = f"<td>{escape(measures(row))}</td>" if about.measured else ""
+    measured = f'<td class="measured">{escape(measures(row))}</td>' if about.measured else ""
     return f"<tr><td>{escape(name)}</td><td>{shape}</td><td>{row.dtype}</td>{measured}<td>{source}</td></tr>"
 
 

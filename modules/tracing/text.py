@@ -43,7 +43,7 @@ def columns(row: Row, depth: int, name: int, axes: int) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """All rows, each column as wide as it needs to be; the statement in what is left of LINE, cut if it is longer."""
+    """All rows, each column as wide as it needs; the statement in what is left of LINE, cut if it is longer."""
     if not rows:
         return "nothing was recorded: call the model inside the `with` block"
     outermost = min(row.depth for row in rows)
