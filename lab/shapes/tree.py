@@ -24,7 +24,8 @@ STYLE = """<style>
 .gb-shapes tr, .gb-shapes tbody tr:nth-child(odd) { background: none }
 .gb-shapes tbody tr:hover { background: rgba(128,128,128,.12) }
 .gb-shapes td:nth-child(1) { min-width: 13em } .gb-shapes td:nth-child(2) { min-width: 20em }
-.gb-shapes td:nth-child(3) { min-width: 5em } .gb-shapes td.measured { min-width: 30em } .gb-shapes .quiet { opacity: .72 }
+.gb-shapes td:nth-child(3) { min-width: 5em }
+.gb-shapes td.measured { min-width: 30em } .gb-shapes .quiet { opacity: .72 }
 .gb-shapes .lie { font-weight: bold; background: rgba(213,94,0,.3); border-radius: 3px; padding: 0 4px }
 </style>"""
 
