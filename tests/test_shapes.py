@@ -317,7 +317,7 @@ def test_diff_of_the_same_is_nothing(shapes):
 
 
 def named_edges(diagram) -> list[tuple[str, str]]:
-    names = diagram._names()
+    names = diagram.names()
     return [(names[a], names[b]) for a, b, _ in diagram.edges]
 
 

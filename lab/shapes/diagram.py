@@ -65,7 +65,7 @@ class Diagram:
         return f'<div style="overflow-x:auto">{self.svg}</div>'
 
     def __str__(self) -> str:
-        lines, names = [self.title], self._names()
+        lines, names = [self.title], self.names()
         for key, part in self.parts.items():
             lines.append(f"  {names[key]}" + (f" · {part.about}" if part.about else ""))
             lines += [f"    ← {names[a]}: {_label(edge)}" for a, b, edge in self.edges if b == key]
@@ -73,7 +73,7 @@ class Diagram:
 
     __repr__ = __str__
 
-    def _names(self) -> dict[int, str]:
+    def names(self) -> dict[int, str]:
         """Operations of one sign are told apart by a number."""
         counts: dict[str, int] = {}
         names = {}
@@ -134,15 +134,15 @@ def _parameters(trace: Trace, node: Node) -> int:
 
 
 def _part(trace: Trace, path: str, node: Node, same: list[Node] | None) -> Part:
+    """same: the modules that this one is drawn together with."""
     if node.kind != "module":
         return Part(node.kind, node.name)
-    name = node.name.removeprefix(path + ".") if path else node.name
     count = _parameters(trace, node)
     about = node.title + (f" · {count:,} parameters" if count else "")
+    first, *_, last = [other.name.removeprefix(f"{path}.") for other in same or (node, node)]
     if same:
-        last = same[-1].name.removeprefix(path + ".") if path else same[-1].name
-        return Part("module", f"{same[0].name.removeprefix(path + '.')} … {last}", f"{len(same)} alike, each {about}")
-    return Part("module", name, about)
+        return Part("module", f"{first} … {last}", f"{len(same)} alike, each {about}")
+    return Part("module", first, about)
 
 
 def _label(edge: Edge) -> str:

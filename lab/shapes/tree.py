@@ -12,22 +12,23 @@ from modules.tracing.text import measures
 from modules.tracing.traces import Trace
 
 MOST_ROWS = 3_000  # a browser is slow with many more
+# the class three times over outweighs what a notebook says of all its tables
 STYLE = """<style>
-.gb-shapes { font-size: 13px; line-height: 1.5; overflow-x: auto; color: inherit }
-.gb-shapes details { margin-left: .4em; padding-left: .9em; border-left: 2px solid rgba(128,128,128,.35) }
-.gb-shapes summary { cursor: pointer; padding: 1px 4px; border-radius: 4px; white-space: nowrap }
-.gb-shapes summary:hover { background: rgba(86,180,233,.18) }
-.gb-shapes summary:focus-visible { outline: 2px solid currentColor }
-.gb-shapes table { border-collapse: collapse; border: none; margin: 0 0 0 1.1em; table-layout: auto; color: inherit }
-.gb-shapes td { text-align: left; padding: 0 1.2em 0 0; border: none; white-space: nowrap; font-size: 12px;
+& { font-size: 13px; line-height: 1.5; overflow-x: auto; color: inherit }
+& details { margin-left: .4em; padding-left: .9em; border-left: 2px solid rgba(128,128,128,.35) }
+& summary { cursor: pointer; padding: 1px 4px; border-radius: 4px; white-space: nowrap }
+& summary:hover { background: rgba(86,180,233,.18) }
+& summary:focus-visible { outline: 2px solid currentColor }
+& table { border-collapse: collapse; border: none; margin: 0 0 0 1.1em; table-layout: auto; color: inherit }
+& td { text-align: left; padding: 0 1.2em 0 0; border: none; white-space: nowrap; font-size: 12px;
   vertical-align: top; font-family: ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; color: inherit }
-.gb-shapes tr, .gb-shapes tbody tr:nth-child(odd) { background: none }
-.gb-shapes tbody tr:hover { background: rgba(128,128,128,.12) }
-.gb-shapes td:nth-child(1) { min-width: 13em } .gb-shapes td:nth-child(2) { min-width: 20em }
-.gb-shapes td:nth-child(3) { min-width: 5em }
-.gb-shapes td.measured { min-width: 30em } .gb-shapes .quiet { opacity: .72 }
-.gb-shapes .lie { font-weight: bold; background: rgba(213,94,0,.3); border-radius: 3px; padding: 0 4px }
-</style>"""
+& tr, & tbody tr:nth-child(odd) { background: none }
+& tbody tr:hover { background: rgba(128,128,128,.12) }
+& td:nth-child(1) { min-width: 13em } & td:nth-child(2) { min-width: 20em }
+& td:nth-child(3) { min-width: 5em }
+& td.measured { min-width: 30em } & .quiet { opacity: .72 }
+& .lie { font-weight: bold; background: rgba(213,94,0,.3); border-radius: 3px; padding: 0 4px }
+</style>""".replace("&", ".gb-shapes" * 3)
 
 
 @dataclass(frozen=True)

@@ -57,5 +57,6 @@ def table(rows: list[Row]) -> str:
             number = row.number
             lines.append(f"pass {number}")
         source = row.text if len(row.text) <= left else row.text[: max(left - 1, 0)] + "…"
-        lines.append(f"{columns(row, row.depth - outermost, name, axes)} {measures(row):<{measured}}  {source}".rstrip())
+        first = columns(row, row.depth - outermost, name, axes)
+        lines.append(f"{first} {measures(row):<{measured}}  {source}".rstrip())
     return "\n".join(lines)
