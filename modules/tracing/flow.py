@@ -10,8 +10,8 @@ from modules.tracing.axes import Axes
 
 JOINING = {
     "add": "+", "add_": "+", "__add__": "+", "__radd__": "+", "__iadd__": "+", "sub": "−", "mul": "×", "mul_": "×",
-    "__mul__": "×", "__rmul__": "×", "matmul": "@", "bmm": "@", "addcmul": "turn", "cat": "join", "where": "where",
-    "scaled_dot_product_attention": "attention",
+    "__mul__": "×", "__rmul__": "×", "div": "÷", "__truediv__": "÷", "matmul": "@", "bmm": "@", "einsum": "einsum",
+    "addcmul": "turn", "cat": "join", "where": "where", "scaled_dot_product_attention": "attention",
 }  # fmt: skip
 SHAPING = {"softmax", "relu", "gelu", "silu", "mish", "square"}
 
@@ -78,14 +78,14 @@ class Flow:
 
     def operate(self, operation: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         """An operation ran between the parts: a node where it joins two values or bends one, else it passes on."""
+        if operation == "__setitem__":  # what was stored can be read from there, as from a cache
+            inputs, outputs = inputs[-1:], inputs[:1]
         known = [x for x in inputs if x in self.origins]
-        if operation == "__setitem__":  # what was stored can be read from there: a cache
-            outputs = inputs[:1]
         if known and (operation in SHAPING or (operation in JOINING and len(known) > 1)):
             self._joined(Node("operation", JOINING.get(operation, operation)), known, [("", x, None) for x in outputs])
         elif known:
             for out in outputs:
-                self.origins[out] = self.origins[known[-1]]._replace(axes=None)
+                self.origins[out] = self.origins[known[0]]._replace(axes=None)
 
     def name(self, tensor: Tensor, axes: Axes | None, name: str) -> None:
         """A statement has given a value its name and axes."""
