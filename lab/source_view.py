@@ -4,6 +4,7 @@ import ast
 import functools
 import inspect
 import sys
+import textwrap
 from dataclasses import dataclass
 from html import escape
 from types import FunctionType, ModuleType
@@ -62,10 +63,6 @@ def show(thing: object) -> Source:
 
     Raises SourceError for what has none.
     """
-    return locate(thing)
-
-
-def locate(thing: object) -> Source:
     if isinstance(thing, property):
         thing = thing.fget
     while isinstance(thing, (functools.partial, functools.partialmethod)):
@@ -78,12 +75,11 @@ def locate(thing: object) -> Source:
         return _of_class(thing, name)
     if isinstance(thing, ModuleType) and str(getattr(thing, "__file__", "")).endswith(".py"):
         return Source(name, thing.__file__, 1, _lines(source_lines(thing.__file__)))
-    advice = f"its class may have: show({type(thing).__name__})" if hasattr(type(thing), "__dict__") else ""
-    if inspect.isbuiltin(thing) or isinstance(thing, ModuleType) or inspect.isroutine(thing):
-        advice = "it is built in, compiled from another language"
+    compiled = inspect.isroutine(thing) or isinstance(thing, ModuleType)
+    advice = "it is compiled from another language" if compiled else f"show its class: show({type(thing).__name__})"
     raise SourceError(
-        f"{name if len(name) < 80 else name[:77] + '…'} has no Python source; {advice}; what can be shown is a class, "
-        "a function, a method or a module written in Python"
+        f"{textwrap.shorten(name, 60)} has no Python source; {advice}. What can be shown is a class, a function, a "
+        "method or a module written in Python"
     )
 
 

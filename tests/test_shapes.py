@@ -400,10 +400,10 @@ class TwoStreams(LoggingModule):
 
 
 class TwoStreamModel(LoggingModule):
-    def __init__(self, width: int = 10):
+    def __init__(self, width: int = 10, n_layers: int = 2):
         super().__init__()
         self.token, self.context = nn.Embedding(60, width), nn.Embedding(60, width)
-        self.blocks = nn.ModuleList(TwoStreams(width) for _ in range(2))
+        self.blocks = nn.ModuleList(TwoStreams(width) for _ in range(n_layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         state = State(self.token(tokens), self.context(tokens))  # (B, T, C)
@@ -428,6 +428,27 @@ def test_both_streams_have_a_lane():
     paths = check_picture(whole).iter("{http://www.w3.org/2000/svg}path")
     lanes = {path.get("d") for path in paths if path.get("fill") == "none"}
     assert len(lanes) == len(whole.edges)  # none is on top of another
+
+
+def test_both_lanes_run_through_folded_blocks():
+    model = TwoStreamModel(n_layers=7)
+    with trace(model) as shapes:
+        model(tokens())
+    diagram = shapes.diagram()
+    edges = named_edges(diagram)
+    for a, b in (("blocks.0", "blocks.1 … blocks.5"), ("blocks.1 … blocks.5", "blocks.6"), ("blocks.6", "+")):
+        assert edges.count((a, b)) == 2
+    check_picture(diagram)
+
+
+def test_outputs_stand_at_the_bottom():
+    model = TwoStreamModel()
+    with trace(model) as shapes:
+        model(tokens())
+    texts = check_picture(shapes.diagram("blocks.0")).iter("{http://www.w3.org/2000/svg}text")
+    heights = {text.text: float(text.get("y")) for text in texts if text.text}
+    assert heights["return.xt"] == heights["return.xe"] == max(heights.values())
+    assert heights["state.xt"] == heights["state.xe"] == min(heights.values())
 
 
 def test_diagram_reads_as_text(shapes):

@@ -7,7 +7,7 @@ from html import escape
 
 from config import suggest
 from lab.shapes.axis_colours import coloured
-from lab.source_view import CODE, GROUND, Source, highlighted, locate
+from lab.source_view import CODE, GROUND, Source, highlighted, show
 from modules.tracing.rows import Row
 from modules.tracing.traces import Trace, TraceError
 
@@ -73,7 +73,7 @@ def annotated(trace: Trace, thing: object) -> Annotated:
     path = None
     if isinstance(thing, str):
         path, thing = thing, _class_at(trace, thing)
-    source = locate(thing)
+    source = show(thing)
     last = source.first + len(source.lines) - 1
     inside = range(source.first, last + 1)
     ran = {

@@ -100,11 +100,8 @@ def draw(trace: Trace, path: str = "") -> Diagram:
         same = folds.get(node)
         keys[node] = keys[same[0]] if same and same[0] in keys else len(parts)
         parts[keys[node]] = _part(trace, path, node, same)
-    edges: list[tuple[int, int, Edge]] = []
-    for edge in flow.edges:
-        source, target = keys[edge.source], keys[edge.target]
-        if source != target:
-            edges.append((source, target, edge))
+    distinct = {(keys[edge.source], keys[edge.target], _label(edge)): edge for edge in flow.edges}
+    edges = [(source, target, edge) for (source, target, _), edge in distinct.items() if source != target]
     for out in flow.outputs:
         key = len(parts)
         parts[key] = Part("output", f"return{out.name}")

@@ -38,10 +38,14 @@ class Layout:
 def arrange(
     widths: dict[Hashable, float], edges: list[tuple[Hashable, Hashable, float]], gap: float = 18.0
 ) -> Layout:
-    """widths: of each box, in an order in which sources come before targets; edges: source, target, label's width."""
+    """widths: of each box, in an order in which sources come before targets; edges: source, target, label's width.
+
+    What leads nowhere stands at the bottom."""
     layer = dict.fromkeys(widths, 0)
     for key in widths:
         layer[key] = max([layer[source] + 2 for source, target, _ in edges if target == key], default=0)
+    bottom, tied = max(layer.values(), default=0), {source for source, _, _ in edges}
+    layer = {key: level if key in tied else bottom for key, level in layer.items()}
     boxes = {key: Item(layer[key], width / 2, width / 2) for key, width in widths.items()}
     items, routes = list(boxes.values()), []
     for source, target, width in edges:
@@ -56,7 +60,7 @@ def arrange(
             tie = 1.0 if len(route) == 3 else 0.1 if upper is route[0] or lower is route[-1] else 8.0
             upper.below.append((lower, tie))
             lower.above.append((upper, tie))
-    layers = [[item for item in items if item.layer == level] for level in range(max(layer.values(), default=0) + 1)]
+    layers = [[item for item in items if item.layer == level] for level in range(bottom + 1)]
     _order(layers)
     _place(layers, gap)
     return Layout(boxes, routes, layers)
