@@ -15,8 +15,10 @@ from torch import Tensor, nn
 import lab.source_view
 import modules.attention
 from config import GlassboxError, ResidualBlockConfig
+from lab.shapes.axis_colours import AXIS_HUE
 from lab.shapes.tree import MOST_ROWS
 from lab.source_view import INKS, SourceError
+from modules import GLOSSARY
 from modules.attention import Attention
 from modules.blocks import ResidualBlock
 from modules.logging_module import LoggingModule
@@ -100,6 +102,10 @@ def test_tree_names_axes_and_parameters(shapes):
     assert "(B=3, H=4, T=17, D=10)" in text and "(B=3, G=2, S=17, D=10)" in text
     parameters = sum(p.numel() for p in shapes.model.parameters())
     assert f"{parameters:,} parameters" in text
+
+
+def test_every_letter_has_a_hue():
+    assert AXIS_HUE.keys() == GLOSSARY.keys()
 
 
 def test_tree_shows_every_pass_and_measures_only_where_asked():

@@ -7,10 +7,12 @@ from modules.tracing.axes import ELLIPSIS, Axes
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; translucent, behind letters in the page's own
 # colour, for light and dark pages
-HUES = (
-    "0,114,178", "230,159,0", "0,158,115", "204,121,167", "213,94,0", "86,180,233", "240,228,66", "128,128,128",
-)  # fmt: skip
-AXIS_HUE = {letter: HUES[index % len(HUES)] for index, letter in enumerate("BCTHDSFVGELNKPIO")}
+BLUE, ORANGE, GREEN, PINK = "0,114,178", "230,159,0", "0,158,115", "204,121,167"
+VERMILLION, SKY, YELLOW, GREY = "213,94,0", "86,180,233", "240,228,66", "128,128,128"
+AXIS_HUE = {  # letters that share one are no neighbours
+    "B": BLUE, "T": GREEN, "S": SKY, "C": ORANGE, "H": PINK, "G": YELLOW, "D": VERMILLION, "E": VERMILLION,
+    "F": YELLOW, "V": GREY, "L": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY,
+}  # fmt: skip
 OPACITY = 0.34
 
 
