@@ -24,6 +24,8 @@ HOMES = {
     "lab.runs": ("Run", "delete_run", "list_runs"),
     "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),
+    "lab.shapes.views": ("Shapes", "trace"),
+    "lab.source_view": ("show",),
     "lab.tales": ("stories", "story"),
     "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
     "lab.token_display": ("show_tokens",),

@@ -3,6 +3,10 @@
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--overwrite", action="store_true", help="write the golden texts anew from what is printed now")
+
+
 @pytest.fixture
 def seeded():
     """One thread and a fixed seed; imports torch here, so that tests without it start at once."""

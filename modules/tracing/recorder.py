@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from modules import LOCAL
 from modules.tracing.axes import Axes
-from modules.tracing.flow import Flow
+from modules.tracing.flow import Flow, Named
 from modules.tracing.mismatch import Failure, Operand, explain
 from modules.tracing.rows import Row, leaves, statistics, tensors
 from modules.tracing.visits import Visit, claimed
@@ -65,6 +66,7 @@ class Recorder(TorchFunctionMode):
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.rows: list[Row] = []
         self.flows: dict[str, Flow] = {}
+        self.ran: set[tuple[str, str, int]] = set()  # path, file, line: of a function, and of a statement's start
         self.number = 0
 
     # --- on and off -------------------------------------------------------------------------------------------
@@ -148,11 +150,12 @@ class Recorder(TorchFunctionMode):
         self.visits.append(visit)
         self._open(path)
         line = frame.f_code.co_firstlineno
+        self.ran.add((path, visit.file, line))
         for name, value in visit.arguments():
             for suffix, leaf in leaves(value):
                 if isinstance(leaf, Tensor):
                     self.names.setdefault(leaf, (name + suffix, ()))
-                    self.scopes[-1].enter(name + suffix, leaf)
+                    self.scopes[-1].enter(name + suffix, leaf, self._known_axes(leaf))
                     self._add(visit, "input", name + suffix, leaf, self._known_axes(leaf), line=line)
         return visit
 
@@ -163,11 +166,15 @@ class Recorder(TorchFunctionMode):
             if statement is None or statement is not visit.current:
                 self._finish(visit, None)
                 visit.begin(statement, len(self.rows), self.counter.total)
+                self.ran.add((visit.path, visit.file, statement.first if statement else frame.f_lineno))
         elif event == "exception":
             visit.current = None  # what it was about to assign does not exist
         elif event == "return":
             self._finish(visit, argument)
-            self._close(tensors(argument))
+            scope = self._close(argument)
+            if self.scopes and self.scopes[-1] is not scope:  # a part's method was called, not the part itself
+                inputs = tensors([value for _, value in visit.arguments()])
+                self.scopes[-1].call(visit.path, visit.function, inputs, self._named(argument))
             self.visits.remove(visit)
         return partial(self._traced, visit, earlier)
 
@@ -200,13 +207,13 @@ class Recorder(TorchFunctionMode):
         self.rows.append(row)
         self._emit(row)
         self.calls.append((row, time.perf_counter(), self.counter.total))
-        self._open(path)
+        self._open(path, called=True)
 
     def _returned(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         row, start, flops = self.calls.pop()
-        self._close(tensors(output))
+        self._close(output)
         if self.scopes:
-            self.scopes[-1].call(row.path, row.owner, tensors((*args, *kwargs.values())), tensors(output))
+            self.scopes[-1].call(row.path, row.owner, tensors((*args, *kwargs.values())), self._named(output))
         first = next(iter(tensors(output)), None)
         if self.costs:
             row.seconds, row.flops = time.perf_counter() - start, self.counter.total - flops
@@ -243,14 +250,22 @@ class Recorder(TorchFunctionMode):
 
     # --- rows -------------------------------------------------------------------------------------------------
 
-    def _open(self, path: str) -> None:
+    def _open(self, path: str, called: bool = False) -> None:
         """Operations belong to `path` from here on. A module's methods go on with the graph of its call."""
         same = bool(self.scopes) and self.scopes[-1].path == path
         self.scopes.append(self.scopes[-1] if same else Flow(path))
-        self.flows[path] = self.scopes[-1]
+        if called or path not in self.flows:  # a method called on its own does not hide the module's call
+            self.flows[path] = self.scopes[-1]
 
-    def _close(self, outputs: list[Tensor]) -> None:
-        self.scopes.pop().leave(outputs)
+    def _close(self, returned: object) -> Flow:
+        scope = self.scopes.pop()
+        scope.leave([(name, x) for name, x, _ in self._named(returned)])
+        return scope
+
+    def _named(self, value: object) -> Named:
+        """The tensors inside a value, with the way to each and its axes; a part's own letters say nothing outside."""
+        known = [(name, x, self._known_axes(x)) for name, x in leaves(value) if isinstance(x, Tensor)]
+        return [(name, x, None if LOCAL & set("".join(axes or ())) else axes) for name, x, axes in known]
 
     def _known_axes(self, x: Tensor) -> Axes | None:
         """What the tensor's last comment called its axes."""
@@ -268,7 +283,7 @@ class Recorder(TorchFunctionMode):
             self._measure(row, value, claim)
             if kind == "statement":
                 self.names[value] = (name, claim or self._known_axes(value) or ())
-                self.scopes[-1].name(value, claim)
+                self.scopes[-1].name(value, claim, name)
         else:
             row.describe(value)
         self._emit(row)

@@ -2,7 +2,8 @@
 
 from modules.tracing.rows import Row
 
-WIDEST = 44  # of a name with its indentation
+NAME, AXES, MEASURED = 44, 28, 34  # widths of the columns where what is still to come can't be known
+LINE = 150  # characters of a table's lines, the statement included
 
 
 def label(row: Row) -> str:
@@ -30,17 +31,32 @@ def amount(number: float) -> str:
     return f"{number:.3g} "
 
 
-def line(row: Row, name: int = WIDEST, axes: int = 28) -> str:
-    """One row; name and axes are the widths of the first columns."""
-    cells = ["  " * row.depth + label(row), row.axes, row.dtype, measures(row)]
+def line(row: Row) -> str:
+    """One row as it is written live, when what is still to come can't be known."""
     source = f"{row.where}  {row.text}" if row.text else ""
-    return f"{cells[0]:<{name}} {cells[1]:<{axes}} {cells[2]:<8} {cells[3]:<{bool(cells[3]) * 34}} {source}".rstrip()
+    measured = measures(row)
+    return f"{columns(row, row.depth, NAME, AXES)} {measured:<{MEASURED if measured else 0}} {source}".rstrip()
+
+
+def columns(row: Row, depth: int, name: int, axes: int) -> str:
+    return f"{'  ' * depth + label(row):<{name}} {row.axes:<{axes}} {row.dtype:<8}"
 
 
 def table(rows: list[Row]) -> str:
-    """All rows, the columns as wide as they need, the source's part cut to what fits."""
+    """All rows, each column as wide as it needs; the statement in what is left of LINE, cut if it is longer."""
     if not rows:
         return "nothing was recorded: call the model inside the `with` block"
-    name = max(len(label(row)) + 2 * row.depth for row in rows)
+    outermost = min(row.depth for row in rows)
+    name = max(len(label(row)) + 2 * (row.depth - outermost) for row in rows)
     axes = max(len(row.axes) for row in rows)
-    return "\n".join(line(row, min(name, WIDEST), axes) for row in rows)
+    measured = max((len(measures(row)) for row in rows if row.text), default=0)
+    left = LINE - (name + axes + measured + 13)
+    lines, number = [], 1
+    for row in rows:
+        if row.number > number:
+            number = row.number
+            lines.append(f"pass {number}")
+        source = row.text if len(row.text) <= left else row.text[: max(left - 1, 0)] + "…"
+        first = columns(row, row.depth - outermost, name, axes)
+        lines.append(f"{first} {measures(row):<{measured}}  {source}".rstrip())
+    return "\n".join(lines)

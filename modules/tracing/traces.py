@@ -40,7 +40,7 @@ class Trace:
         self.glossary = GLOSSARY | (letters or {})
         self._compiled = any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
         self._recorder = Recorder(self.model, values=values, gradients=gradients, costs=costs, keep=keep)
-        self.flows = self._recorder.flows
+        self.flows, self.ran = self._recorder.flows, self._recorder.ran
         self.rows = self._recorder.rows
 
     def __enter__(self) -> "Trace":

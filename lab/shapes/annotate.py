@@ -1,0 +1,138 @@
+"""Live source with the true sizes of a pass in the margin of each statement."""
+
+import ast
+import textwrap
+from dataclasses import dataclass
+from html import escape
+
+from config import suggest
+from lab.shapes.axis_colours import coloured
+from lab.source_view import CODE, GROUND, Source, highlighted, show
+from modules.tracing.rows import Row
+from modules.tracing.traces import Trace, TraceError
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a statement made: the variables that had the same axes, and these axes."""
+
+    names: str
+    row: Row
+    more: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.names} {self.row.axes} {self.more}".strip()
+
+    @property
+    def html(self) -> str:
+        axes = escape(self.row.axes) if self.row.shape is None else coloured(self.row.claim or (), self.row.shape)
+        return f"{escape(self.names)} {axes} {escape(self.more)}".strip()
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """notes: by line number, from the line's first run; idle: the lines that did not run."""
+
+    source: Source
+    notes: dict[int, list[Note]]
+    idle: frozenset[int]
+
+    def _repr_html_(self) -> str:
+        cells = []
+        for number, line in enumerate(highlighted(self.source.lines), self.source.first):
+            margin = "\n".join(note.html for note in self.notes.get(number, ()))
+            dim = "opacity:.45;" if number in self.idle else ""
+            cells.append(
+                f'<div style="padding-right:1.5em">{margin}</div>'
+                f'<div style="{dim}padding-left:1em;border-left:1px solid rgba(128,128,128,.5)">{line or " "}</div>'
+            )
+        return (
+            f'<div style="{GROUND}"><div style="opacity:.75">{escape(self.source.header)}</div>'
+            f'<div style="{CODE};display:grid;grid-template-columns:max-content max-content">'
+            f"{''.join(cells)}</div></div>"
+        )
+
+    def __str__(self) -> str:
+        width = max([len(str(note)) for notes in self.notes.values() for note in notes], default=0)
+        lines = [f"# {self.source.header}"]
+        for number, line in enumerate(self.source.lines, self.source.first):
+            notes = [str(note) for note in self.notes.get(number, ())] or [""]
+            bar = "┊" if number in self.idle else "│"
+            lines.append(f"{notes[0]:<{width}} {bar} {line}".rstrip())
+            lines += [f"{note:<{width}} {bar}" for note in notes[1:]]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def annotated(trace: Trace, thing: object) -> Annotated:
+    """The source of a class, of a function, or of the class of the module at a path, as it ran in the trace.
+
+    Raises TraceError for what did not run, SourceError for what has no source.
+    """
+    path = None
+    if isinstance(thing, str):
+        path, thing = thing, _class_at(trace, thing)
+    source = show(thing)
+    last = source.first + len(source.lines) - 1
+    inside = range(source.first, last + 1)
+    ran = {
+        line for at, file, line in trace.ran if file == source.file and line in inside and path in (None, at)
+    }  # fmt: skip
+    if not ran:
+        traced = {row.owner.partition(".")[0] for row in trace.rows if row.line}
+        raise TraceError(f"nothing of {source.name} ran statement by statement; {suggest(source.name, traced)}")
+    rows = [
+        row for row in trace.rows
+        if row.file == source.file and row.line in inside and path in (None, row.path)
+    ]  # fmt: skip
+    lines = {line: [row for row in rows if row.line == line] for line in {row.line for row in rows}}
+    return Annotated(source, {line: _notes(found) for line, found in lines.items()}, _idle(source, ran))
+
+
+def _class_at(trace: Trace, path: str) -> type:
+    paths = dict(trace.model.named_modules())
+    if path not in paths:
+        raise TraceError(f"the model has no module {path!r}; {suggest(path, {row.path for row in trace.rows})}")
+    return type(paths[path])
+
+
+def _notes(rows: list[Row]) -> list[Note]:
+    """The first run's values, those of the same axes together; how many shapes there were if they differ."""
+    shapes: dict[str, dict[object, None]] = {}
+    for row in rows:
+        shapes.setdefault(row.variable, {})[row.shape if row.shape is not None else row.value] = None
+    groups: dict[str, list[Row]] = {}
+    for variable in shapes:
+        first = next(row for row in rows if row.variable == variable)
+        varied = len(shapes[variable])
+        groups.setdefault(first.axes + f"… {varied} shapes" * (varied > 1), []).append(first)
+    several = len(shapes) > 1 or rows[0].kind == "input"
+    notes = []
+    for group in groups.values():
+        names = ", ".join(row.variable.removeprefix("return ") for row in group) if several else ""
+        varied = len(shapes[group[0].variable])
+        kind = "shapes" if group[0].shape is not None else "values"
+        notes.append(Note(names, group[0], f"… {varied} {kind}" * (varied > 1)))
+    return notes
+
+
+def _idle(source: Source, ran: set[int]) -> frozenset[int]:
+    """The lines of statements, and of whole functions, that did not run."""
+    tree = ast.parse(textwrap.dedent("\n".join(source.lines)))
+    idle: set[int] = set()
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+        if source.first + start - 1 not in ran:
+            idle.update(range(start, function.end_lineno + 1))
+            continue
+        for node in ast.walk(function):
+            documents = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if isinstance(node, ast.stmt) and node is not function and not documents:
+                body = getattr(node, "body", None)
+                last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno
+                if source.first + node.lineno - 1 not in ran:
+                    idle.update(range(node.lineno, last + 1))
+    return frozenset(source.first + line - 1 for line in idle)

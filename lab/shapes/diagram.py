@@ -1,0 +1,206 @@
+"""A module's parts as a drawn graph: boxes, the operations that join them, and what runs along the edges."""
+
+import re
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+
+from config import suggest
+from lab.shapes.axis_colours import AXIS_HUE, OPACITY, axis_texts
+from lab.shapes.layout import Item, arrange
+from modules.tracing.axes import letters
+from modules.tracing.flow import Edge, Flow, Node
+from modules.tracing.traces import Trace, TraceError
+
+MOST_ALIKE = 4  # blocks in a row that are all drawn; of more, the first and the last
+CHARACTER = 6.6  # px, of the small monospaced letters
+BOX, SPACE = 40, 58  # heights of a box and of what is between two, px
+FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+FILLS = {"module": "86,180,233", "input": "128,128,128", "output": "128,128,128", "operation": "230,159,0"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A node as it is drawn."""
+
+    kind: str
+    name: str
+    about: str = ""
+
+    @property
+    def width(self) -> float:
+        if self.kind == "operation":
+            return max(28.0, len(self.name) * 7.5 + 16)
+        return max(len(self.name) * 7.4, len(self.about) * CHARACTER) + 24
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """Drawn in a notebook, indented text elsewhere. parts: by key, in the order in which they ran."""
+
+    title: str
+    parts: dict[int, Part]
+    edges: tuple[tuple[int, int, Edge], ...]
+
+    @property
+    def svg(self) -> str:
+        """A picture without script or outside parts, which takes the page's text colour."""
+        edges = [(source, target, len(_label(edge)) * CHARACTER) for source, target, edge in self.edges]
+        layout = arrange({key: part.width for key, part in self.parts.items()}, edges)
+        tops = [(level // 2) * (BOX + SPACE) + (level % 2) * BOX for level in range(len(layout.layers))]
+        width = max(item.x + item.right for row in layout.layers for item in row)
+        height = tops[-1] + BOX
+        ends = [(self.parts[source], self.parts[target]) for source, target, _ in self.edges]
+        drawn = [_route(route, tops, *parts) for route, parts in zip(layout.routes, ends)]
+        drawn += [_text(route[1], tops, edge) for route, (_, _, edge) in zip(layout.routes, self.edges)]
+        drawn += [_box(layout.boxes[key], tops, part) for key, part in self.parts.items()]
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width + 24:.0f}" height="{height + 24:.0f}" '
+            f'viewBox="-12 -12 {width + 24:.0f} {height + 24:.0f}" style="max-width:100%;height:auto;color:inherit" '
+            f'font-family="{FONT}" font-size="11" fill="currentColor">'
+            f"<title>{escape(self.title)}</title><desc>{escape(str(self))}</desc>{''.join(drawn)}</svg>"
+        )
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x:auto">{self.svg}</div>'
+
+    def __str__(self) -> str:
+        lines, names = [self.title], self.names()
+        for key, part in self.parts.items():
+            lines.append(f"  {names[key]}" + (f" · {part.about}" if part.about else ""))
+            lines += [f"    ← {names[a]}: {_label(edge)}" for a, b, edge in self.edges if b == key]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def names(self) -> dict[int, str]:
+        """Operations of one sign are told apart by a number."""
+        counts: dict[str, int] = {}
+        names = {}
+        for key, part in self.parts.items():
+            counts[part.name] = counts.get(part.name, 0) + 1
+            alike = sum(other.name == part.name for other in self.parts.values())
+            names[key] = f"{part.name} ({counts[part.name]})" if alike > 1 else part.name
+        return names
+
+
+def draw(trace: Trace, path: str = "") -> Diagram:
+    """The diagram of what happened in the module at `path`. Raises TraceError where there is nothing to draw."""
+    drawable = {name for name, flow in trace.flows.items() if flow.edges}
+    if path not in drawable:
+        raise TraceError(f"no parts to draw were traced in {path!r}; {suggest(path, drawable)}")
+    flow = trace.flows[path]
+    folds = _folds(trace, flow)
+    parts: dict[int, Part] = {}
+    keys: dict[Node, int] = {}
+    used = {node for edge in flow.edges for node in (edge.source, edge.target)} | {out.source for out in flow.outputs}
+    for node in flow.nodes:
+        if node not in used:
+            continue
+        same = folds.get(node)
+        keys[node] = keys[same[0]] if same and same[0] in keys else len(parts)
+        parts[keys[node]] = _part(trace, path, node, same)
+    distinct = {(keys[edge.source], keys[edge.target], _label(edge)): edge for edge in flow.edges}
+    edges = [(source, target, edge) for (source, target, _), edge in distinct.items() if source != target]
+    for out in flow.outputs:
+        key = len(parts)
+        parts[key] = Part("output", f"return{out.name}")
+        edges.append((keys[out.source], key, Edge(out.source, out.source, out.shape, out.axes)))
+    module = trace.model.get_submodule(path)
+    return Diagram(f"{path or 'model'} · {type(module).__name__}", parts, tuple(edges))
+
+
+def _folds(trace: Trace, flow: Flow) -> dict[Node, list[Node]]:
+    """Node -> the nodes that it is drawn together with: the inner ones of a long row of modules that are alike."""
+
+    def alike(node: Node) -> tuple:
+        stem, number = re.fullmatch(r"(.*?)(\.\d+)?", node.name).groups()
+        inputs = tuple((edge.shape, edge.axes) for edge in flow.edges if edge.target is node)
+        return (node.kind == "module" and bool(number), stem, node.title, _parameters(trace, node), inputs)
+
+    found = {}
+    for key, group in groupby(flow.nodes, key=alike):
+        row = list(group)
+        if key[0] and len(row) > MOST_ALIKE:
+            found |= dict.fromkeys(row[1:-1], row[1:-1])
+    return found
+
+
+def _parameters(trace: Trace, node: Node) -> int:
+    return sum(p.numel() for p in trace.model.get_submodule(node.name).parameters()) if node.kind == "module" else 0
+
+
+def _part(trace: Trace, path: str, node: Node, same: list[Node] | None) -> Part:
+    """same: the modules that this one is drawn together with."""
+    if node.kind != "module":
+        return Part(node.kind, node.name)
+    count = _parameters(trace, node)
+    about = node.title + (f" · {count:,} parameters" if count else "")
+    first, *_, last = [other.name.removeprefix(f"{path}.") for other in same or (node, node)]
+    if same:
+        return Part("module", f"{first} … {last}", f"{len(same)} alike, each {about}")
+    return Part("module", first, about)
+
+
+def _label(edge: Edge) -> str:
+    return f"{edge.name.removeprefix('.')} {letters(edge.axes or (), edge.shape)}".strip()
+
+
+def _route(route: list[Item], tops: list[float], source: Part, target: Part) -> str:
+    """A line down through its places: straight past boxes and beside labels, bent between them."""
+    x, y = _port(route[0], source, route[1]), tops[route[0].layer] + (BOX + _height(source)) / 2
+    path = [f"M{x:.1f} {y:.1f}"]
+    for item in route[1:]:
+        last = item is route[-1]
+        label = item.layer % 2 == 1
+        top = tops[item.layer] + (SPACE / 2 - 8 if label else 0)
+        to = _port(item, target, route[-2]) if last else item.x
+        middle = (y + top) / 2
+        path.append(f"C{x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {top:.1f}")
+        rest = (BOX - _height(target)) / 2 if last else 16 if label else BOX
+        x, y = to, top + rest
+        path.append(f"V{y:.1f}" if rest else "")
+    head = f'<path d="M{x - 4:.1f} {y - 7:.1f}L{x:.1f} {y:.1f}L{x + 4:.1f} {y - 7:.1f}z" stroke="none"/>'
+    return f'<path d="{"".join(path)}" fill="none" stroke="currentColor" stroke-opacity=".6"/>{head}'
+
+
+def _port(box: Item, part: Part, towards: Item) -> float:
+    """Where an edge meets a box: as near as it goes to where the edge comes from."""
+    reach = max(0.0, part.width / 2 - 14)
+    return min(max(towards.x, box.x - reach), box.x + reach)
+
+
+def _text(item: Item, tops: list[float], edge: Edge) -> str:
+    """An edge's label: the name, and the axes each on its hue."""
+    pieces = axis_texts(edge.axes or (), edge.shape)
+    name = edge.name.removeprefix(".")
+    start, y = item.x + 6, tops[item.layer] + SPACE / 2 + 4
+    at, marks = start + CHARACTER * (len(name) + bool(name)), ""
+    for text, letter in pieces:
+        width = len(text) * CHARACTER
+        if letter:
+            fill = f"rgba({AXIS_HUE[letter]},{OPACITY})"
+            marks += f'<rect x="{at:.1f}" y="{y - 10.5:.1f}" width="{width:.1f}" height="14" rx="3" fill="{fill}"/>'
+        at += width
+    words = f'<tspan font-weight="bold">{escape(name)}</tspan> ' if name else ""
+    words += escape("".join(text for text, _ in pieces))
+    return f'{marks}<text x="{start:.1f}" y="{y:.1f}" textLength="{at - start:.1f}">{words}</text>'
+
+
+def _height(part: Part) -> int:
+    return BOX if part.kind == "module" else 28
+
+
+def _box(item: Item, tops: list[float], part: Part) -> str:
+    height = _height(part)
+    y = tops[item.layer] + (BOX - height) / 2
+    shape = (
+        f'<rect x="{item.x - item.left:.1f}" y="{y:.1f}" width="{part.width:.1f}" height="{height}" '
+        f'rx="{6 if part.kind == "module" else 14}" fill="rgba({FILLS[part.kind]},.22)" stroke="currentColor" '
+        'stroke-opacity=".7"/>'
+    )
+    middle = y + height / 2
+    name = f'<text x="{item.x:.1f}" y="{middle - 3 if part.about else middle + 4:.1f}" text-anchor="middle" '
+    name += f'font-size="12" font-weight="bold">{escape(part.name)}</text>'
+    about = f'<text x="{item.x:.1f}" y="{middle + 12:.1f}" text-anchor="middle">{escape(part.about)}</text>'
+    return shape + name + (about if part.about else "")
