@@ -1,0 +1,53 @@
+"""What freedom does mixing need? The factored transformer's four mixings against a standard ALiBi model.
+
+    python -m bench.mixings FOLDER [SEEDS]
+
+trains them all on tales, parameters matched by the width of the MLP, same tokens in the same order per seed; about two
+minutes each. Stopped, it goes on where it was. Writes bench/results/mixings.csv, a row per run.
+"""
+
+import sys
+from pathlib import Path
+
+from bench.timing import table
+from config import ROOT, FactoredBlockConfig, Preset, preset
+from lab.estimates import estimate
+from lab.files import atomic_write_text
+from lab.runs import Run
+from lab.sweep import matched, mean_and_spread, sweep, sweep_results
+
+RESULTS = ROOT / "bench" / "results" / "mixings.csv"
+MIXINGS = ("dense", "independent", "kronecker", "identity")
+
+
+def variants() -> dict[str, Preset]:
+    """A standard block, and factored blocks of as many parameters; four heads, so that mixing heads means something."""
+    model, train = preset("alibi-tiny")
+    train = train.replace(steps=1000, batch_size=32, learning_rate=4e-3, compile="off")
+    model = model.replace(n_heads=4)
+    parameters = estimate(model, train).parameters
+    blocks = {name: FactoredBlockConfig(value_mixing=name, output_mixing=name) for name in MIXINGS}
+    factored = {name: Preset(model.replace(block=block), train) for name, block in blocks.items()}
+    return {"standard": Preset(model, train)} | {name: matched(made, parameters) for name, made in factored.items()}
+
+
+def main(folder: Path, seeds: int) -> None:
+    for run, step in sweep(variants(), range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    names = [f"{name}-seed{seed}" for seed in range(seeds) for name in variants()]
+    results = sweep_results(Run.open(name, folder) for name in names)
+    atomic_write_text(RESULTS, results.drop(columns="seconds").to_csv(index=False))
+    rows = mean_and_spread(results)
+    dense = rows.loc["dense", "validation_loss"]
+    cells = [
+        [name, f"{row.parameters:,.0f}", f"{row.validation_loss:.4f} ± {row['validation_loss sd']:.4f}",
+         f"{row.validation_loss / dense - 1:+.1%}"]
+        for name, row in rows.iterrows()
+    ]  # fmt: skip
+    headings = ["mixing", "parameters", "validation loss (nats per token)", "against dense"]
+    print(table(f"Mixings, {seeds} seeds", headings, cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
