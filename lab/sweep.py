@@ -43,7 +43,7 @@ def opened(name: str, settings: Preset, folder: Path) -> Run:
 
 
 def sweep_results(runs: Iterable[Run]) -> pd.DataFrame:
-    """A row for each finished run: variant, seed, parameters, tokens, best validation loss (nats per token), seconds."""
+    """A row for each finished run: variant, seed, parameters, tokens, best validation loss in nats, seconds."""
     rows = []
     for run in runs:
         log = run.log()
@@ -78,7 +78,7 @@ def matched(settings: Preset, parameters: int, tolerance: float = 0.02) -> Prese
     ratio = 4.0 + (parameters - count(4.0)) / slope
     if ratio <= 0 or abs(count(ratio) / parameters - 1) > tolerance:
         raise ConfigError(
-            f"no MLP brings this model to {parameters:,} parameters: at ratio 4 it has {count(4.0):,}, and each unit of "
+            f"no MLP brings this model to {parameters:,} parameters: at ratio 4 it has {count(4.0):,}, each unit of "
             f"the ratio adds {slope:,.0f}; change the width or the layers"
         )
     return Preset(model.replace(mlp=model.mlp.replace(ratio=ratio)), train_config)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from variants import VARIANTS, vary
 
 import modules.tracing.statements
 from config import ROOT, MLPConfig, NormConfig
@@ -25,6 +24,8 @@ from modules.tracing.axes import AxesError, bind, claims, lies, malformed, size
 from modules.tracing.recorder import Recorder
 from modules.tracing.traces import Trace, TraceError
 from modules.transformer import Transformer
+from tests.plain_modules import make_plain
+from tests.variants import VARIANTS, vary
 
 BATCH, LENGTH = 5, 18  # with the lengths below different from every size in the variants
 
@@ -526,17 +527,6 @@ def instructions(run) -> int:
     return count
 
 
-def without_logging(cls: type, made: dict) -> type:
-    """The same class as if LoggingModule had never been its base."""
-    if not issubclass(cls, LoggingModule):
-        return cls
-    if cls not in made:
-        bases = [without_logging(base, made) for base in cls.__bases__ if base is not LoggingModule]
-        body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
-        made[cls] = type(cls.__name__, tuple(bases or [nn.Module]), body)
-    return made[cls]
-
-
 def test_off_costs_not_one_instruction():
     model = Transformer(VARIANTS["llama"]).eval()
     ids = tokens(model)
@@ -545,11 +535,8 @@ def test_off_costs_not_one_instruction():
     model.disable_logging()
     after = instructions(lambda: model(ids))
     assert hooks(model) == 0
-    made = {}
-    for module in model.modules():
-        module.__class__ = without_logging(type(module), made)
-    assert not any(isinstance(module, LoggingModule) for module in model.modules()) and made
-    assert after == instructions(lambda: model(ids)) > 1000
+    plain = make_plain(model)
+    assert after == instructions(lambda: plain(ids)) > 1000
 
 
 def test_off_compiles_whole():
