@@ -1,0 +1,53 @@
+"""A training step of each block, in time and beside the standard one, all of equal parameters and with ALiBi.
+
+6 layers, width 256, 8 heads, 16 × 256 tokens of vocabulary 2,048; forward, backward, clipping and AdamW.
+"""
+
+
+from bench.timing import alternate, ratios, table
+from bench.training import CONFIG, stepper
+from config import ARCHITECTURES, FactoredBlockConfig, ModelConfig, Preset, ShapedBlockConfig, TrainConfig
+from lab.estimates import estimate
+from lab.optimizer import build_optimizer
+from lab.sweep import matched
+from modules.transformer import Transformer
+
+STANDARD = CONFIG.replace(**ARCHITECTURES["alibi"])
+BLOCKS = {
+    "factored, kronecker (the preset)": FactoredBlockConfig(),
+    "factored, identity": FactoredBlockConfig(value_mixing="identity", output_mixing="identity"),
+    "factored, independent": FactoredBlockConfig(value_mixing="independent", output_mixing="independent"),
+    "factored, dense": FactoredBlockConfig(value_mixing="dense", output_mixing="dense"),
+    "shaped attention (SASP)": ShapedBlockConfig(),
+}
+
+
+def contestants() -> dict[str, ModelConfig]:
+    parameters = estimate(STANDARD).parameters
+    made = {
+        name: matched(Preset(STANDARD.replace(block=block), TrainConfig()), parameters)
+        for name, block in BLOCKS.items()
+    }
+    return {"standard": STANDARD} | {name: settings.model for name, settings in made.items()}
+
+
+def step_of(config: ModelConfig, precision: str):
+    model = Transformer(config)
+    optimizer = build_optimizer(model, TrainConfig())
+    return stepper(model, optimizer, lambda ids: model.losses(ids)["loss"], precision)
+
+
+def main(rounds: int = 9) -> None:
+    configs = contestants()
+    rows = []
+    measured = {
+        precision: ratios(
+            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), "standard"
+        )
+        for precision in ("bf16", "fp32")
+    }
+    for name, config in configs.items():
+        cells = [f"{1 / measured[precision][name]:.2f} ×" for precision in measured]
+        rows.append([name, f"{estimate(config).parameters:,}", *cells])
+    headings = ["block", "parameters", "time of a step, bf16", "fp32"]
+    print(table("Blocks at equal parameters, ALiBi, against the standard block", headings, rows))
