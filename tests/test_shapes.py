@@ -19,7 +19,7 @@ from lab.shapes.axis_colours import AXIS_HUE
 from lab.shapes.tree import MOST_ROWS
 from lab.source_view import INKS, SourceError
 from modules import GLOSSARY
-from modules.attention import Attention
+from modules.attention import Attention, DotProductAttention
 from modules.blocks import ResidualBlock
 from modules.logging_module import LoggingModule
 from modules.mlp import MLP, GatedMLP
@@ -220,9 +220,11 @@ def test_margin_has_the_true_sizes(shapes):
             assert note.row.line == number
             assert all(str(n) in str(note) for n in note.row.shape or ())
     idle = {lines[number].strip() for number in annotated.idle}
-    assert "self.fused = True" in idle and "k, v = cache.append(k, v)  # (B, G, S, D)" in idle
+    assert "self.out = Linear(width, width, bias=bias)" in idle and "k, v = cache.append(k, v)  # (B, G, S, D)" in idle
     assert "if cache is not None:" not in idle and not annotated.idle & annotated.notes.keys()
-    assert "return scores.softmax(dim=-1)  # (B, H, T, S)" in idle
+    by_hand = shapes.annotate(DotProductAttention)
+    lines = dict(enumerate(by_hand.source.lines, by_hand.source.first))
+    assert "return scores.softmax(dim=-1)  # (B, H, T, S)" in {lines[number].strip() for number in by_hand.idle}
 
 
 def test_margin_and_text_line_up(shapes):
@@ -488,7 +490,7 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
         (GatedMLP, "class GatedMLP(LoggingModule):", "return self.down(hidden)"),
         (ResidualBlock, "class ResidualBlock(LoggingModule):", "return x + self.dropout(self.mlp_post_norm"),
         (ResidualBlockConfig, "@dataclass(frozen=True, kw_only=True)", "parallel: bool = False"),
-        (modules.attention, '"""Attention:', "return scores.softmax(dim=-1)"),
+        (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
         (run, "def run(config", "return shapes"),
         (MLP(4, 8, "relu", False).forward, "def forward(self", "return self.down(hidden)"),
     ],

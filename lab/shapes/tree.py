@@ -56,7 +56,7 @@ def tree(trace: Trace) -> str:
     passes = [(number, list(rows)) for number, rows in groupby(shown, key=lambda row: row.number)]
     several = len({number for number, _ in passes}) > 1
     for number, rows in passes:
-        about = About(_lies(rows, trace.glossary), any(measures(row) for row in rows if row.kind != "module"))
+        about = About(_lies(rows, trace), any(measures(row) for row in rows if row.kind != "module"))
         parts.append(f"<div><b>pass {number}</b></div>" if several else "")
         parts += _branches(_grown(rows).inside, about, level=0)
     if left_out := len(trace.rows) - len(shown):
@@ -79,11 +79,11 @@ def _grown(rows: list[Row]) -> Branch:
     return root
 
 
-def _lies(rows: list[Row], glossary: dict[str, str]) -> dict[str, list[str]]:
+def _lies(rows: list[Row], trace: Trace) -> dict[str, list[str]]:
     """Place -> what its comment says wrongly."""
     found = defaultdict(list)
     by_length = sorted({row.where for row in rows}, key=len, reverse=True)
-    for sentence in axes.lies(rows, glossary):
+    for sentence in axes.lies(rows, trace.glossary, trace.known):
         place = next(where for where in by_length if sentence.startswith(f"{where}: "))
         found[place].append(sentence.removeprefix(f"{place}: "))
     return found

@@ -38,6 +38,7 @@ class Trace:
             raise TraceError(f"only a torch.nn.Module can be traced, not {type(model).__name__}: give the model itself")
         self.model = getattr(model, "_orig_mod", model)
         self.glossary = GLOSSARY | (letters or {})
+        self.known: dict[str, int] = getattr(self.model, "axis_sizes", {})
         self._compiled = any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
         self._recorder = Recorder(self.model, values=values, gradients=gradients, costs=costs, keep=keep)
         self.flows, self.ran = self._recorder.flows, self._recorder.ran
@@ -80,8 +81,7 @@ class Trace:
         passes = {(row.number, row.backward): [] for row in self.rows}
         for row in self.rows:
             passes[row.number, row.backward].append(row)
-        known = getattr(self.model, "axis_sizes", {})
-        found = (lie for rows in passes.values() for lie in lies(rows, self.glossary, known, distinct))
+        found = (lie for rows in passes.values() for lie in lies(rows, self.glossary, self.known, distinct))
         return list(dict.fromkeys(found))
 
     def uncommented(self) -> list[str]:
