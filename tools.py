@@ -21,6 +21,7 @@ HOMES = {
     "lab.generation": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.live": ("live",),
     "lab.plots": ("bars", "loss_curve", "next_token_bars", "schedule_preview", "shaded_tokens", "side_by_side"),
+    "lab.quiz": ("ask",),
     "lab.runs": ("Run", "delete_run", "list_runs"),
     "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),
@@ -33,6 +34,15 @@ HOMES = {
     "lab.watch": ("watch_warnings",),
     "lab.watch_plots": ("watch_heatmap",),
     "lab.widgets": ("sampling_panel",),
+    "modules": ("GLOSSARY",),
+    "modules.attention": ("Attention",),
+    "modules.blocks": ("ResidualBlock",),
+    "modules.factored": ("FactoredBlock",),
+    "modules.linear": ("Linear",),
+    "modules.logging_module": ("LoggingModule",),
+    "modules.mlp": ("MLP", "GatedMLP"),
+    "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
+    "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}
