@@ -26,6 +26,7 @@ HOMES = {
         "alibi_biases", "extrapolation_curves", "position_losses", "position_vectors", "rotations", "scores_by_offset",
         "slope_dots",
     ),
+    "lab.quiz": ("ask",),
     "lab.runs": ("Run", "delete_run", "list_runs"),
     "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),
@@ -39,6 +40,15 @@ HOMES = {
     "lab.watch": ("watch_warnings",),
     "lab.watch_plots": ("watch_heatmap",),
     "lab.widgets": ("sampling_panel",),
+    "modules": ("GLOSSARY",),
+    "modules.attention": ("Attention",),
+    "modules.blocks": ("ResidualBlock",),
+    "modules.factored": ("FactoredBlock",),
+    "modules.linear": ("Linear",),
+    "modules.logging_module": ("LoggingModule",),
+    "modules.mlp": ("MLP", "GatedMLP"),
+    "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
+    "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}

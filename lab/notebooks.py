@@ -55,9 +55,18 @@ def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, 
             notebook.cells.remove(override)
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # times: they would change on every run
-            if cell.cell_type == "code":  # a widget without its kernel shows nothing but an error
-                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            if cell.cell_type == "code":
+                cell.outputs = list(filter(None, map(without_widget, cell.outputs)))
         atomic_write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """The static twin of an output, if it has one in HTML: a widget without its kernel shows nothing but an error."""
+    data = output.get("data", {})
+    if WIDGET not in data:
+        return output
+    del data[WIDGET]
+    return output if "text/html" in data else None
 
 
 def inject(notebook: nbformat.NotebookNode, path: Path, parameters: dict[str, object]) -> nbformat.NotebookNode | None:

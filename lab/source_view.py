@@ -12,7 +12,8 @@ from types import FunctionType, ModuleType
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
-from config import ROOT, GlassboxError
+from config import GlassboxError
+from modules.tracing.rows import file_shown
 from modules.tracing.statements import source_lines
 
 # as far from white as from black, so that they can be read on a light and on a dark page
@@ -42,8 +43,7 @@ class Source:
 
     @property
     def header(self) -> str:
-        shown = self.file.removeprefix(f"{ROOT}/").removeprefix(f"{ROOT}\\")
-        return f"{self.name} · {shown}:{self.first}"
+        return f"{self.name} · {file_shown(self.file)}:{self.first}"
 
     def _repr_html_(self) -> str:
         body = "\n".join(highlighted(self.lines))

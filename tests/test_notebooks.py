@@ -1,5 +1,6 @@
 """The notebooks, executed from top to bottom with tiny settings; their own asserts are the test."""
 
+import ast
 import re
 import shutil
 
@@ -12,7 +13,10 @@ from lab.notebooks import NotebookError, run_notebook
 TINY = {
     "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
     "inference.ipynb": {"max_tokens": 12},
+    "testing_modules.ipynb": {"architecture": "alibi", "time": 14},
 }
+NEW_MODULE = "new-module"  # the tag of a cell that shows how to write a module, and therefore holds one class
+SHOWS_NEW_MODULES = "testing_modules.ipynb"
 
 
 @pytest.fixture
@@ -50,7 +54,10 @@ def test_is_thin_narrated_and_stored_with_small_outputs(name):
     assert len(prose) >= len(code)
     assert "assert" in code[-1].source, "the last cell checks what was claimed"
     for cell in code:
-        assert not re.search(r"^\s*(def|class)\s", cell.source, re.MULTILINE), "library code belongs in lab/"
+        if name == SHOWS_NEW_MODULES and NEW_MODULE in cell.metadata.get("tags", []):
+            assert [type(statement) for statement in ast.parse(cell.source).body] == [ast.ClassDef], "just one class"
+        else:
+            assert not re.search(r"^\s*(def|class)\s", cell.source, re.MULTILINE), "library code belongs in lab/"
         assert len([line for line in cell.source.splitlines() if line.strip()]) <= 15
         assert not any(output.output_type == "error" for output in cell.outputs)
     assert any(cell.outputs for cell in code), "outputs are kept"

@@ -3,8 +3,9 @@
 import re
 import textwrap
 import xml.etree.ElementTree as ElementTree
+from base64 import b64decode
 from collections import Counter
-from html import unescape
+from html import escape, unescape
 from html.parser import HTMLParser
 from typing import NamedTuple
 
@@ -322,6 +323,13 @@ def test_diff_of_the_same_is_nothing(shapes):
 
 
 # --- the diagram ------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_the_drawing_as_a_picture_that_needs_no_trust(shapes):
+    diagram = shapes.diagram("blocks.0")
+    (picture,) = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', diagram._repr_html_())
+    assert b64decode(picture[0]).decode() == diagram.svg and picture[1] == escape(str(diagram))
+    assert "<svg" not in diagram._repr_html_(), "JupyterLab would leave its texts alone, run together"
 
 
 def named_edges(diagram) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import linecache
+import os
 import re
 import sys
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from modules.norms import build_norm
 from modules.positions import Placement
 from modules.tracing.axes import AxesError, bind, claims, lies, malformed, size
 from modules.tracing.recorder import Recorder
+from modules.tracing.rows import file_shown
 from modules.tracing.traces import Trace, TraceError
 from modules.transformer import Transformer
 from tests.plain_modules import make_plain
@@ -361,6 +363,20 @@ def test_cached_decoding_is_a_pass_per_call():
     assert numbers == sorted(set(numbers)), "each its own"
     keys = [row.shape[2] for row in shapes["blocks.0.attention.k"] if row.owner == "Attention.forward"]
     assert keys == [12, 19, 20] * 3
+
+
+def test_the_shape_of_a_part_is_that_of_its_first_tensor():
+    model = Transformer(VARIANTS["llama-grouped"])
+    shapes = traced(model, lambda: model(tokens(model)))
+    assert shapes["blocks.1.attention.k"].shape == (BATCH, 2, LENGTH, 10)
+    assert shapes["head"].shape == shapes.shape == (BATCH, LENGTH, 61)
+    with pytest.raises(TraceError, match="no tensor was traced here"):
+        _ = shapes["blocks.0.attention.queries_and_keys"].shape
+
+
+def test_a_cell_of_a_notebook_is_called_by_its_number():
+    assert file_shown("/tmp/ipykernel_1234/5678.py") == file_shown("C:\\Temp\\ipykernel_9\\5678.py") == "cell 5678"
+    assert file_shown(str(ROOT / "modules" / "mlp.py")) == "modules/mlp.py".replace("/", os.sep)
 
 
 def test_a_compiled_model_is_traced_as_what_it_was_compiled_from():

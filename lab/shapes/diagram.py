@@ -1,6 +1,7 @@
 """A module's parts as a drawn graph: boxes, the operations that join them, and what runs along the edges."""
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -16,6 +17,7 @@ MOST_ALIKE = 4  # blocks in a row that are all drawn; of more, the first and the
 CHARACTER = 6.6  # px, of the small monospaced letters
 BOX, SPACE = 40, 58  # heights of a box and of what is between two, px
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+CARD = "max-width:100%;background:#fafafa;border-radius:6px"  # a picture can't know the page's colours: dark on light
 FILLS = {"module": "86,180,233", "input": "128,128,128", "output": "128,128,128", "operation": "230,159,0"}
 
 
@@ -44,7 +46,7 @@ class Diagram:
 
     @property
     def svg(self) -> str:
-        """A picture without script or outside parts, which takes the page's text colour."""
+        """A picture without script or outside parts, in the text colour of where it stands."""
         edges = [(source, target, len(_label(edge)) * CHARACTER) for source, target, edge in self.edges]
         layout = arrange({key: part.width for key, part in self.parts.items()}, edges)
         tops = [(level // 2) * (BOX + SPACE) + (level % 2) * BOX for level in range(len(layout.layers))]
@@ -62,7 +64,9 @@ class Diagram:
         )
 
     def _repr_html_(self) -> str:
-        return f'<div style="overflow-x:auto">{self.svg}</div>'
+        # from a notebook not yet run here, and so not trusted, JupyterLab strips drawings, but not pictures
+        data = b64encode(self.svg.encode()).decode()
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(str(self))}" style="{CARD}">'
 
     def __str__(self) -> str:
         lines, names = [self.title], self.names()

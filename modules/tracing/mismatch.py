@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 
 from modules.tracing.axes import letters
-from modules.tracing.rows import ROOT
+from modules.tracing.rows import file_shown
 from modules.tracing.statements import source_lines, statements_of
 
 
@@ -109,4 +109,4 @@ def _place(path: str, code: CodeType, line: int) -> str:
     statement = statements_of(code).get(line)
     text = statement.text if statement else "".join(source_lines(code.co_filename)[line - 1 : line]).strip()
     comment = f"  # {statement.comment}" if statement and statement.comment else ""
-    return f"    {path or 'model'}  {code.co_filename.removeprefix(ROOT)}:{line}  {text}{comment}"
+    return f"    {path or 'model'}  {file_shown(code.co_filename)}:{line}  {text}{comment}"

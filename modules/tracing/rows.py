@@ -1,5 +1,6 @@
 """What a trace holds: a row for every value that a pass made."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import NamedTuple
@@ -10,6 +11,11 @@ from torch import Tensor
 from modules.tracing.axes import Axes, letters
 
 ROOT = __file__.rsplit("modules", 1)[0]
+
+
+def file_shown(file: str) -> str:
+    """From the library's folder on; of a notebook's cell, which lives in a folder of the kernel's, its number."""
+    return re.sub(r".*ipykernel_\d+[/\\](\d+)\.py", r"cell \1", file.removeprefix(ROOT))
 
 
 class Statistics(NamedTuple):
@@ -76,7 +82,7 @@ class Row:
 
     @property
     def where(self) -> str:
-        return f"{self.file.removeprefix(ROOT)}:{self.line}" if self.line else self.path or self.owner
+        return f"{file_shown(self.file)}:{self.line}" if self.line else self.path or self.owner
 
     @property
     def axes(self) -> str:

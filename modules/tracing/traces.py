@@ -76,6 +76,14 @@ class Trace:
         part.rows = rows
         return part
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The first tensor's, as in shapes["blocks.0.attention.q"].shape. Raises TraceError where there is none."""
+        found = next((row.shape for row in self.rows if row.shape is not None), None)
+        if found is None:
+            raise TraceError("no tensor was traced here; name one, as in shapes['blocks.0.mlp.hidden'].shape")
+        return found
+
     def lies(self, distinct: bool = False) -> list[str]:
         """A sentence for each axis comment that is not so, each only once however often its line ran."""
         passes = {(row.number, row.backward): [] for row in self.rows}
