@@ -45,10 +45,10 @@ def label(id: int, tokenizer: Tokenizer | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """states: what the first block takes, then what each of the L blocks returned. logits (B, T, V)."""
+    """states: what the first block takes, then what each of the blocks returned. hidden (B, T, C): the head's input."""
 
     states: list
-    logits: Tensor
+    hidden: Tensor
 
 
 def record(
@@ -66,7 +66,7 @@ def record(
         for module, hook in (hooks or {}).items():
             handles.append(module.register_forward_hook(hook))
         with torch.no_grad(), eval_mode(model):
-            return Pass(states=states, logits=model(tokens.to(model.head.weight.device)))
+            return Pass(states=states, hidden=model.hidden(tokens.to(model.head.weight.device)))
     finally:
         for handle in handles:
             handle.remove()

@@ -127,8 +127,8 @@ def ablation_heatmap(frame: pd.DataFrame) -> Picture:
     """The changes of `ablate_heads`: a row for each layer, a column for each head."""
     table = frame.pivot(index="layer", columns="head", values="change")
     return heat_maps(
-        {"Loss without each head": table.to_numpy()}, [f"layer {layer}" for layer in table.index],
-        [str(head) for head in table.columns], row_name="", column_name="head", unit="change (nats per token)",
+        {"Loss without each head": table.to_numpy()}, [str(layer) for layer in table.index],
+        [str(head) for head in table.columns], row_name="layer", column_name="head", unit="change (nats per token)",
         signed=True,
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ class Provenance:
     moves: one for each layer; none where the tokens are frozen. start: the parts that the token stream begins with,
     "token" and, if the positions are added there, "position", each (T, H, D). written: what each layer wrote into xe
     under "mlp" and, with frozen tokens, "attention", each (T, C). streams: xt at layers 0 to L, each (T, C).
-    final (T, C): what the final norm reads. logits (T, V).
+    final and hidden (T, C): what the final norm reads, and what the head does.
     """
 
     model: Transformer
@@ -53,7 +53,7 @@ class Provenance:
     written: dict[str, list[Tensor]]
     streams: list[Tensor]
     final: Tensor
-    logits: Tensor
+    hidden: Tensor
     limit: int
 
     def __repr__(self) -> str:
@@ -110,10 +110,11 @@ class Provenance:
         layer; bias: the final norm's. The norm's scale is taken as it was computed, which makes the logit linear.
         """
         (position,) = self.places("position", [position], len(self.labels))
-        vocabulary = self.model.config.vocab_size
-        token = int(self.logits[position].argmax()) if token is None else token
-        if not 0 <= token < vocabulary:
-            raise AnalysisError(f"token id {token} is out of range, this model has ids 0 to {vocabulary - 1}")
+        with torch.no_grad():
+            logits = self.model.head(self.hidden[position])
+        token = int(logits.argmax()) if token is None else token
+        if not 0 <= token < len(logits):
+            raise AnalysisError(f"token id {token} is out of range, this model has ids 0 to {len(logits) - 1}")
         direction, bias = logit_direction(self.model.norm, self.model.head.weight[token], self.final[position])
         rows, parts = self.matrix(self.n_layers, [position])[0], []
         by_head = direction.unflatten(0, (self.n_heads, -1))
@@ -134,7 +135,7 @@ class Provenance:
         return LogitSplit(
             frame=frame.astype({"head": "Int64"}), position=position, token=token,
             token_label=label(token, self.tokenizer), labels=self.labels[: position + 1],
-            logit=self.logits[position, token].item(),
+            logit=logits[token].item(),
         )  # fmt: skip
 
     def places(self, name: str, asked: Iterable[int] | None, count: int) -> list[int]:
@@ -224,7 +225,7 @@ def provenance(
         model=model, tokenizer=tokenizer, labels=labels, moves=moves, start=starting_parts(model, ids),
         written={"attention": reads, "mlp": mlps} if config.block.frozen_tokens else {"mlp": mlps},
         streams=[state.xt[0] for state in seen.states], final=model.blocks[-1].join(seen.states[-1])[0],
-        logits=seen.logits[0], limit=limit,
+        hidden=seen.hidden[0], limit=limit,
     )  # fmt: skip
 
 

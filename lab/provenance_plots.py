@@ -63,7 +63,7 @@ def split_html(split: LogitSplit) -> str:
     most = carried.abs().max() or 1.0
     tokens = " ".join(
         f'<span title="{escape(label)} at {source}: {value:+.3f}" style="background:rgba({colour(value)},'
-        f'{0.65 * abs(value) / most:.2f});{BOX}">{escape(label)}<sub>{value:+.1f}</sub></span>'
+        f'{0.65 * abs(value) / most:.2f});{BOX}">{escape(label)}<sub>{value:+.2f}</sub></span>'
         for source, (label, value) in enumerate(zip(split.labels, carried))
     )
     rows = "".join(
