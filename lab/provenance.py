@@ -92,10 +92,9 @@ class Provenance:
         for p, position in enumerate(positions):
             rows[p, range(shape[1]), position, heads] = 1
         for move in reversed(self.moves[:layer]):
-            by_reader = torch.einsum("pith,hk->pitk", rows, move.output)
-            by_source = torch.einsum("pitk,kts->pisk", by_reader, move.weights)
-            del by_reader
-            rows = rows + torch.einsum("pisk,kj->pisj", by_source, move.value)
+            moved = torch.einsum("pith,hk->pitk", rows, move.output)
+            moved = torch.einsum("pitk,kts->pisk", moved, move.weights)
+            rows += torch.einsum("pisk,kj->pisj", moved, move.value)
         return rows
 
     def rebuilt(self, layer: int, positions: Iterable[int] | None = None) -> Tensor:

@@ -147,6 +147,20 @@ def test_training_brings_every_layer_nearer_to_the_end(run, data, lens):
     assert tuned["model"] < 0.5 * min(tuned["random"], tuned["shuffled"])
 
 
+@pytest.mark.parametrize("baseline", ["random", "shuffled"])
+def test_each_baseline_has_a_lens_of_its_own(run, data, lens, baseline):
+    """The model's own lens in its place reads the baseline worse: its states or its targets are not the model's."""
+    model, found = run.load_model(), []
+    swapped = lens.translators | {
+        (baseline, *key): translator for (whose, *key), translator in lens.translators.items() if whose == "model"
+    }
+    for each in (lens, TunedLens(translators=swapped, seed=lens.seed)):
+        frame = lens_quality(model, data.validation, each, batches=1)
+        rows = frame.query("lens == 'tuned' and layer == 1 and baseline == @baseline and stream != 'xt'")
+        found.append(rows["kl"].to_numpy())
+    assert (found[0] < found[1]).all() and len(found[0]) == len(readers(model)) - (len(readers(model)) > 1)
+
+
 def test_the_lens_beside_the_run_is_the_lens(run, lens):
     loaded = load_lens(run)
     assert loaded.seed == lens.seed and loaded.translators.keys() == lens.translators.keys()

@@ -168,6 +168,8 @@ def test_memory_is_bounded(model):
         found.matrix(1)
     assert found.matrix(1, positions=[5], heads=[0]).shape == (1, 1, 11, 4)
     assert provenance(model, ids, limit=4 * 44 * 44 * 8).matrix(1).shape == (11, 4, 11, 4)
+    with pytest.raises(AnalysisError, match="4 · 11 positions"):
+        provenance(model, ids, limit=4 * 44 * 44 * 8 - 1).matrix(1)
 
 
 def test_refuses_what_is_not_there(model, found):
@@ -211,7 +213,9 @@ def test_pictures(spoken):
     assert provenance_heatmap(alone).png and alone.split().carried().index.tolist() == [0]
     for picture in (provenance_heatmap(spoken, 2, 1), provenance_heatmaps(spoken, 0, 3), logit_bars(spoken.split())):
         assert isinstance(picture, Picture) and picture.png.startswith(b"\x89PNG")
-    assert "head 0 from head 3" in repr(provenance_heatmaps(spoken, 0, 3))
+    drawn = spoken.matrix(2)[:, 1, :, 3][torch.ones(9, 9).tril().bool()]
+    about = repr(provenance_heatmap(spoken, 2, 1, 3))
+    assert "head 1 from head 3" in about and f"{drawn.min():.3g} to {drawn.max():.3g}" in about
     assert "layer 1, layer 2, layer 3" in repr(provenance_heatmaps(spoken))
 
 
