@@ -20,6 +20,11 @@ HOMES = {
     "lab.evaluation": ("evaluate", "evaluate_text", "probe_accuracy"),
     "lab.extrapolation": ("extrapolation", "loss_by_position"),
     "lab.generation": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
+    "lab.interventions": (
+        "ablate_heads", "ablate_streams", "ablation_heatmap", "amplified", "amplify", "one_stream", "without_heads",
+    ),
+    "lab.lens_plots": ("lens_curves", "lens_heatmap"),
+    "lab.lenses": ("lens_quality", "read_layers"),
     "lab.live": ("live",),
     "lab.plots": ("bars", "loss_curve", "next_token_bars", "schedule_preview", "shaded_tokens", "side_by_side"),
     "lab.position_plots": (
@@ -27,6 +32,8 @@ HOMES = {
         "slope_dots",
     ),
     "lab.quiz": ("ask",),
+    "lab.provenance": ("provenance",),
+    "lab.provenance_plots": ("logit_bars", "provenance_heatmap", "provenance_heatmaps"),
     "lab.runs": ("Run", "delete_run", "list_runs"),
     "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),
@@ -37,9 +44,9 @@ HOMES = {
     "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
     "lab.token_display": ("show_tokens",),
     "lab.training": ("Step", "train"),
+    "lab.tuned_lens": ("load_lens", "train_lens"),
     "lab.watch": ("watch_warnings",),
     "lab.watch_plots": ("watch_heatmap",),
-    "lab.widgets": ("sampling_panel",),
     "modules": ("GLOSSARY",),
     "modules.attention": ("Attention",),
     "modules.blocks": ("ResidualBlock",),
@@ -49,6 +56,7 @@ HOMES = {
     "modules.mlp": ("MLP", "GatedMLP"),
     "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
     "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
+    "lab.widgets": ("provenance_panel", "sampling_panel"),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}

@@ -43,9 +43,13 @@ def variants() -> dict[str, Preset]:
     data = train.data.replace(tokenizer="bpe-512")
     train = train.replace(data=data, steps=1000, batch_size=32, learning_rate=4e-3, compile="off")
     model = model.replace(vocab_size=512, n_heads=6, width=72, max_positions=None)
+    # the first transformer's sines came with embeddings of their size; beside N(0, 0.02) they would drown them
+    scaled = {"sinusoidal"}
     reach = {name: None if name == "learned" else 1024 for name in POSITIONS}  # learned ones end with the training
     return {
-        f"positions-{name}": Preset(model.replace(position=position, max_positions=reach[name]), train)
+        f"positions-{name}": Preset(
+            model.replace(position=position, max_positions=reach[name], embedding_scale=name in scaled), train
+        )
         for name, position in POSITIONS.items()
     }
 

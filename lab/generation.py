@@ -49,7 +49,7 @@ def generate(
     The model is in eval mode from the first step until the iterator ends or is dropped, and then as it was before.
     Raises GenerationError: at once for what can't be used, and later where the model gives NaN or infinity.
     """
-    prompts = _check_prompts(prompts, model.config.vocab_size)
+    prompts = check_prompts(prompts, model.config.vocab_size)
     stop_tokens = frozenset(_check_ids("stop_tokens", stop_tokens, model.config.vocab_size))
     vocab_size = model.config.vocab_size if vocab_size is None else vocab_size
     for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0), ("vocab_size", vocab_size, 1)):
@@ -70,7 +70,7 @@ def _steps(
     seen = _mark(prompts, model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     finished = [False] * len(prompts)
     newest = torch.tensor([prompt[-1] for prompt in prompts])  # (B)
-    with _eval_mode(model):
+    with eval_mode(model):
         read = (_with_cache if cache else _without_cache)(model, prompts, max_tokens)
         for step in range(1, max_tokens + 1):
             logits = read(newest).float().cpu()  # (B, V)
@@ -147,7 +147,7 @@ def _generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode, and back in its own afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -225,10 +225,10 @@ def next_token_probabilities(
     Tokens that `sampling` excludes are left out, so there may be fewer than k.
     """
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    (ids,) = _check_prompts([ids], model.config.vocab_size)
+    (ids,) = check_prompts([ids], model.config.vocab_size)
     _check_length(len(ids), 1, model.config)
     seen = _mark([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    with torch.inference_mode(), _eval_mode(model):
+    with torch.inference_mode(), eval_mode(model):
         logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf
         top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
@@ -269,7 +269,7 @@ class _Speller:
 # --- what can't be used ---------------------------------------------------------------------------------------
 
 
-def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
+def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
     if not len(prompts):
         raise GenerationError("there is no prompt to continue; give a list with at least one")
     checked = [_check_ids(f"prompt {number}", prompt, vocab_size) for number, prompt in enumerate(prompts)]

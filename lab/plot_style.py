@@ -69,8 +69,11 @@ class Picture:
 
 
 @contextmanager
-def panels(height: float, columns: int, margins: dict[str, float] | None = None) -> Iterator[list[Axes]]:
-    """Empty axes side by side, `height` inches high with their margins; make the Picture inside the `with`.
+def panels(
+    height: float, columns: int, margins: dict[str, float] | None = None, rows: int = 1
+) -> Iterator[list[Axes]]:
+    """Empty axes side by side, `height` inches high with their margins, in one row or more, row by row; make the
+    Picture inside the `with`.
 
     margins: where the axes' sides are, as shares of the figure; None fits them to the labels, at twice the time.
     """
@@ -78,7 +81,7 @@ def panels(height: float, columns: int, margins: dict[str, float] | None = None)
         figure = Figure(figsize=(WIDTH, height), layout=None if margins else "constrained")
         if margins:
             figure.subplots_adjust(**margins)
-        yield list(figure.subplots(1, columns, squeeze=False)[0])
+        yield list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lab.sampling_config import STRATEGIES, SamplingConfig
 if TYPE_CHECKING:
     import ipywidgets
 
+    from lab.provenance import Provenance
     from lab.tokenizers import Tokenizer
     from modules.transformer import Transformer
 
@@ -71,6 +72,33 @@ def continuation(
 
     (made,) = transcribe(model, tokenizer, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed)
     return shaded_tokens(made.texts, made.probabilities)
+
+
+def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
+    """A slider over the layers and one for each end's head; below, what the token stream carries from where.
+
+    The static twin: `provenance_heatmaps`, every layer in one picture.
+    """
+    import ipywidgets as widgets
+
+    from lab.provenance_plots import provenance_heatmap
+
+    names = {"layer": found.n_layers, "head": found.n_heads - 1, "source head": found.n_heads - 1}
+    sliders = [
+        widgets.IntSlider(value=0, min=0, max=last, description=name, continuous_update=False)
+        for name, last in names.items()
+    ]
+    sliders[0].value = found.n_layers
+    shown = widgets.Image(format="png")
+
+    def draw(_) -> None:
+        picture = provenance_heatmap(found, *(slider.value for slider in sliders))
+        shown.value, shown.width = picture.png, str(picture.width)
+
+    for slider in sliders:
+        slider.observe(draw, "value")
+    draw(None)
+    return widgets.VBox([*sliders, shown])
 
 
 def _shown(name: str, settings: SamplingConfig) -> float:
