@@ -3,20 +3,27 @@
     python -m bench.mixings FOLDER [SEEDS]
 
 trains them all on tales, parameters matched by the width of the MLP, same tokens in the same order per seed; about two
-minutes each. Stopped, it goes on where it was. Writes bench/results/mixings.csv, a row per run.
+minutes each. Then the attention of each is amplified. Stopped, it goes on where it was. Writes mixings.csv and
+amplification.csv in bench/results, a row per run and factor.
 """
 
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from bench.timing import table
 from config import ROOT, FactoredBlockConfig, Preset, preset
+from lab.data import prepare
 from lab.estimates import estimate
+from lab.evaluation import evaluate
 from lab.files import atomic_write_text
+from lab.interventions import amplified
 from lab.runs import Run
 from lab.sweep import matched, mean_and_spread, sweep, sweep_results
 
-RESULTS = ROOT / "bench" / "results" / "mixings.csv"
+RESULTS = ROOT / "bench" / "results"
+FACTORS, TOKENS = (1, 2, 4, 8, 16), 32_768
 MIXINGS = ("dense", "independent", "kronecker", "identity")
 
 
@@ -36,8 +43,31 @@ def main(folder: Path, seeds: int) -> None:
         if step.validation_loss is not None:
             print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
     names = [f"{name}-seed{seed}" for seed in range(seeds) for name in variants()]
-    results = sweep_results(Run.open(name, folder) for name in names)
-    atomic_write_text(RESULTS, results.drop(columns="seconds").to_csv(index=False))
+    runs = [Run.open(name, folder) for name in names]
+    results = sweep_results(runs).drop(columns="seconds")
+    atomic_write_text(RESULTS / "mixings.csv", results.to_csv(index=False, float_format="%.5f"))
+    print_costs(results, seeds)
+    amplification = pd.concat(amplify_run(run) for run in runs)
+    atomic_write_text(RESULTS / "amplification.csv", amplification.to_csv(index=False, float_format="%.5f"))
+    ratios = amplification.groupby(["variant", "factor"], sort=False)["ratio"].mean().unstack()
+    cells = [[name, *(f"{ratio - 1:+.1%}" for ratio in row)] for name, row in zip(ratios.index, ratios.to_numpy())]
+    print(table("Loss by amplification of the attention logits", ["mixing", *(f"× {f}" for f in FACTORS)], cells))
+
+
+def amplify_run(run: Run) -> pd.DataFrame:
+    """Loss with the attention logits times each factor, and its ratio to the loss as trained."""
+    model, data = run.load_model(), prepare(run.train_config.data)
+    losses = []
+    for factor in FACTORS:
+        with amplified(model, factor):
+            losses.append(evaluate(model, data.validation, data.tokenizer, TOKENS).loss)
+    return pd.DataFrame({
+        "variant": run.name.rpartition("-seed")[0], "seed": run.train_config.seed, "factor": FACTORS, "loss": losses,
+        "ratio": [loss / losses[0] for loss in losses],
+    })  # fmt: skip
+
+
+def print_costs(results: pd.DataFrame, seeds: int) -> None:
     rows = mean_and_spread(results)
     dense = rows.loc["dense", "validation_loss"]
     cells = [

@@ -12,6 +12,7 @@ from lab.forward_pass import AnalysisError
 from lab.plot_style import Picture
 from lab.provenance import provenance
 from lab.provenance_plots import logit_bars, provenance_heatmap, provenance_heatmaps
+from lab.runs import Run
 from lab.tokenizers import load_tokenizer
 from lab.widgets import provenance_panel
 from modules.transformer import Transformer
@@ -84,6 +85,18 @@ def test_token_stream_and_logits_are_rebuilt(name):
             logit = logits[position, token].item()
             assert split.logit == pytest.approx(logit, rel=1e-6)
             assert split.frame["logit"].sum() == pytest.approx(logit, rel=logit_bound, abs=logit_bound)
+
+
+def test_exact_on_a_trained_run():
+    run = Run.open("factored-tiny-tales")
+    text = "Once upon a time, Mia had a red ball. Mia wanted to play with the"
+    found = provenance(run.load_model(), text, run.tokenizer)
+    for layer in range(found.n_layers + 1):
+        assert (found.rebuilt(layer) - found.streams[layer]).abs().max() < 1e-5
+    for position in (0, 5, -1):
+        split = found.split(position)
+        assert split.frame["logit"].sum() == pytest.approx(split.logit, abs=1e-4)
+    assert split.logit == pytest.approx(float((found.hidden[-1] @ found.model.head.weight.T).max()), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["factored", "factored-alibi"])
