@@ -11,6 +11,8 @@ from config import ROOT
 from lab.notebooks import NotebookError, run_notebook
 
 TINY = {
+    "positions.ipynb": {"held_out": 4096},
+    "token_streams.ipynb": {"held_out": 2048, "factors": [1, 16]},
     "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
     "inference.ipynb": {"max_tokens": 12},
     "testing_modules.ipynb": {"architecture": "alibi", "time": 14},
