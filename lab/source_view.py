@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import re
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -130,4 +131,5 @@ def highlighted(lines: tuple[str, ...]) -> list[str]:
         for index, piece in enumerate(text.split("\n")):
             html += "\n" * bool(index)
             html += f'<span style="color:{ink}">{escape(piece)}</span>' if ink and piece.strip() else escape(piece)
-    return html.split("\n")[: len(lines)]
+    # indentation goes inside the first colour: converters drop white space that stands alone between two elements
+    return [re.sub(r'^( +)(<span style="[^"]*">)', r"\2\1", line) for line in html.split("\n")[: len(lines)]]

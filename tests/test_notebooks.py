@@ -25,7 +25,7 @@ SHOWS_NEW_MODULES = "testing_modules.ipynb"
 def workbench(tmp_path, monkeypatch):
     """A copy of what the notebooks use, so that their runs land there and not in trained/."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
-    for name in ("modules", "lab", "tokenizers", "trained", "notebooks"):
+    for name in ("modules", "lab", "tokenizers", "trained", "notebooks", "bench"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "checkpoint"))
     for name in ("config.py", "tools.py"):
         shutil.copy(ROOT / name, tmp_path / name)
