@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import modules.tracing.statements
 from config import ROOT, MLPConfig, NormConfig
+from lab.generation import generate
 from modules import GLOSSARY, LOCAL, MAY_AGREE
 from modules.attention import Attention
 from modules.logging_module import LoggingModule
@@ -605,6 +606,19 @@ def test_logging_of_one_part_one_method_and_in_full(capsys):
     with attention.logging() as shapes:
         attention(x, place)
     assert shapes.lies() == [] and shapes["q"].rows[0].shape == (2, 2, 3, 4)
+
+
+def test_attention_weights_are_logged_during_generation():
+    model, written = Transformer(VARIANTS["llama"]), []
+    attention = model.blocks[1].attention
+    attention.fused = False
+    attention.enable_logging(methods=("weights",), full=True, write=written.append)
+    for _ in generate(model, [[1, 2, 3]], max_tokens=3):
+        pass
+    attention.disable_logging()
+    weights = [text for text in written if "softmax" in text]
+    assert [re.search(r"T=\d+, S=\d+", text)[0] for text in weights] == ["T=2, S=2", *(f"T=1, S={n}" for n in (3, 4, 5))]
+    assert all("tensor([[[[" in text for text in weights)
 
 
 def test_an_error_while_logging_is_explained_and_logging_goes_on():
