@@ -16,9 +16,8 @@ from bench.timing import table
 from config import ROOT, FactoredBlockConfig, Preset, preset
 from lab.data import prepare
 from lab.estimates import estimate
-from lab.evaluation import evaluate
 from lab.files import atomic_write_text
-from lab.interventions import amplified
+from lab.interventions import amplify
 from lab.runs import Run
 from lab.sweep import matched, mean_and_spread, sweep, sweep_results
 
@@ -55,16 +54,11 @@ def main(folder: Path, seeds: int) -> None:
 
 
 def amplify_run(run: Run) -> pd.DataFrame:
-    """Loss with the attention logits times each factor, and its ratio to the loss as trained."""
+    """`amplify` on held-out tokens, without its samples."""
     model, data = run.load_model(), prepare(run.train_config.data)
-    losses = []
-    for factor in FACTORS:
-        with amplified(model, factor):
-            losses.append(evaluate(model, data.validation, data.tokenizer, TOKENS).loss)
-    return pd.DataFrame({
-        "variant": run.name.rpartition("-seed")[0], "seed": run.train_config.seed, "factor": FACTORS, "loss": losses,
-        "ratio": [loss / losses[0] for loss in losses],
-    })  # fmt: skip
+    found = amplify(model, data.validation, data.tokenizer, factors=FACTORS, max_tokens=TOKENS, sample_tokens=1)
+    name, _, seed = run.name.rpartition("-seed")
+    return found.drop(columns="sample").assign(variant=name, seed=seed)
 
 
 def print_costs(results: pd.DataFrame, seeds: int) -> None:

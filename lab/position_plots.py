@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from lab.heat_maps import PLAIN, heat_maps
 from lab.plot_style import BLUE, INK, SKY, VERMILLION, Picture, PlotError, axes, panels
 
 # colour, line, marker: told apart without the colour too
@@ -14,19 +15,16 @@ SERIES = [
     (BLUE, "-", "o"), (VERMILLION, "--", "s"), (SKY, "-.", "^"), ("#009E73", ":", "D"), ("#CC79A7", "-", "v"),
     (INK, "--", "x"),
 ]  # fmt: skip
-SIGNED = "PuOr"  # orange below 0, violet above, told apart by colour-blind readers
 MOST_HEADS = 8
 
 
 def position_vectors(table: np.ndarray, name: str) -> Picture:
     """What an encoding adds to the embedding: a row per position, a column per channel; table (T, C)."""
-    with axes(3.2, f"{name}: what is added at each position") as plot:
-        extent = float(np.abs(table).max()) or 1.0
-        mesh = plot.imshow(table, cmap=SIGNED, vmin=-extent, vmax=extent, aspect="auto", interpolation="nearest")
-        plot.set(xlabel="channel", ylabel="position")
-        plot.grid(visible=False)
-        plot.figure.colorbar(mesh, ax=plot, label="value", pad=0.02)
-        return Picture(plot.figure, f"{name}: vectors of {table.shape[0]} positions and {table.shape[1]} channels")
+    positions, channels = ([str(i) for i in range(n)] for n in table.shape)
+    return heat_maps(
+        {f"{name}: what is added at each position": table}, positions, channels, row_name="position",
+        column_name="channel", unit="value", signed=True,
+    )  # fmt: skip
 
 
 def rotations(turned: np.ndarray, pairs: Sequence[int], theta: float) -> Picture:
@@ -57,7 +55,7 @@ def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
     low = min(float(np.nanmin(bias)) for bias in biases)
     with panels(1.7, len(shown)) as plots:
         for head, (plot, bias) in enumerate(zip(plots, biases)):
-            mesh = plot.imshow(bias, cmap="cividis", vmin=low, vmax=0, interpolation="nearest")
+            mesh = plot.imshow(bias, cmap=PLAIN, vmin=low, vmax=0, interpolation="nearest")
             plot.set_title(f"head {head}\n{shown[head]:.3g}", fontsize=9)
             plot.set(xticks=[0, length - 1], yticks=[0, length - 1] if head == 0 else [], xlabel="key")
             plot.grid(visible=False)

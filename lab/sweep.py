@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from config import ConfigError, Preset, RunError
+from config import ConfigError, DataConfig, Preset, RunError
 from lab.data import TokenData, prepare
 from lab.estimates import estimate
 from lab.runs import Run
@@ -18,15 +18,16 @@ def sweep(variants: dict[str, Preset], seeds: Iterable[int], folder: Path) -> It
     The runs are called NAME-seedN. What is finished is left as it is, what was stopped goes on; leaving the loop or
     Ctrl-C stops after the step. Raises RunError where a run of that name was made with other settings.
     """
-    prepared: dict[str, TokenData] = {}
+    prepared: dict[DataConfig, TokenData] = {}
     for seed in seeds:
         for name, (model, config) in variants.items():
             config = config.replace(seed=seed)
             run = opened(f"{name}-seed{seed}", Preset(model, config), folder)
             if run.steps_done() >= config.steps:
                 continue
-            data = prepared.setdefault(config.data.to_json(), prepare(config.data))
-            for step in train(run, data):
+            if config.data not in prepared:
+                prepared[config.data] = prepare(config.data)
+            for step in train(run, prepared[config.data]):
                 yield run, step
             if run.steps_done() < config.steps:  # stopped by hand
                 return

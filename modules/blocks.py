@@ -4,17 +4,17 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.attention import Attention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.factored import FactoredBlock
-from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import Placement
 from modules.shaped import ShapedBlock
 
 
-class ResidualBlock(LoggingModule):
+class ResidualBlock(Block):
     """The pre-norm block of GPT-2 and Llama: each sub-layer reads a normed copy and adds to the stream.
 
         x ─┬─ norm ─ attention ─ (norm) ─┐      x ─┬─ norm ─ mlp ─ (norm) ─┐
@@ -37,14 +37,6 @@ class ResidualBlock(LoggingModule):
         self.mlp_post_norm = build_norm(config.norm, config.width) if config.block.post_norm else nn.Identity()
         self.dropout = Dropout(config.dropout.residual)
 
-    def split(self, x: Tensor) -> Tensor:
-        """The embedded tokens as the state that the first block takes."""
-        return x  # (B, T, C)
-
-    def join(self, state: Tensor) -> Tensor:
-        """The last block's state as what the final norm reads."""
-        return state  # (B, T, C)
-
     def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
         normed = self.attention_norm(x)  # (B, T, C)
         read = self.dropout(self.attention_post_norm(self.attention(normed, place, cache)))  # (B, T, C)
@@ -57,5 +49,5 @@ class ResidualBlock(LoggingModule):
 BLOCKS = {"residual": ResidualBlock, "factored": FactoredBlock, "shaped": ShapedBlock}
 
 
-def build_block(config: ModelConfig) -> nn.Module:
+def build_block(config: ModelConfig) -> Block:
     return BLOCKS[config.block.kind](config)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from config import ConfigError, ModelConfig
 from modules.attention import QueryKeyAttention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.linear import Linear
@@ -125,7 +126,7 @@ class FactoredAttention(QueryKeyAttention):
         return q, k, v  # (B, H, T, D), (B, H, S, D), (B, H, S, D)
 
 
-class FactoredBlock(LoggingModule):
+class FactoredBlock(Block):
     """Two streams: attention adds to xt, of which it moves the raw heads, and the MLP to xe (arXiv 2603.07461).
 
         xt ─────────┬─ values ─ attention ─ + ─ xt ─┬─────────────────── xt
@@ -150,11 +151,9 @@ class FactoredBlock(LoggingModule):
         self.dropout = Dropout(config.dropout.residual)
 
     def split(self, x: Tensor) -> Streams:
-        """The embedded tokens as the state that the first block takes."""
         return Streams(x, torch.zeros_like(x))  # (B, T, C), (B, T, C)
 
     def join(self, streams: Streams) -> Tensor:
-        """The last block's state as what the final norm reads."""
         return streams.xt + streams.xe  # (B, T, C)
 
     def forward(self, streams: Streams, place: Placement, cache: LayerCache | None = None) -> Streams:

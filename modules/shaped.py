@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.attention import QueryKeyAttention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.logging_module import LoggingModule
@@ -48,7 +49,7 @@ class Gain(LoggingModule):
         return self.weight * x  # (B, T, C)
 
 
-class ShapedBlock(LoggingModule):
+class ShapedBlock(Block):
     """SAS-P of He & Hofmann 2023 (arXiv 2311.01906, section 4.3): β_FF · mlp(norm(x)) + shaped attention(norm(x)).
 
         x ─ norm ─┬─ shaped attention ─ + ─ x
@@ -65,14 +66,6 @@ class ShapedBlock(LoggingModule):
         self.mlp = build_mlp(config.mlp, config.width, config.bias)
         self.mlp_gain = Gain(config.block.mlp_gain)
         self.dropout = Dropout(config.dropout.residual)
-
-    def split(self, x: Tensor) -> Tensor:
-        """The embedded tokens as the state that the first block takes."""
-        return x  # (B, T, C)
-
-    def join(self, state: Tensor) -> Tensor:
-        """The last block's state as what the final norm reads."""
-        return state  # (B, T, C)
 
     def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
         normed = self.norm(x)  # (B, T, C)

@@ -63,7 +63,8 @@ def test_by_length_is_the_mean_over_positions_and_nan_where_positions_end(tokens
 
 
 def test_pictures_show_what_they_were_given():
-    assert "64 positions and 8 channels" in repr(position_vectors(np.eye(64, 8), "Sinusoidal"))
+    cells = position_vectors(np.eye(64, 8), "Sinusoidal").figure.axes[0].collections[0].get_array()
+    assert cells.shape == (64, 8) and cells.sum() == 8
     drawn = rotations(np.ones((5, 8)), (0, 3), theta=100.0)
     titles = [plot.get_title(loc="left") for plot in drawn.figure.axes]
     assert titles == ["channels 0 and 4\n57.3° a step", "channels 3 and 7\n1.81° a step"], "degrees of 100^(-pair/4)"

@@ -14,26 +14,16 @@ GOLDEN = ROOT / "tests" / "golden"
 BATCH, TIME = 3, 7  # unlike each other and every size of the variants
 
 
-def traced(config: ModelConfig) -> Shapes:
+def traced(config: ModelConfig, fused: bool = True) -> Shapes:
     model = Transformer(config).eval()
+    model.blocks[0].attention.fused = fused
     with Shapes(model) as shapes:
         model(torch.arange(BATCH * TIME).view(BATCH, TIME))
     return shapes
 
 
-def part(path: str, config: ModelConfig) -> Callable[[], Shapes]:
-    return lambda: traced(config)[path]
-
-
-def by_hand(path: str, config: ModelConfig) -> Callable[[], Shapes]:
-    def run() -> Shapes:
-        model = Transformer(config).eval()
-        model.blocks[0].attention.fused = False
-        with Shapes(model) as shapes:
-            model(torch.arange(BATCH * TIME).view(BATCH, TIME))
-        return shapes[path]
-
-    return run
+def part(path: str, config: ModelConfig, fused: bool = True) -> Callable[[], Shapes]:
+    return lambda: traced(config, fused)[path]
 
 
 def decoding() -> Shapes:
@@ -58,8 +48,8 @@ COMPONENTS: dict[str, Callable[[], Shapes]] = {
     "attention-grouped": part("blocks.0.attention", VARIANTS["gpt2-grouped"]),
     "attention-rope": part("blocks.0.attention", VARIANTS["llama-grouped"]),
     "attention-alibi": part("blocks.0.attention", VARIANTS["alibi"]),
-    "attention-by-hand": by_hand("blocks.0.attention", VARIANTS["llama-grouped"]),
-    "attention-by-hand-alibi": by_hand("blocks.0.attention", VARIANTS["alibi"]),
+    "attention-by-hand": part("blocks.0.attention", VARIANTS["llama-grouped"], fused=False),
+    "attention-by-hand-alibi": part("blocks.0.attention", VARIANTS["alibi"], fused=False),
     "block": part("blocks.0", VARIANTS["llama"]),
     "block-post-norm": part("blocks.0", vary("llama", block=POST)),
     "block-parallel": part("blocks.0", vary("gpt2", block=PARALLEL)),

@@ -211,6 +211,7 @@ LIES = {  # file, what it says, what it might have said: a lie of every kind
     "shapes in the wrong order": ("attention", "# (B, H+G, T, D), (B, G, T, D)", "# (B, G, T, D), (B, H+G, T, D)"),
     "a number called a tensor": ("attention", "queries_and_keys = self.n_heads + self.n_kv_heads",
                                  "queries_and_keys = self.n_heads + self.n_kv_heads  # (H, D)"),
+    "half a second claim": ("attention", "# (B, H, T, D), (B, G, T, D)", "# (B, H, T, D), (B, G, T, D"),
     "half a claim": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, T, C"),
 }  # fmt: skip
 
@@ -544,12 +545,18 @@ def instructions(run) -> int:
     return count
 
 
-def test_off_costs_not_one_instruction():
+def logged_once() -> tuple[Transformer, Tensor]:
+    """A model whose logging was on and is off again, and its input."""
     model = Transformer(VARIANTS["llama"]).eval()
     ids = tokens(model)
     model.enable_logging(write=lambda text: None)
     model(ids)
     model.disable_logging()
+    return model, ids
+
+
+def test_off_costs_not_one_instruction():
+    model, ids = logged_once()
     after = instructions(lambda: model(ids))
     assert hooks(model) == 0
     plain = make_plain(model)
@@ -557,11 +564,7 @@ def test_off_costs_not_one_instruction():
 
 
 def test_off_compiles_whole():
-    model = Transformer(VARIANTS["llama"]).eval()
-    ids = tokens(model)
-    model.enable_logging(write=lambda text: None)
-    model(ids)
-    model.disable_logging()
+    model, ids = logged_once()
     explained = torch._dynamo.explain(model)(ids)
     assert explained.graph_break_count == 0 and explained.graph_count == 1
     whole = torch.compile(model, fullgraph=True, backend="eager")

@@ -8,7 +8,7 @@ from itertools import groupby
 from lab.shapes.axis_colours import coloured
 from modules.tracing import axes
 from modules.tracing.rows import Row
-from modules.tracing.text import measures
+from modules.tracing.text import label, measures
 from modules.tracing.traces import Trace
 
 MOST_ROWS = 3_000  # a browser is slow with many more
@@ -133,13 +133,12 @@ def _module(branch: Branch, about: About, level: int) -> str:
 
 def _line(row: Row, about: About, again: bool) -> str:
     """again: the statement is that of the line above, and not repeated."""
-    name = f"→ {row.variable}" if row.kind == "input" else row.variable
     shape = escape(row.axes) if row.shape is None else coloured(row.claim or (), row.shape)
     source = f'{escape(row.text)} <span class="quiet">{escape(row.where)}</span>' if row.text and not again else ""
     said = [text for text in about.lies.get(row.where, ()) if _is_about(text, row)] if row.kind == "statement" else []
     source = "".join(f'<span class="lie">✗ {escape(text)}</span> ' for text in said) + source
     measured = f'<td class="measured">{escape(measures(row))}</td>' if about.measured else ""
-    return f"<tr><td>{escape(name)}</td><td>{shape}</td><td>{row.dtype}</td>{measured}<td>{source}</td></tr>"
+    return f"<tr><td>{escape(label(row))}</td><td>{shape}</td><td>{row.dtype}</td>{measured}<td>{source}</td></tr>"
 
 
 def _place(row: Row) -> tuple:

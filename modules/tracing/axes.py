@@ -26,7 +26,8 @@ class AxesError(GlassboxError):
 def claims(comment: str) -> tuple[tuple[Axes, ...], ...] | None:
     """What a comment says of each value, with the alternatives to it, joined by "or".
 
-    `(B, T), (C) or (D)` is ((("B", "T"),), (("C",), ("D",))); a comment that starts otherwise is prose: None.
+    `(B, T), (C) or (D)` is ((("B", "T"),), (("C",), ("D",))); a comment that starts otherwise is prose: None. Empty
+    where it can't be read.
     """
     if not comment.startswith("("):
         return None
@@ -40,7 +41,7 @@ def claims(comment: str) -> tuple[tuple[Axes, ...], ...] | None:
         end = match.end()
         alternative = comment.startswith(" or (", end)
         end += 4 if alternative else 2 if comment.startswith(", (", end) else 0
-    return tuple(found)
+    return () if comment.startswith("(", end) else tuple(found)  # half a claim is none
 
 
 def fitting(alternatives: tuple[Axes, ...], rank: int) -> Axes:

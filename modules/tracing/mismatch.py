@@ -48,7 +48,6 @@ class Failure:
                 return _unequal(a, back, b, back)
         return ""
 
-
     def _einsum_reason(self) -> str:
         """The first index that stands for two sizes, or for an axis that is not there."""
         inputs = self.equation.replace(" ", "").partition("->")[0].split(",")

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from modules import LOCAL
-from modules.tracing.axes import Axes
+from modules.tracing.axes import Axes, pairs
 from modules.tracing.flow import Flow, Named
 from modules.tracing.mismatch import Failure, Operand, explain
 from modules.tracing.rows import Row, leaves, statistics, tensors
@@ -243,9 +243,12 @@ class Recorder(TorchFunctionMode):
 
     def _operand(self, x: Tensor) -> Operand:
         name, axes = self.names.get(x, ("", ()))
-        if len(axes) != x.dim():  # its letters by its sizes, where these are telling
-            sizes = {n: axis for row in self.rows[-200:] for axis, n in zip(row.claim or (), row.shape or ())}
-            axes = tuple(sizes.get(n, "") for n in x.shape)
+        if len(axes) != x.dim():  # its letters by its sizes, all that a size may be
+            said: dict[int, set[str]] = {}
+            for row in self.rows[-200:]:
+                for axis, n in pairs(row):
+                    said.setdefault(n, set()).update({axis} if axis.isalpha() else ())
+            axes = tuple("|".join(sorted(said.get(n, ()))) for n in x.shape)
         return Operand(name, axes, tuple(x.shape), str(x.dtype).removeprefix("torch."))
 
     # --- rows -------------------------------------------------------------------------------------------------

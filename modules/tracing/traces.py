@@ -108,7 +108,7 @@ class Trace:
 
         Says how many were checked; raises AxesError with every lie."""
         if found := self.lies(distinct):
-            raise AxesError(f"{len(found)} axis comments do not hold:\n  " + "\n  ".join(found))
+            raise AxesError(f"axis comments that do not hold: {len(found)}\n  " + "\n  ".join(found))
         checked = {(row.where, row.variable) for row in self.rows if row.kind == "statement" and row.claim is not None}
         return f"{len(checked)} axis comments checked, all true"
 
