@@ -4,17 +4,18 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.attention import Attention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.factored import FactoredBlock
-from modules.logging_module import LoggingModule
+from modules.future import build_future_blocks
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import Placement
 from modules.shaped import ShapedBlock
 
 
-class ResidualBlock(LoggingModule):
+class ResidualBlock(Block):
     """The pre-norm block of GPT-2 and Llama: each sub-layer reads a normed copy and adds to the stream.
 
         x ─┬─ norm ─ attention ─ (norm) ─┐      x ─┬─ norm ─ mlp ─ (norm) ─┐
@@ -25,7 +26,7 @@ class ResidualBlock(LoggingModule):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.parallel = config.block.parallel
         self.attention_norm = build_norm(config.norm, config.width)
         self.attention = Attention(
@@ -57,5 +58,12 @@ class ResidualBlock(LoggingModule):
 BLOCKS = {"residual": ResidualBlock, "factored": FactoredBlock, "shaped": ShapedBlock}
 
 
-def build_block(config: ModelConfig) -> nn.Module:
+def build_block(config: ModelConfig) -> Block:
     return BLOCKS[config.block.kind](config)
+
+
+def build_blocks(config: ModelConfig, embedding: nn.Embedding, head: nn.Module) -> nn.ModuleList:
+    """All layers; those of one kind may know the model's embedding and head, and each other."""
+    if config.block.kind == "future":
+        return build_future_blocks(config, embedding, head)
+    return nn.ModuleList(build_block(config) for _ in range(config.n_layers))

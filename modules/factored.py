@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from config import ConfigError, ModelConfig
 from modules.attention import QueryKeyAttention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.linear import Linear
@@ -125,7 +126,7 @@ class FactoredAttention(QueryKeyAttention):
         return q, k, v  # (B, H, T, D), (B, H, S, D), (B, H, S, D)
 
 
-class FactoredBlock(LoggingModule):
+class FactoredBlock(Block):
     """Two streams: attention adds to xt, of which it moves the raw heads, and the MLP to xe (arXiv 2603.07461).
 
         xt ─────────┬─ values ─ attention ─ + ─ xt ─┬─────────────────── xt
@@ -137,7 +138,7 @@ class FactoredBlock(LoggingModule):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.frozen_tokens = config.block.frozen_tokens
         self.attention_norm, self.mlp_norm = (
             HeadNorm(config.norm, config.n_heads, config.width)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.attention import QueryKeyAttention
+from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.logging_module import LoggingModule
@@ -48,7 +49,7 @@ class Gain(LoggingModule):
         return self.weight * x  # (B, T, C)
 
 
-class ShapedBlock(LoggingModule):
+class ShapedBlock(Block):
     """SAS-P of He & Hofmann 2023 (arXiv 2311.01906, section 4.3): β_FF · mlp(norm(x)) + shaped attention(norm(x)).
 
         x ─ norm ─┬─ shaped attention ─ + ─ x
@@ -59,7 +60,7 @@ class ShapedBlock(LoggingModule):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.norm = build_norm(config.norm, config.width)
         self.attention = ShapedAttention(config)
         self.mlp = build_mlp(config.mlp, config.width, config.bias)

@@ -1,0 +1,26 @@
+"""What every block is to the model."""
+
+from torch import Tensor
+
+from config import ModelConfig
+from modules.logging_module import LoggingModule
+
+
+class Block(LoggingModule):
+    """One layer. `split` makes its state from the embedded tokens, `join` reads it out; most keep the plain stream.
+
+    cached_heads: how many heads of keys each of its attentions has; a pass gives it a cache for each of them.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.cached_heads: tuple[int, ...] = (config.kv_heads,)
+
+    def losses(self, state, windows: Tensor) -> dict[str, Tensor]:
+        """What it is trained on beside the next token: from the last block's state, for windows (B, T+1)."""
+        return {}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """How much each of its losses counts in training, next to the next token's 1."""
+        return {}
