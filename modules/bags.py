@@ -22,20 +22,21 @@ class BagLoss(torch.autograd.Function):
         d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)  # (N, C), (V, C)
         total = torch.zeros((), dtype=torch.float32, device=x.device)  # ()
         for rows, answers, d_rows in zip(x.split(chunk), bags.split(chunk), d_x.split(chunk)):
-            logits = (rows @ w.T).float()  # (N, V)
+            z = (rows @ w.T).float()  # (N, V)
             if offset is None:
-                log_p = logits.log_softmax(dim=-1)  # (N, V)
-                total -= log_p.gather(1, answers).sum() * share  # ()
-                target = torch.full_like(answers, -share, dtype=log_p.dtype)  # (N, W)
-                d_logits = log_p.exp_().scatter_add_(1, answers, target)  # (N, V)
+                z = z.log_softmax(dim=-1)  # (N, V)
+                total -= z.gather(1, answers).sum() * share  # ()
+                target = torch.full_like(answers, -share, dtype=z.dtype)  # (N, W)
+                z = z.exp_().scatter_add_(1, answers, target)  # (N, V)
             else:
-                there = torch.zeros_like(logits).scatter_(1, answers, 1.0)  # (N, V)
-                logits += offset  # (N, V)
-                total += F.binary_cross_entropy_with_logits(logits, there, reduction="sum") * share  # ()
-                d_logits = logits.sigmoid_().sub_(there).mul_(share)  # (N, V)
-            d_logits = d_logits.to(x.dtype)  # (N, V)
+                there = torch.zeros_like(z).scatter_(1, answers, 1.0)  # (N, V)
+                z += offset  # (N, V)
+                total += F.binary_cross_entropy_with_logits(z, there, reduction="sum") * share  # ()
+                z = z.sigmoid_().sub_(there).mul_(share)  # (N, V)
+            d_logits = z.to(x.dtype)  # (N, V)
             d_rows.copy_(d_logits @ w)  # (N, C)
             d_w += d_logits.T @ rows  # (V, C)
+            del z, d_logits  # before the next chunk makes its own
         ctx.save_for_backward(d_x, d_w)
         ctx.dtype = weight.dtype
         return total  # ()
@@ -59,6 +60,7 @@ class ExpectedEmbedding(torch.autograd.Function):
         for rows, part in zip(x.split(chunk), out.split(chunk)):
             share = shares(rows @ w.T, offset)[0]  # (N, V)
             part.copy_(share.to(x.dtype) @ t)  # (N, C)
+            del share
         ctx.save_for_backward(x, weight, table, out)
         ctx.offset, ctx.chunk = offset, chunk
         return out  # (N, C)
@@ -78,6 +80,7 @@ class ExpectedEmbedding(torch.autograd.Function):
             d_logits = (slope * (d_rows_out @ t.T - level)).to(x.dtype)  # (N, V)
             d_rows.copy_(d_logits @ w)  # (N, C)
             d_w += d_logits.T @ rows  # (V, C)
+            del share, slope, d_logits
         return d_x, d_w.to(weight.dtype), d_t.to(table.dtype), None, None  # (N, C), (V, C), (V, C)
 
 

@@ -27,8 +27,8 @@ class LayerCache:
 class Cache:
     """The caches of all attentions, `heads` of keys each, and how far each sequence has come.
 
-    Each pass goes: `begin` (where do the new tokens stand?), every attention appends, `advance`. For inference: it keeps no
-    gradients, and says so when they are on.
+    Each pass goes: `begin` (where do the new tokens stand?), every attention appends, `advance`. For inference: it
+    keeps no gradients, and says so when they are on.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Cache:
         return positions, key_positions, False, mask  # (B, T), (S), (B, 1, T, S)
 
     def fold(self, x: Tensor) -> Tensor:
-        """(B, heads, T, D) as an assignment to `slots` wants it: ragged rows put time before heads, in its type."""
+        """(B, heads, T, D) as an assignment to `slots` wants it: ragged rows have time before heads, and its type."""
         if isinstance(self.slots[0], slice):
             return x  # (B, N, T, D)
         return x.transpose(1, 2).to(self.dtype)  # (B, T, N, D)

@@ -41,7 +41,7 @@ class Foresight(LoggingModule):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the prediction is read from (B, T, C), and its vectors (B, T, J, C)."""
         read = self.norm(x)  # (B, T, C)
-        expected = self.expect(read) if self.forecast is None else self.forecast(read)  # (B, T, C)
+        expected = self.expect(read) if self.forecast is None else self.forecast(read).to(read.dtype)  # (B, T, C)
         window = self.pool.norm(expected)[:, :, None] + self.slots  # (B, T, W, C)
         return read, self.pool(window, self.count)  # (B, T, C), (B, T, J, C)
 

@@ -18,10 +18,10 @@ from modules.shaped import ShapedAttention
 def initialise(model: nn.Module) -> None:
     """Every matrix N(0, init_std), every bias 0, norms and gains as they are made (weight 1, bias 0).
 
-    The projections that write into the residual stream, mostly two per layer, are scaled down by √(2 · n_layers), so that
-    the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as their
-    mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1). What
-    tells the vectors and slots of a pool apart starts as N(0, 1), as large as what is normed.
+    The projections that write into the residual stream, mostly two per layer, are scaled down by √(2 · n_layers), so
+    that the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as
+    their mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
+    What tells the vectors and slots of a pool apart starts as N(0, 1), as large as what is normed.
     """
     std, n_layers = model.config.init_std, model.config.n_layers
     for module in model.modules():
