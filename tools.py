@@ -10,7 +10,8 @@ import sys
 
 HOMES = {
     "config": (
-        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "GlassboxError",
+        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
+        "GlassboxError",
         "LearnedPositionConfig", "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig",
         "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models",
         "list_presets", "preset",

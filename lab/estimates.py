@@ -15,7 +15,7 @@ from html import escape
 
 from config import ConfigError, ModelConfig, TrainConfig
 from lab.component_costs import FP32, Part, Pass
-from lab.model_costs import count, loss_working, sections, state
+from lab.model_costs import count, loss_working, sections, state, step_working
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a number inside a sub-layer
 
@@ -105,7 +105,7 @@ def decoding_memory(model: ModelConfig, batch: int = 1, length: int | None = Non
         moment="a step",
         weights=bytes_per_value * (count(parts, "parameters") + count(parts, "buffers")),
         cache=bytes_per_value * batch * length * count(parts, "cached"),
-        temporary=bytes_per_value * batch * (model.vocab_size + model.mlp.hidden(model.width)),
+        temporary=bytes_per_value * batch * step_working(model, length),
     )
 
 

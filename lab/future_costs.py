@@ -186,6 +186,12 @@ def future_blocks(config: ModelConfig, run: Pass) -> list[dict[str, Part]]:
     return blocks
 
 
+def decoding_working(config: ModelConfig, length: int) -> int:
+    """Numbers that a step with a cache of `length` tokens works with for a sequence, at its last layer: the keys put in
+    a row, and the values twice."""
+    return 3 * config.kv_heads * config.head_dim * (sum(config.block.counts) * length + 1)
+
+
 def state_growth(config: ModelConfig) -> list[int]:
     """Tensors (B, T, C) that each level's state newly holds beside the stream: all vectors so far, and what is read."""
     counts = config.block.counts[::-1]

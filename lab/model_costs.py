@@ -14,7 +14,7 @@ from lab.component_costs import (
     residual_block,
     shaped_block,
 )
-from lab.future_costs import future_blocks, objective, state_growth
+from lab.future_costs import decoding_working, future_blocks, objective, state_growth
 
 BLOCKS = {  # the parts of each layer
     "residual": lambda config, run: [residual_block(config, run)] * config.n_layers,
@@ -65,6 +65,12 @@ def loss_working(config: ModelConfig, run: Pass) -> int:
     softmax = 2 * FP32 * config.vocab_size * rows  # logits and log p
     weight_gradient = (FP32 + low) * (config.vocab_size * rows + table)
     return run.tokens * config.width * (FP32 + low) + low * table + max(softmax, weight_gradient)
+
+
+def step_working(config: ModelConfig, length: int) -> int:
+    """Numbers that decoding a token works with for a sequence."""
+    foreseeing = decoding_working(config, length) if config.block.kind == "future" else 0
+    return max(config.vocab_size + config.mlp.hidden(config.width), foreseeing)
 
 
 Sections = list[tuple[str, dict[str, Part]]]

@@ -488,7 +488,7 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
     [
         (Attention.attend_by_hand, "def attend_by_hand(self", "return self.dropout(self.weights(q, k, place)) @ v"),
         (GatedMLP, "class GatedMLP(LoggingModule):", "return self.down(hidden)"),
-        (ResidualBlock, "class ResidualBlock(LoggingModule):", "return x + self.dropout(self.mlp_post_norm"),
+        (ResidualBlock, "class ResidualBlock(Block):", "return x + self.dropout(self.mlp_post_norm"),
         (ResidualBlockConfig, "@dataclass(frozen=True, kw_only=True)", "parallel: bool = False"),
         (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
         (run, "def run(config", "return shapes"),
