@@ -49,7 +49,8 @@ class Foresight(LoggingModule):
         """The mean embedding under what is predicted: (B, T, C)."""
         embedding, head = self.words
         rows = in_autocast_type(read).flatten(0, 1)  # (N, C)
-        expected = ExpectedEmbedding.apply(rows, head.weight, embedding.weight, self.offset, CHUNK)  # (N, C)
+        table = embedding.weight.view_as(head.weight)  # (V, C): where tied, the compiler wants the two apart
+        expected = ExpectedEmbedding.apply(rows, head.weight, table, self.offset, CHUNK)  # (N, C)
         return expected.to(read.dtype).view_as(read)  # (B, T, C)
 
     def losses(self, read: Tensor, vectors: Tensor, windows: Tensor) -> dict[str, Tensor]:

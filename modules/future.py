@@ -133,7 +133,7 @@ class FutureBlock(Block):
         self.mlp = build_mlp(config.mlp, config.width, config.bias)
         self.foresight = foresight
         self.dropout = Dropout(config.dropout.residual)
-        self.config, self.n_vectors, self.level = config.block, n_vectors, level
+        self.settings, self.n_vectors, self.level = config.block, n_vectors, level
         if n_vectors:
             self.cached_heads += (n_vectors * config.kv_heads,)
 
@@ -177,13 +177,13 @@ class FutureBlock(Block):
         vectors = thoughts.vectors[:, :, self.n_vectors : self.n_vectors + self.foresight.count]  # (B, T, J, C)
         if self.foresight.forecast is not None:
             return None, vectors  # (B, T, J, C)
-        return thoughts.read[:, :, self.config.levels - self.level], vectors  # (B, T, C), (B, T, J, C)
+        return thoughts.read[:, :, self.settings.levels - self.level], vectors  # (B, T, C), (B, T, J, C)
 
     @property
     def loss_weights(self) -> dict[str, float]:
         if self.foresight is None:
             return {}
-        return self.foresight.loss_weights(self.config.loss_weight * self.config.decay ** (self.level - 1))
+        return self.foresight.loss_weights(self.settings.loss_weight * self.settings.decay ** (self.level - 1))
 
 
 def build_future_blocks(config: ModelConfig, embedding: nn.Embedding, head: nn.Module) -> nn.ModuleList:
