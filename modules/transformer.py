@@ -95,10 +95,11 @@ class Transformer(LoggingModule):
         """
         inputs, targets = shift(windows)  # (B, T)
         state = self.state(inputs)  # (…, C)
-        losses = {"loss": next_token_loss(self.read_out(state), self.head.weight, targets)}  # ()
+        hidden, others = self.read_out(state), {}  # (B, T, C)
         for block in reversed(self.blocks):  # in the order of the levels
-            losses |= block.losses(state, windows)  # ()
-        return losses  # ()
+            others |= block.losses(state, windows)
+        del state  # the next token's loss needs the room
+        return {"loss": next_token_loss(hidden, self.head.weight, targets)} | others  # ()
 
     def objective(self, losses: dict[str, Tensor]) -> Tensor:
         """What training descends: the losses, each as often as its weight says."""
