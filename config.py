@@ -141,7 +141,7 @@ def _fits(value, hint) -> bool:
     if isinstance(hint, types.UnionType):
         return any(_fits(value, member) for member in _members(hint))
     if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
     if hint in (int, float):
@@ -331,7 +331,86 @@ class ShapedBlockConfig(Config):
     mlp_gain: float = 0.1  # Where the trained β_FF starts; the authors have 0.1 for 18 layers, less for more.
 
 
-BlockConfig = ResidualBlockConfig | FactoredBlockConfig | ShapedBlockConfig
+@dataclass(frozen=True, kw_only=True)
+class FutureBlockConfig(Config):
+    """Residual blocks whose last ones foresee ever wider windows of the future, and read what those before foresaw.
+
+    Level p, counted from 1, is about factor^p tokens; the windows follow each other from the second next token on:
+    for factor 2 they are 2-3, 4-7, 8-15 tokens ahead, for factor 3 2-4, 5-13, 14-40. So no two levels overlap, none
+    holds the next token, and none is left out. The layers: a body of at least one, one layer for each level from the
+    furthest to the nearest, and a last one for the next token.
+
+    predicts: the tokens of the window as a distribution (bag) or each as there or not (multi_hot); or its pool, up to
+    direction (vector_cosine) or exactly (vector_squared). A window's pool are `vectors` vectors at the first level,
+    and by the schedule more at the further ones: · 1 (constant), p, √p, 1 + ⌊log₂ p⌋, or p² (poly); never more than
+    it has tokens. Level p's loss counts loss_weight · decay^(p − 1) beside the next token's.
+    norm_before, linear_after: a norm before the pool, a linear map after it. share: one pool for all levels.
+    """
+
+    kind: ClassVar[str] = "future"
+    levels: int = 3
+    factor: Literal[2, 3, 4] = 2
+    pool: Literal[
+        "sum", "mean", "max", "parametric_sum", "parametric_max", "flatten", "convolution", "attention",
+        "self_attention",
+    ] = "mean"  # fmt: skip
+    schedule: Literal["constant", "linear", "root", "log", "poly"] = "constant"
+    vectors: int = 1
+    predicts: Literal["bag", "multi_hot", "vector_cosine", "vector_squared"] = "bag"
+    loss_weight: float = 0.1
+    decay: float = 0.5
+    norm_before: bool = True
+    linear_after: bool = False
+    share: bool = False
+
+    def problems(self):
+        yield from _positive(self, "levels", "vectors")
+        if self.levels > 9:
+            yield f"levels={self.levels} would look ahead further than any context reaches; 9 are the most"
+        if self.loss_weight < 0:
+            yield f"loss_weight must be 0 or more, not {self.loss_weight}; 0 trains the levels by the next token alone"
+        if not 0 < self.decay <= 1:
+            yield f"decay must be above 0 and at most 1, not {self.decay}; 1 weighs all levels alike"
+        if self.share and self.levels == 1:
+            yield "share=True has nothing to share with one level: leave it out, or raise levels"
+        if self.share and self.pool in ("sum", "mean", "max") and not (self.norm_before or self.linear_after):
+            yield f"share=True shares nothing: pool {self.pool!r} has no weights; leave it out, or set linear_after"
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """The first and last offset of each level's window, nearest first."""
+        last, found = 1, []
+        for level in range(1, self.levels + 1):
+            found.append((last + 1, last + self.factor**level))
+            last = found[-1][1]
+        return tuple(found)
+
+    @property
+    def look_ahead(self) -> int:
+        """The furthest offset that any level is about."""
+        return self.windows[-1][1]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Vectors of each level's window, nearest first."""
+        times = {
+            "constant": lambda p: 1, "linear": lambda p: p, "root": lambda p: round(math.sqrt(p)),
+            "log": lambda p: p.bit_length(), "poly": lambda p: p**2,
+        }[self.schedule]  # fmt: skip
+        return tuple(min(self.vectors * times(p), self.factor**p) for p in range(1, self.levels + 1))
+
+    @property
+    def layers_needed(self) -> int:
+        """A body of one layer, one for each level, and the last."""
+        return self.levels + 2
+
+    @property
+    def of_vocabulary(self) -> bool:
+        """Whether the levels predict tokens, and not vectors."""
+        return self.predicts in ("bag", "multi_hot")
+
+
+BlockConfig = ResidualBlockConfig | FactoredBlockConfig | ShapedBlockConfig | FutureBlockConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,6 +478,8 @@ class ModelConfig(Config):
             )
         if self.block.kind == "factored" and self.block.head_norm and self.norm.kind == "layer" and self.head_dim == 1:
             yield "head_norm of layer norms needs heads of 2 channels or more: one by itself is always 0"
+        if isinstance(self.block, FutureBlockConfig):
+            yield from self._future_problems(self.block)
         if isinstance(self.position, SinusoidalConfig) and self.width % 2:
             yield f"sinusoidal positions come in pairs: width={self.width} must be even"
         slopes = self.position.slopes if isinstance(self.position, ALiBiConfig) else None
@@ -408,6 +489,21 @@ class ModelConfig(Config):
             yield f"max_positions={self.max_positions} must be at least context_length={self.context_length}"
         if isinstance(self.position, LearnedPositionConfig) and self.max_positions not in (None, self.context_length):
             yield "learned positions end at context_length: leave max_positions out, or choose another encoding"
+
+    def _future_problems(self, block: FutureBlockConfig):
+        parameterless = block.pool in ("sum", "mean", "max") and not block.linear_after
+        if block.share and parameterless and not (self.norm.weight or self.norm.bias):
+            yield "block.share has nothing to share: the pool and the norm have no weights; leave it out"
+        if self.n_layers < block.layers_needed:
+            yield (
+                f"{block.levels} levels need n_layers={block.layers_needed} or more (a body, one for each level, the "
+                f"last), not {self.n_layers}; raise n_layers, or lower block.levels"
+            )
+        if block.look_ahead >= self.context_length:
+            yield (
+                f"{block.levels} levels of factor {block.factor} look {block.look_ahead} tokens ahead, which must be "
+                f"below context_length={self.context_length}; lower block.levels or block.factor, or raise the context"
+            )
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -523,6 +619,7 @@ ARCHITECTURES: dict[str, dict] = {
     "sasp": dict(**PLAIN, position=ALiBiConfig(), block=ShapedBlockConfig()),
     "factored": dict(**PLAIN, position=LearnedPositionConfig(), block=FactoredBlockConfig()),
     "factored-alibi": dict(**PLAIN, position=ALiBiConfig(), block=FactoredBlockConfig()),
+    "future": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig(), block=FutureBlockConfig()),
 }  # fmt: skip
 
 
@@ -574,8 +671,10 @@ def preset(name: str) -> Preset:
     tokenizer = TOKENIZERS.get(size_name, "bpe-2048")
     vocab_size = VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-"))
     learned = isinstance(ARCHITECTURES[architecture]["position"], LearnedPositionConfig)
+    block = ARCHITECTURES[architecture].get("block")
+    least = block.layers_needed if isinstance(block, FutureBlockConfig) else 1  # more than tiny's two
     model = ModelConfig(
-        vocab_size=vocab_size, n_layers=size.n_layers, n_heads=size.n_heads, width=size.width,
+        vocab_size=vocab_size, n_layers=max(size.n_layers, least), n_heads=size.n_heads, width=size.width,
         context_length=size.context_length, max_positions=None if learned else size.max_positions,
         **ARCHITECTURES[architecture],
     )  # fmt: skip

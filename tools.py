@@ -10,10 +10,10 @@ import sys
 
 HOMES = {
     "config": (
-        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "GlassboxError",
-        "LearnedPositionConfig", "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig", "ResidualBlockConfig",
-        "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models",
-        "list_presets", "preset",
+        "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
+        "GlassboxError", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig",
+        "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig",
+        "list_models", "list_presets", "preset",
     ),
     "lab.data": ("list_sources", "load_documents", "prepare"),
     "lab.estimates": ("decoding_memory", "estimate"),

@@ -1,8 +1,8 @@
 """What each part of a model costs, in functions named and ordered like the classes of `modules/`. Imports no torch.
 
 Parameters and multiply-adds are exact. Bytes are those of eager PyTorch on a CPU, in fp32 or under bf16 autocast: which
-tensors a module keeps for its backward pass, and how many more that pass works with. A new kind of block or position
-joins by its entry in BLOCKS or POSITIONS.
+tensors a module keeps for its backward pass, and how many more that pass works with. A new kind of position joins by
+its entry in POSITIONS, one of block by its entry in model_costs.BLOCKS.
 """
 
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class Part:
     """The counts of one module.
 
     parameters, and buffers in values; products: multiply-adds per token, of which unread are spared when a
-    checkpointed block is computed again, and constant in the backward pass, where a factor has no gradient; cached:
-    values per token in the key-value cache. In bytes: kept for the backward pass, copies of weights kept with them,
-    working: what the module's backward pass adds while it runs, gradient: how much of its parameters' gradients exists
-    after it (None: all).
+    checkpointed block is computed again, and constant in the backward pass, where a factor has no gradient (below 0:
+    where that pass computes some anew); cached: values per token in the key-value cache. In bytes: kept for the
+    backward pass, copies of weights kept with them, working: what the module's backward pass adds while it runs,
+    gradient: how much of its parameters' gradients exists after it (None: all).
     """
 
     parameters: int = 0
@@ -249,62 +249,3 @@ def shaped_block(config: ModelConfig, run: Pass) -> dict[str, Part]:
         "mlp_gain": Part(parameters=1, kept=run.tokens * run.value * config.width),
         "attention": shaped_attention(config, run),
     }
-
-
-BLOCKS = {"residual": residual_block, "factored": factored_block, "shaped": shaped_block}
-
-class State(NamedTuple):
-    """Tensors (B, T, C) that stand between two blocks, and of their gradients while a block is passed backwards."""
-
-    values: int = 1
-    gradients: int = 1
-
-
-def state(config: ModelConfig) -> State:
-    """Frozen tokens are the same tensor between all blocks; the streams' sum has a gradient of its own."""
-    if config.block.kind != "factored":
-        return State()
-    return State(values=1, gradients=2) if config.block.frozen_tokens else State(values=2, gradients=3)
-
-
-def head(config: ModelConfig, run: Pass) -> Part:
-    """The head with its loss, which HeadLoss computes with the gradients of its input and weight, kept from then on."""
-    table = config.vocab_size * config.width
-    return Part(
-        parameters=0 if config.tie_weights else table,
-        products=table,
-        kept=run.tokens * run.value * config.width + FP32 * table,
-        working=run.tokens * run.value * config.width,
-        gradient=FP32 * table,
-    )
-
-
-def loss_working(config: ModelConfig, run: Pass) -> int:
-    """Bytes that HeadLoss works with: the normed x, a copy of the weight, and several forms of one chunk of logits."""
-    low = run.value if run.value < FP32 else 0  # a low-precision copy beside the float32 numbers
-    table = config.vocab_size * config.width
-    rows = min(LOSS_CHUNK, run.tokens)
-    softmax = 2 * FP32 * config.vocab_size * rows  # logits and log p
-    weight_gradient = (FP32 + low) * (config.vocab_size * rows + table)
-    return run.tokens * config.width * (FP32 + low) + low * table + max(softmax, weight_gradient)
-
-
-Sections = list[tuple[str, dict[str, Part]]]
-
-
-def sections(config: ModelConfig, run: Pass) -> Sections:
-    """The model's parts in the order of the forward pass: a prefix of their names, and the parts."""
-    table = config.vocab_size * config.width
-    frozen = config.block.kind == "factored" and config.block.frozen_tokens
-    start = FP32 * run.tokens * config.width * ((config.dropout.embedding > 0) + frozen)  # noise; the frozen tokens
-    tied = dict(gradient=0, working=FP32 * table) if config.tie_weights else {}  # its gradient joins the head's
-    first = {
-        "embedding": Part(parameters=table, kept=start, **tied),
-        "position": POSITIONS[config.position.kind](config),
-    }
-    blocks = [(f"blocks.{i}.", BLOCKS[config.block.kind](config, run)) for i in range(config.n_layers)]
-    return [("", first), *blocks, ("", {"norm": norm(config, run), "head": head(config, run)})]
-
-
-def count(parts: Sections, what: str) -> int:
-    return sum(getattr(part, what) for _, section in parts for part in section.values())

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from html import escape
 
 from config import ConfigError, ModelConfig, TrainConfig
-from lab.component_costs import FP32, Part, Pass, count, loss_working, sections, state
+from lab.component_costs import FP32, Part, Pass
+from lab.model_costs import count, loss_working, sections, state, step_working
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a number inside a sub-layer
 
@@ -56,7 +57,7 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
     parts = sections(model, run)
     all_gradients = FP32 * count(parts, "parameters")
     stream = FP32 * run.tokens * model.width
-    values, gradient = (number * stream for number in state(model))  # of the state between blocks
+    values, gradient = (round(number * stream) for number in state(model))  # of the state between blocks
 
     def at(moment: str, gradients: int, activations: int = 0, temporary: int = 0) -> Memory:
         return Memory(
@@ -104,7 +105,7 @@ def decoding_memory(model: ModelConfig, batch: int = 1, length: int | None = Non
         moment="a step",
         weights=bytes_per_value * (count(parts, "parameters") + count(parts, "buffers")),
         cache=bytes_per_value * batch * length * count(parts, "cached"),
-        temporary=bytes_per_value * batch * (model.vocab_size + model.mlp.hidden(model.width)),
+        temporary=bytes_per_value * batch * step_working(model, length),
     )
 
 
@@ -134,21 +135,24 @@ class Estimate:
     def embedding(self) -> int:
         return self.components["embedding"]
 
-    @property
-    def per_block(self) -> int:
-        return sum(self.block_components().values())
-
-    def block_components(self) -> dict[str, int]:
-        first = "blocks.0."
-        return {name.removeprefix(first): n for name, n in self.components.items() if name.startswith(first)}
+    def block_components(self, layer: int) -> dict[str, int]:
+        prefix = f"blocks.{layer}."
+        return {name.removeprefix(prefix): n for name, n in self.components.items() if name.startswith(prefix)}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """The table's lines: what (indented where part of the line above), how much, and a remark."""
         model, train = self.model, self.train
         yield "parameters", f"{self.parameters:,}", ""
         yield "  embedding", f"{self.embedding:,}", "serves as the head too" if model.tie_weights else ""
-        yield f"  each of {model.n_layers} blocks", f"{self.per_block:,}", ""
-        yield from ((f"    {name}", f"{n:,}", "") for name, n in self.block_components().items() if n)
+        blocks = [self.block_components(i) for i in range(model.n_layers)]
+        for i, parts in enumerate(blocks):
+            if i and parts == blocks[i - 1]:
+                continue
+            alike = next((j for j in range(i, model.n_layers) if blocks[j] != parts), model.n_layers) - i
+            what = f"each of {model.n_layers} blocks" if alike == model.n_layers else f"block {i}"
+            what = f"each of blocks {i} to {i + alike - 1}" if 1 < alike < model.n_layers else what
+            yield f"  {what}", f"{sum(parts.values()):,}", ""
+            yield from ((f"    {name}", f"{n:,}", "") for name, n in parts.items() if n)
         rest = {name: self.components[name] for name in ("position", "norm", "head")}
         yield from ((f"  {name}", f"{n:,}", "") for name, n in rest.items() if n)
         yield "FLOPs per token", si(self.forward_flops, "FLOP"), f"forward, {model.context_length:,} tokens of context"

@@ -132,7 +132,7 @@ def one_step(
         for windows in micro_batches(data, config, step, length, device):
             with autocast(device, progress.precision):
                 losses = watch.losses(windows) if watch and not sums else losses_of(windows)
-            (sum(losses.values()) / config.accumulation).backward()
+            (model.objective(losses) / config.accumulation).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
     if watch:

@@ -61,6 +61,8 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
                 report(layer, "activation", root_mean_square(output))
             else:  # a state of several streams, named by its fields
                 for stream, x in output._asdict().items():
+                    if not x.numel():  # nothing there yet
+                        continue
                     report(f"{layer} {stream}", "activation", root_mean_square(x))
 
         return hook

@@ -7,12 +7,12 @@ Every statement that makes a tensor ends with its axes, in these letters, and a 
     S  source: positions of the keys          D  dimension of one head
     C  channels: the width of the model       E  D, and the extra dimensions that carry a bias
     F  features: hidden units of the MLP      V  vocabulary
-                                              L  layers
 
     and in places that work through something part by part, sizes that differ from turn to turn:
 
     N  any number of rows                     K  queries of one block
-    I  inputs, O outputs of a linear map      P  keys up to that block's end
+    I  inputs, O outputs of a linear map      P  keys up to that block's end, or of thoughts
+    W  window: tokens that a level is about   J  vectors that stand for windows
 
 `(B, T, 2F)`, `(B, H+2G, T, D)`, `(BT, C/2)` say how a size comes about; `B|1` is B or 1, there to be broadcast; `…`
 stands for any axes in front; `(B, T, C) or (B, T, H, D)` is either. `modules.tracing` pairs the comments with the true
@@ -30,13 +30,14 @@ GLOSSARY = {
     "C": "channels (width)",
     "F": "features (MLP hidden)",
     "V": "vocabulary",
-    "L": "layers",
     "N": "rows",
     "K": "queries of a block",
-    "P": "keys up to the block's end",
+    "P": "keys up to the block's end, or of all thoughts",
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
+    "W": "tokens of a future window",
+    "J": "vectors of future windows",
 }
 # Without a cache S is T, without a bias E is D, in multi-head attention G is H.
 MAY_AGREE = {frozenset("ST"), frozenset("DE"), frozenset("GH")}
-LOCAL = frozenset("NKPIO")  # these mean one size only within one turn of a loop; the others within a whole pass
+LOCAL = frozenset("NKPIOWJ")  # these mean one size only within one turn of a loop; the others within a whole pass

@@ -8,6 +8,7 @@ from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.factored import FactoredBlock
+from modules.future import build_future_blocks
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import Placement
@@ -25,7 +26,7 @@ class ResidualBlock(Block):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.parallel = config.block.parallel
         self.attention_norm = build_norm(config.norm, config.width)
         self.attention = Attention(
@@ -51,3 +52,10 @@ BLOCKS = {"residual": ResidualBlock, "factored": FactoredBlock, "shaped": Shaped
 
 def build_block(config: ModelConfig) -> Block:
     return BLOCKS[config.block.kind](config)
+
+
+def build_blocks(config: ModelConfig, embedding: nn.Embedding, head: nn.Module) -> nn.ModuleList:
+    """All layers; those of one kind may know the model's embedding and head, and each other."""
+    if config.block.kind == "future":
+        return build_future_blocks(config, embedding, head)
+    return nn.ModuleList(build_block(config) for _ in range(config.n_layers))

@@ -5,37 +5,38 @@ the first pass `keep` says how long each really was, and every sequence goes on 
 ever seen, and the only rule is: a query sees the slots up to its own position.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
 class LayerCache:
-    """Keys and values of one layer: each (B, G, capacity, D)."""
+    """Keys and values of one attention: each (B, its heads of keys, capacity, D)."""
 
     def __init__(self, owner: "Cache", keys: Tensor, values: Tensor):
-        self.owner, self.keys, self.values = owner, keys, values  # (B, G, N, D)
+        self.owner, self.keys, self.values = owner, keys, values  # (B, N, K, D)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the pass's new (B, G, T, D) in its slots, and returns all that are filled: (B, G, S, D)."""
+        """Stores the pass's new (B, heads, T, D) in its slots, and returns all that are filled: (B, heads, S, D)."""
         slots, filled = self.owner.slots, self.owner.filled
         self.keys[slots], self.values[slots] = self.owner.fold(k), self.owner.fold(v)
-        return self.keys[:, :, :filled], self.values[:, :, :filled]  # (B, G, S, D)
+        return self.keys[:, :, :filled], self.values[:, :, :filled]  # (B, N, S, D)
 
 
 class Cache:
-    """The caches of all layers, and how far each sequence has come.
+    """The caches of all attentions, `heads` of keys each, and how far each sequence has come.
 
-    Each pass goes: `begin` (where do the new tokens stand?), every layer appends, `advance`. For inference: it keeps no
-    gradients, and says so when they are on.
+    Each pass goes: `begin` (where do the new tokens stand?), every attention appends, `advance`. For inference: it
+    keeps no gradients, and says so when they are on.
     """
 
     def __init__(
-        self, n_layers: int, batch: int, n_kv_heads: int, capacity: int, head_dim: int,
+        self, heads: Sequence[int], batch: int, capacity: int, head_dim: int,
         dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
     ):  # fmt: skip
-        shape = (n_layers, batch, n_kv_heads, capacity, head_dim)
-        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))  # (L, B, G, N, D)
-        self.layers = [LayerCache(self, k, v) for k, v in zip(keys, values)]
+        shapes = [(2, batch, n_heads, capacity, head_dim) for n_heads in heads]
+        self.layers = [LayerCache(self, *torch.zeros(shape, dtype=dtype, device=device)) for shape in shapes]
         self.capacity, self.dtype, self.device = capacity, dtype, device
         self.lengths = [0] * batch
         self.slots: tuple = ()
@@ -69,10 +70,10 @@ class Cache:
         return positions, key_positions, False, mask  # (B, T), (S), (B, 1, T, S)
 
     def fold(self, x: Tensor) -> Tensor:
-        """(B, G, T, D) as an assignment to `slots` wants it: rows of their own put time before heads, in its type."""
+        """(B, heads, T, D) as an assignment to `slots` wants it: ragged rows have time before heads, and its type."""
         if isinstance(self.slots[0], slice):
-            return x  # (B, G, T, D)
-        return x.transpose(1, 2).to(self.dtype)  # (B, T, G, D)
+            return x  # (B, N, T, D)
+        return x.transpose(1, 2).to(self.dtype)  # (B, T, N, D)
 
     def advance(self, n_tokens: int) -> None:
         self.lengths = [length + n_tokens for length in self.lengths]

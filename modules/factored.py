@@ -138,7 +138,7 @@ class FactoredBlock(Block):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.frozen_tokens = config.block.frozen_tokens
         self.attention_norm, self.mlp_norm = (
             HeadNorm(config.norm, config.n_heads, config.width)

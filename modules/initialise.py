@@ -8,16 +8,20 @@ from torch import nn
 from config import FactoredBlockConfig, ModelConfig
 from modules.attention import Attention
 from modules.factored import IdentityMixing, Mixing
+from modules.foresight import Foresight
+from modules.future import CrossAttention
 from modules.mlp import MLP, GatedMLP
+from modules.pools import Pool
 from modules.shaped import ShapedAttention
 
 
 def initialise(model: nn.Module) -> None:
     """Every matrix N(0, init_std), every bias 0, norms and gains as they are made (weight 1, bias 0).
 
-    The projections that write into the residual stream, two per layer, are scaled down by √(2 · n_layers), so that
-    the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as their
-    mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
+    The projections that write into the residual stream, mostly two per layer, are scaled down by √(2 · n_layers), so
+    that the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as
+    their mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
+    What tells the vectors and slots of a pool apart starts as N(0, 1), as large as what is normed.
     """
     std, n_layers = model.config.init_std, model.config.n_layers
     for module in model.modules():
@@ -26,11 +30,16 @@ def initialise(model: nn.Module) -> None:
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        if isinstance(module, (Attention, MLP, GatedMLP)):
-            writer = module.out if isinstance(module, Attention) else module.down
+        if isinstance(module, (Attention, CrossAttention, MLP, GatedMLP)):
+            writer = module.down if isinstance(module, (MLP, GatedMLP)) else module.out
             nn.init.normal_(writer.weight, std=std / math.sqrt(2 * n_layers))
+            if isinstance(module, CrossAttention):
+                nn.init.normal_(module.nothing, std=std)
         elif isinstance(module, Mixing) and not isinstance(module, IdentityMixing):
             initialise_mixing(module, model.config)
+        elif isinstance(module, (Pool, Foresight)):
+            for parameter in module.parameters(recurse=False):
+                nn.init.normal_(parameter)
         elif isinstance(module, ShapedAttention):
             nn.init.zeros_(module.qk.weight[: model.config.width])
 

@@ -23,4 +23,4 @@ class Linear(LoggingModule, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if MKL and x.shape[:-1] == (1, 1) and x.is_cpu and x.dtype == torch.float32 and not torch.is_grad_enabled():
             return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
-        return F.linear(x, self.weight, self.bias)  # (B, T, O)
+        return F.linear(x, self.weight, self.bias)  # (…, O)

@@ -15,6 +15,17 @@ def shift(windows: Tensor) -> tuple[Tensor, Tensor]:
     return windows[:, :-1], windows[:, 1:]  # (B, T)
 
 
+def future_windows(windows: Tensor, first: int, last: int) -> Tensor:
+    """What stands first to last places ahead of each position of (B, T+1) tokens, or vectors, where all is there.
+
+    (B, N, W) for the N = T + 1 − last positions whose window is complete: the others count for nothing. W is
+    last − first + 1, and N may be 0.
+    """
+    if windows.shape[1] <= last:
+        return windows.new_empty(len(windows), 0, last - first + 1)  # (B, N, W)
+    return windows[:, first:].unfold(1, last - first + 1, 1)  # (B, N, W) or (B, N, C, W)
+
+
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean of −log softmax(hidden · weightᵀ)[target] over the targets that count.
 

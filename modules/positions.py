@@ -25,8 +25,8 @@ class Placement:
         self.causal, self.mask = causal, mask  # (…, T, S)
 
     def turn(self, x: Tensor) -> Tensor:
-        """Queries and keys (B, H+G, T, D), turned by their positions."""
-        return x  # (B, H+G, T, D)
+        """Queries and keys, so many heads (B, N, T, D), turned by their positions."""
+        return x  # (B, N, T, D)
 
     def bias(self) -> Tensor | None:
         """What is added to the scores (B, H, T, S), as a broadcastable tensor."""
@@ -103,8 +103,8 @@ class Turned(Placement):
 
     def turn(self, x: Tensor) -> Tensor:
         # (a, b) -> (a cos − b sin, b cos + a sin): rolling by half swaps a and b, and sin carries the sign
-        swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (B, H+G, T, D)
-        return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, H+G, T, D)
+        swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (B, N, T, D)
+        return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, N, T, D)
 
 
 class ALiBi(Position):

@@ -60,7 +60,7 @@ class ShapedBlock(Block):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
+        super().__init__(config)
         self.norm = build_norm(config.norm, config.width)
         self.attention = ShapedAttention(config)
         self.mlp = build_mlp(config.mlp, config.width, config.bias)

@@ -1,11 +1,13 @@
 """The whole model: tokens in, next-token logits out."""
 
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
-from modules.blocks import build_block
+from modules.blocks import build_blocks
 from modules.cache import Cache
 from modules.dropout import Dropout
 from modules.initialise import initialise
@@ -31,9 +33,10 @@ class Transformer(LoggingModule):
         self.embedding_scale = config.width**0.5 if config.embedding_scale else 1.0
         self.position = build_position(config)
         self.dropout = Dropout(config.dropout.embedding)
-        self.blocks = nn.ModuleList(build_block(config) for _ in range(config.n_layers))
+        head = Linear(config.width, config.vocab_size, bias=False)
+        self.blocks = build_blocks(config, self.embedding, head)
         self.norm = build_norm(config.norm, config.width)
-        self.head = Linear(config.width, config.vocab_size, bias=False)
+        self.head = head
         if config.tie_weights:
             self.head.weight = self.embedding.weight
         self.gradient_checkpointing = False
@@ -44,7 +47,7 @@ class Transformer(LoggingModule):
         """What the letters of the axis comments mean in this model, as far as its config says."""
         config = self.config
         return {
-            "V": config.vocab_size, "C": config.width, "F": config.mlp.hidden(config.width), "L": config.n_layers,
+            "V": config.vocab_size, "C": config.width, "F": config.mlp.hidden(config.width),
             "H": config.n_heads, "G": config.kv_heads, "D": config.head_dim,
         }  # fmt: skip
 
@@ -54,6 +57,14 @@ class Transformer(LoggingModule):
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """What the head reads: (B, T, C)."""
+        return self.read_out(self.state(tokens, cache))  # (B, T, C)
+
+    def read_out(self, state) -> Tensor:
+        """What the head reads in the last block's state: (B, T, C)."""
+        return self.norm(self.blocks[-1].join(state))  # (B, T, C)
+
+    def state(self, tokens: Tensor, cache: Cache | None = None):
+        """The last block's state, of whatever form the blocks give it."""
         n_tokens = tokens.shape[1]
         if cache is None:
             positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
@@ -66,24 +77,44 @@ class Transformer(LoggingModule):
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
         place = self.position.place(positions, key_positions, causal, mask)
-        state = self.blocks[0].split(x)  # (B, T, C)
-        for i, block in enumerate(self.blocks):
+        state = self.blocks[0].split(x)  # (…, C)
+        caches = iter(cache.layers if cache is not None else ())
+        for block in self.blocks:
             if self.gradient_checkpointing and self.training and cache is None:
-                state = checkpoint(block, state, place, use_reentrant=False)  # (B, T, C)
+                state = checkpoint(block, state, place, use_reentrant=False)  # (…, C)
             else:
-                state = block(state, place, cache.layers[i] if cache is not None else None)  # (B, T, C)
+                state = block(state, place, *islice(caches, len(block.cached_heads)))  # (…, C)
         if cache is not None:
             cache.advance(n_tokens)
-        return self.norm(self.blocks[-1].join(state))  # (B, T, C)
+        return state  # (…, C)
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
-        """The named losses of windows (B, T+1), in nats; "loss" is the next token's, alike in every architecture."""
+        """The named losses of windows (B, T+1), in nats; "loss" is the next token's, alike in every architecture.
+
+        Training adds them up with their `loss_weights`. What weighs 0 is only watched.
+        """
         inputs, targets = shift(windows)  # (B, T)
-        return {"loss": next_token_loss(self.hidden(inputs), self.head.weight, targets)}  # ()
+        state = self.state(inputs)  # (…, C)
+        hidden, others = self.read_out(state), {}  # (B, T, C)
+        for block in reversed(self.blocks):  # in the order of the levels
+            others |= block.losses(state, windows)
+        del state  # the next token's loss needs the room
+        return {"loss": next_token_loss(hidden, self.head.weight, targets)} | others  # ()
+
+    def objective(self, losses: dict[str, Tensor]) -> Tensor:
+        """What training descends: the losses, each as often as its weight says."""
+        return sum(weight * losses[name] for name, weight in self.loss_weights.items() if weight)  # ()
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """How much each of the losses counts in training: 1 for the next token's."""
+        weights = {"loss": 1.0}
+        for block in reversed(self.blocks):
+            weights |= block.loss_weights
+        return weights
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` sequences of up to `capacity` tokens, like this model in type and device."""
         weight, config = self.head.weight, self.config  # (V, C)
-        return Cache(
-            config.n_layers, batch, config.kv_heads, capacity, config.head_dim, weight.dtype, weight.device
-        )
+        heads = [n_heads for block in self.blocks for n_heads in block.cached_heads]
+        return Cache(heads, batch, capacity, config.head_dim, weight.dtype, weight.device)

@@ -17,6 +17,7 @@ from config import (
     DataConfig,
     DropoutConfig,
     FactoredBlockConfig,
+    FutureBlockConfig,
     GlassboxError,
     LearnedPositionConfig,
     MLPConfig,
@@ -149,6 +150,11 @@ WRONG = {
     FactoredBlockConfig: dict(
         value_mixing=("kron", None), output_mixing=(True,), mixing_init=("zero",), frozen_tokens=(0,), head_norm=(None,)
     ),
+    FutureBlockConfig: dict(
+        levels=(0, 10, 1.0), factor=(1, 5, 2.0, True), pool=("median", None), schedule=("cubic",), vectors=(0,),
+        predicts=("next",), loss_weight=(-0.1, NAN), decay=(0.0, 1.5, -1.0), norm_before=(1,), linear_after=(None,),
+        share=(0,),
+    ),
     ShapedBlockConfig: dict(mlp_gain=("small", NAN), alpha=(1.0,)),
     DropoutConfig: dict(embedding=("much",), attention=(1.0,), residual=(-0.1,)),
     DataConfig: dict(
@@ -202,6 +208,29 @@ def test_values_are_heads_of_the_stream(block):
 def test_mixing_init_without_a_mixing_is_refused():
     with pytest.raises(ConfigError, match="mixing_init='normal'"):
         factored("identity", "identity", mixing_init="normal")
+
+
+def test_levels_must_fit_the_depth_and_the_context():
+    assert vary("llama", n_layers=5, block=FutureBlockConfig()).block.look_ahead == 15
+    with pytest.raises(ConfigError, match=r"3 levels need n_layers=5 or more.*not 4.*lower block.levels"):
+        vary("llama", n_layers=4, block=FutureBlockConfig())
+    assert vary("llama", n_layers=5, context_length=16, block=FutureBlockConfig())
+    with pytest.raises(ConfigError, match=r"look 15 tokens ahead.*below context_length=15.*lower block.levels"):
+        vary("llama", n_layers=5, context_length=15, block=FutureBlockConfig())
+
+
+def test_sharing_where_there_is_nothing_to_share_is_refused():
+    with pytest.raises(ConfigError, match="pool 'max' has no weights"):
+        FutureBlockConfig(pool="max", share=True, norm_before=False)
+    with pytest.raises(ConfigError, match="with one level"):
+        FutureBlockConfig(pool="flatten", share=True, levels=1)
+    assert FutureBlockConfig(pool="max", share=True, linear_after=True, norm_before=False).share
+    with pytest.raises(ConfigError, match="have no weights"):
+        vary("llama", n_layers=5, norm=NormConfig(weight=False), block=FutureBlockConfig(share=True))
+
+
+def test_tiny_has_the_layers_that_its_levels_need():
+    assert (preset("future-tiny").model.n_layers, preset("future-small").model.n_layers) == (5, 6)
 
 
 def test_layer_norm_of_heads_with_one_channel_is_refused():
@@ -318,7 +347,7 @@ def test_preset_architectures():
 
 
 def test_every_model_is_listed_and_is_a_preset():
-    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi"]
+    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi", "future"]
     assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
     model = preset("factored-alibi-tiny").model
     assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)

@@ -64,8 +64,8 @@ def test_flops_of_every_variant(name, checkpointing):
     config = VARIANTS[name]
     model = Transformer(config).train()
     model.gradient_checkpointing = checkpointing
-    for block in model.blocks:
-        block.attention.fused = False  # the counter sees matrix products, not what a fused kernel does
+    for attention in (module for module in model.modules() if hasattr(module, "fused")):
+        attention.fused = False  # the counter sees matrix products, not what a fused kernel does
     tokens = torch.zeros(3, config.context_length, dtype=torch.long)
     with FlopCounterMode(display=False) as forward:
         logits = model(tokens)
@@ -123,7 +123,7 @@ def train_two_steps(config: ModelConfig, train: TrainConfig, precision: str) -> 
         windows = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
         for part in windows.split(train.micro_batch_size or train.batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = model.losses(part)["loss"]
+                loss = model.objective(model.losses(part))
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

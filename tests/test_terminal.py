@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from config import ROOT, FactoredBlockConfig, ResidualBlockConfig, ShapedBlockConfig
+from config import ROOT, FactoredBlockConfig, FutureBlockConfig, ResidualBlockConfig, ShapedBlockConfig
 from lab.runs import Run
 from lab.terminal import main, parse_training
 
@@ -83,6 +83,7 @@ def test_what_a_user_can_mend_is_one_message(trained, capsys, arguments, message
     [
         ("llama-tiny", ["--model.block.parallel", "True"], ResidualBlockConfig(parallel=True)),
         ("factored-alibi-tiny", ["--model.block.value-mixing", "dense"], FactoredBlockConfig(value_mixing="dense")),
+        ("future-tiny", ["--model.block.pool", "max"], FutureBlockConfig(pool="max")),
         ("sasp-tiny", ["--model.block.mlp-gain", "0.5"], ShapedBlockConfig(mlp_gain=0.5)),
     ],
 )

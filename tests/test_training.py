@@ -11,7 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from config import ROOT, ConfigError, DataConfig, DropoutConfig, ModelConfig, RunError, ScheduleConfig, TrainConfig
+from config import (
+    ROOT,
+    ConfigError,
+    DataConfig,
+    DropoutConfig,
+    FutureBlockConfig,
+    ModelConfig,
+    RunError,
+    ScheduleConfig,
+    TrainConfig,
+)
 from lab.data import prepare
 from lab.evaluation import evaluate
 from lab.optimizer import build_optimizer
@@ -92,6 +102,22 @@ def test_stored_weights_are_those_of_the_best_validation(whole, data):
     assert int(facts["step"]) == log.step[log.validation_loss.idxmin()]
     again = evaluate(whole.load_model(), data.validation, whole.tokenizer, TRAIN.evaluation_tokens)
     assert again.loss == pytest.approx(log.validation_loss.min(), abs=1e-12)
+
+
+@pytest.mark.parametrize("predicts, watched", [("bag", ()), ("vector_cosine", ("_spread", "_target_spread"))])
+def test_each_level_has_its_column_and_the_loss_is_the_next_tokens_alone(tmp_path, data, predicts, watched):
+    logs = []
+    for weight in (0.0, 0.7):
+        block = FutureBlockConfig(levels=2, predicts=predicts, loss_weight=weight)
+        run = new_run(tmp_path, f"weight-{weight}", MODEL.replace(n_layers=4, block=block))
+        list(train(run, data))
+        logs.append(run.log())
+    names = [f"future_{level}{end}" for level in (1, 2) for end in ("", *watched)]
+    assert list(logs[0].columns[-len(names) :]) == names and logs[0][names].notna().all().all()
+    first, other = (log.iloc[0] for log in logs)  # before the first update the two are the same
+    assert (first["loss"], *first[names]) == (other["loss"], *other[names])
+    assert first["gradient_norm"] != other["gradient_norm"]
+    assert logs[1].future_1.iloc[-1] < logs[1].future_1.iloc[0]
 
 
 @pytest.mark.parametrize("stops", [[1], [5], [7], [3, 4, 11]])

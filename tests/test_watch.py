@@ -151,14 +151,14 @@ def test_a_state_of_several_streams_has_a_row_for_each():
 
 def test_hooks_are_there_for_watched_passes_alone(tmp_path, data, monkeypatch):
     """Counted in every forward pass of a training: 2 blocks, embedding, norm and 2 MLPs in watched ones."""
-    counts, forward = [], Transformer.hidden
+    counts, forward = [], Transformer.state
 
     def counting(self, *args):
         if self.training:
             counts.append(hooks(self))
         return forward(self, *args)
 
-    monkeypatch.setattr(Transformer, "hidden", counting)
+    monkeypatch.setattr(Transformer, "state", counting)
     trained(tmp_path, data, steps=5, micro_batch_size=2, watch_every=2)
     watched, not_watched = [6, 0], [0, 0]
     assert counts[-10:] == watched + watched + not_watched + watched + not_watched

@@ -8,6 +8,7 @@ from config import (
     ARCHITECTURES,
     ALiBiConfig,
     FactoredBlockConfig,
+    FutureBlockConfig,
     LearnedPositionConfig,
     MLPConfig,
     ModelConfig,
@@ -33,7 +34,8 @@ BOTH = ResidualBlockConfig(post_norm=True, parallel=True)
 
 
 def vary(architecture: str, **changes) -> ModelConfig:
-    return ModelConfig(**{**SIZES, **ARCHITECTURES[architecture], **changes})
+    layers = dict(n_layers=6) if architecture == "future" else {}  # a body of two, three levels, the last
+    return ModelConfig(**{**SIZES, **layers, **ARCHITECTURES[architecture], **changes})
 
 
 def mlp(activation: str, gated: bool, ratio: float = 4.0) -> MLPConfig:
@@ -46,6 +48,13 @@ def norm(kind: str, weight: bool, bias: bool) -> NormConfig:
 
 def factored(value_mixing: str, output_mixing: str, **changes) -> FactoredBlockConfig:
     return FactoredBlockConfig(value_mixing=value_mixing, output_mixing=output_mixing, **changes)
+
+
+def future(pool: str, schedule: str, predicts: str, levels: int = 2, **changes) -> ModelConfig:
+    """A body of one layer, and what the levels need. No window has as many tokens as an axis is long."""
+    model = {key: changes.pop(key) for key in list(changes) if key in ModelConfig.__dataclass_fields__}
+    block = FutureBlockConfig(pool=pool, schedule=schedule, predicts=predicts, levels=levels, **changes)
+    return vary("future", n_layers=levels + 2, block=block, **model)
 
 
 VARIANTS: dict[str, ModelConfig] = {
@@ -101,6 +110,15 @@ VARIANTS: dict[str, ModelConfig] = {
     # no skip, no projections
     "shaped-rope": vary("llama", block=ShapedBlockConfig(), bias=True),
     "shaped-learned": vary("sasp", block=ShapedBlockConfig(mlp_gain=1.0), position=LearnedPositionConfig()),
+    # foreseeing: each pool, schedule and prediction, each factor, each position
+    "future-sum": future("sum", "linear", "vector_squared", norm_before=False, linear_after=True),
+    "future-max": future("max", "root", "vector_cosine", levels=1, factor=4, vectors=2, position=ALiBiConfig()),
+    "future-parametric-sum": future("parametric_sum", "poly", "bag", position=LearnedPositionConfig(), **GROUPED),
+    "future-parametric-max": future("parametric_max", "log", "multi_hot", position=ALiBiConfig(), **SINGLE),
+    "future-flatten": future("flatten", "constant", "vector_squared", factor=3, vectors=2, share=True, bias=True),
+    "future-convolution": future("convolution", "linear", "bag", share=True, linear_after=True, tie_weights=False),
+    "future-attention": future("attention", "root", "vector_cosine", levels=3, share=True, norm_before=False),
+    "future-self-attention": future("self_attention", "linear", "multi_hot", factor=3, bias=True, **GROUPED),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),

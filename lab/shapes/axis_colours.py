@@ -11,7 +11,8 @@ BLUE, ORANGE, GREEN, PINK = "0,114,178", "230,159,0", "0,158,115", "204,121,167"
 VERMILLION, SKY, YELLOW, GREY = "213,94,0", "86,180,233", "240,228,66", "128,128,128"
 AXIS_HUE = {  # letters that share one are no neighbours
     "B": BLUE, "T": GREEN, "S": SKY, "C": ORANGE, "H": PINK, "G": YELLOW, "D": VERMILLION, "E": VERMILLION,
-    "F": YELLOW, "V": GREY, "L": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY,
+    "F": YELLOW, "V": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY,
+    "W": SKY, "J": PINK,
 }  # fmt: skip
 OPACITY = 0.34
 
