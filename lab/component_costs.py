@@ -11,7 +11,7 @@ from typing import NamedTuple
 from config import ModelConfig
 
 FP32 = 4  # bytes: weights, gradients, AdamW's moments and the residual stream, in every precision
-QUERY_BLOCK, LONGEST_WRITTEN_OUT, LOSS_CHUNK = 128, 1024, 1024  # BLOCK and LONGEST of kernels.py, CHUNK of losses.py
+QUERY_BLOCK, LONGEST_WRITTEN_OUT, LOSS_CHUNK = 64, 1024, 1024  # BLOCK and LONGEST of kernels.py, CHUNK of losses.py
 LONGEST_TILE = 512  # queries, and keys, that PyTorch's fused kernel takes at once in its backward pass
 
 

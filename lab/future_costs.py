@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from config import ModelConfig
-from lab.component_costs import FP32, LOSS_CHUNK, Part, Pass, attention, dropped, mlp, norm
+from lab.component_costs import FP32, Part, Pass, attention, dropped, mlp, norm
 
 
 def cross_attention(config: ModelConfig, run: Pass, n_vectors: int) -> Part:
@@ -144,18 +144,9 @@ def forecast(config: ModelConfig, run: Pass) -> dict[str, Part]:
 
 
 def expected_embedding(config: ModelConfig, run: Pass) -> dict[str, Part]:
-    """Keeps what it read, which the loss reads too, and its result; computes all p again going back."""
+    """Keeps what it read, which the loss reads too; nothing goes back through it."""
     table, stream = config.vocab_size * config.width, run.tokens * config.width
-    low = run.value if run.value < FP32 else 0  # a low-precision copy beside the float32 numbers
-    logits = config.vocab_size * min(LOSS_CHUNK, run.tokens)
-    return {
-        "foresight.expect": Part(
-            products=2 * table,
-            constant=-table,
-            kept=(FP32 + low + run.value) * stream,
-            working=(3 * FP32 + low) * logits + 2 * (FP32 + low) * table + (run.value + low) * stream,
-        )
-    }
+    return {"foresight.expect": Part(products=2 * table, constant=4 * table, kept=FP32 * stream)}
 
 
 def objective(config: ModelConfig, run: Pass) -> Part:
@@ -163,8 +154,8 @@ def objective(config: ModelConfig, run: Pass) -> Part:
     block = config.block
     if not block.of_vocabulary:
         return Part()
-    complete = [1 - (last - 1) / run.length for _, last in block.windows if last <= run.length]
-    rows = round(run.tokens * sum(complete))
+    complete = [(run.length + 1 - last, last + 1 - first) for first, last in block.windows if last <= run.length]
+    rows = run.sequences * sum(windows // min(size, windows) for windows, size in complete)
     return Part(kept=run.value * rows * config.width + FP32 * config.vocab_size * config.width * len(complete))
 
 

@@ -52,7 +52,7 @@ class DotProductAttention(LoggingModule):
 
     def attend_by_hand(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
         """The same by the formula."""
-        v = v.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, S, D)
+        v = v.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, N, D)
         return self.dropout(self.weights(q, k, place)) @ v  # (B, H, T, D)
 
     def weights(self, q: Tensor, k: Tensor, place: Placement) -> Tensor:

@@ -47,49 +47,16 @@ class BagLoss(torch.autograd.Function):
         return (d_x * d_total).to(d_x.dtype), (d_w * d_total).to(ctx.dtype), None, None, None  # (N, C), (V, C)
 
 
-class ExpectedEmbedding(torch.autograd.Function):
-    """Σ_v p(v) · table[v] / Σ_v p(v), for p predicted by x·wᵀ; computed again going back, `chunk` rows at a time.
-
-    For e = Σ p·t / Σ p: ∂e/∂z(v) = p(v) / Σ p · (t(v) − e), times 1 − p(v) where p is a sigmoid.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, table: Tensor, offset: float | None, chunk: int) -> Tensor:
-        w, t = weight.to(x.dtype), table.to(x.dtype)  # (V, C)
-        out = torch.empty_like(x)  # (N, C)
-        for rows, part in zip(x.split(chunk), out.split(chunk)):
-            share = shares(rows @ w.T, offset)[0]  # (N, V)
-            part.copy_(share.to(x.dtype) @ t)  # (N, C)
-            del share
-        ctx.save_for_backward(x, weight, table, out)
-        ctx.offset, ctx.chunk = offset, chunk
-        return out  # (N, C)
-
-    @staticmethod
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        x, weight, table, out = ctx.saved_tensors  # (N, C), (V, C), (V, C), (N, C)
-        w, t = weight.to(x.dtype), table.to(x.dtype)  # (V, C)
-        total = torch.promote_types(weight.dtype, torch.float32)
-        d_x = torch.empty_like(x)  # (N, C)
-        d_w, d_t = (torch.zeros_like(weight, dtype=total) for _ in range(2))  # (V, C)
-        pieces = (tensor.split(ctx.chunk) for tensor in (x, out, d_out, d_x))
-        for rows, expected, d_rows_out, d_rows in zip(*pieces):
-            share, slope = shares(rows @ w.T, ctx.offset)  # (N, V)
-            d_t += share.to(x.dtype).T @ d_rows_out  # (V, C)
-            level = (d_rows_out * expected).sum(dim=-1, keepdim=True)  # (N, 1)
-            d_logits = (slope * (d_rows_out @ t.T - level)).to(x.dtype)  # (N, V)
-            d_rows.copy_(d_logits @ w)  # (N, C)
-            d_w += d_logits.T @ rows  # (V, C)
-            del share, slope, d_logits
-        return d_x, d_w.to(weight.dtype), d_t.to(table.dtype), None, None  # (N, C), (V, C), (V, C)
+@torch.no_grad()
+def expected_embedding(x: Tensor, weight: Tensor, table: Tensor, offset: float | None, chunk: int) -> Tensor:
+    """Σ_v p(v) · table[v] / Σ_v p(v) for p predicted by x·wᵀ, `chunk` rows at a time: (N, C). Without a gradient."""
+    w, t = weight.to(x.dtype).T, table.to(x.dtype)  # (C, V), (V, C)
+    return torch.cat([shares(rows @ w, offset) @ t for rows in x.split(chunk)])  # (N, C)
 
 
-def shares(logits: Tensor, offset: float | None) -> tuple[Tensor, Tensor]:
-    """Each token's share of the bag, which sum to 1, and what it changes by with its logit: both (N, V)."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (N, V)
+def shares(logits: Tensor, offset: float | None) -> Tensor:
+    """Each token's share of the bag, which sum to 1: (N, V)."""
     if offset is None:
-        share = logits.softmax(dim=-1)  # (N, V)
-        return share, share  # (N, V)
-    p = (logits + offset).sigmoid()  # (N, V)
-    share = p / p.sum(dim=-1, keepdim=True)  # (N, V)
-    return share, share * (1 - p)  # (N, V)
+        return logits.softmax(dim=-1)  # (N, V)
+    p = (logits + offset).sigmoid_()  # (N, V)
+    return p.div_(p.sum(dim=-1, keepdim=True))  # (N, V)

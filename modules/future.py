@@ -12,6 +12,7 @@ from modules.block import Block
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.foresight import Foresight
+from modules.kernels import causal_attention
 from modules.linear import Linear
 from modules.mlp import build_mlp
 from modules.norms import build_norm
@@ -50,15 +51,17 @@ class CrossAttention(DotProductAttention):
 
     def forward(self, x: Tensor, vectors: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
         q, k, v = self.project(x, vectors, place, cache)  # (B, H, T, D), (B, G, P, D), (B, G, P, D)
-        visible = self.visible(place, q)  # (…, T, P)
-        if self.fused:
-            heads = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=visible, dropout_p=self.dropout.active_rate, scale=self.scale,
-                enable_gqa=self.n_kv_heads < self.n_heads,
-            )  # (B, H, T, D)
-        else:
-            heads = self.dropout(self.weights(q, k, visible)) @ self.repeated(v)  # (B, H, T, D)
-        return self.out(heads.transpose(1, 2).flatten(2))  # (B, T, C)
+        return self.out(self.read(q, k, v, place).transpose(1, 2).flatten(2))  # (B, T, C)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+        """The fused kernel: causal for several keys of each position, or with a mask that holds the bias."""
+        dropout = self.dropout.active_rate
+        if place.causal and place.bias() is None:
+            return causal_attention(q, k, v, self.scale, dropout, first=1, each=self.n_vectors)  # (B, H, T, D)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self.visible(place, q), dropout_p=dropout, scale=self.scale,
+            enable_gqa=self.n_kv_heads < self.n_heads,
+        )  # (B, H, T, D)
 
     def project(
         self, x: Tensor, vectors: Tensor, place: Placement, cache: LayerCache | None = None
@@ -73,13 +76,13 @@ class CrossAttention(DotProductAttention):
         q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]  # (B, H, T, D), (B, JG, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, JG, S, D)
-        k, v = self.side_by_side(k, self.nothing[0]), self.side_by_side(v, self.nothing[1])  # (B, G, P, D)
+        k, v = self.in_a_row(k, self.nothing[0]), self.in_a_row(v, self.nothing[1])  # (B, G, P, D)
         return q, k, v  # (B, H, T, D), (B, G, P, D), (B, G, P, D)
 
-    def side_by_side(self, x: Tensor, nothing: Tensor) -> Tensor:
-        """Keys or values (B, JG, S, D) of all vectors in a row, and `nothing` behind them: (B, G, P, D)."""
-        x = x.unflatten(1, (self.n_vectors, -1)).transpose(1, 2).flatten(2, 3)  # (B, G, N, D)
-        return torch.cat((x, nothing.to(x.dtype).expand(len(x), -1, -1, -1)), dim=2)  # (B, G, N+1, D)
+    def in_a_row(self, x: Tensor, nothing: Tensor) -> Tensor:
+        """`nothing`, and then the keys or values (B, JG, S, D) of each position's vectors in turn: (B, G, P, D)."""
+        x = x.unflatten(1, (self.n_vectors, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, G, N, D)
+        return torch.cat((nothing.to(x.dtype).expand(len(x), -1, -1, -1), x), dim=2)  # (B, G, N+1, D)
 
     def visible(self, place: Placement, q: Tensor) -> Tensor | None:
         """The mask, or the bias with the mask in it, of a pass for each vector's keys; None where all are seen."""
@@ -89,22 +92,19 @@ class CrossAttention(DotProductAttention):
         if bias is None and mask is None:
             return None
         seen = mask if bias is None else bias if mask is None else bias.masked_fill(~mask, -torch.inf)  # (…, T, S)
-        seen = torch.cat((seen,) * self.n_vectors, dim=-1)  # (…, T, N)
-        seen = F.pad(seen, (0, 1), value=seen.dtype == torch.bool)  # (…, T, N+1): nothing is always seen
+        seen = seen.repeat_interleave(self.n_vectors, dim=-1)  # (…, T, N)
+        seen = F.pad(seen, (1, 0), value=seen.dtype == torch.bool)  # (…, T, N+1): nothing is always seen
         return seen if seen.dtype == torch.bool else seen.to(q.dtype)  # (…, T, N+1)
 
-    def weights(self, q: Tensor, k: Tensor, visible: Tensor | None) -> Tensor:
-        """How much each query reads from each key, `nothing` last; rows sum to 1."""
-        scores = q @ self.repeated(k).mT * self.scale  # (B, H, T, P)
+    def weights(self, q: Tensor, k: Tensor, place: Placement) -> Tensor:
+        """How much each query reads from each key, `nothing` first; rows sum to 1."""
+        k = k.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, P, D)
+        scores, visible = q @ k.mT * self.scale, self.visible(place, q)  # (B, H, T, P), (…, T, P)
         if visible is not None and visible.dtype == torch.bool:
             scores = scores.masked_fill(~visible, -torch.inf)  # (B, H, T, P)
         elif visible is not None:
             scores = scores + visible  # (B, H, T, P)
         return scores.softmax(dim=-1)  # (B, H, T, P)
-
-    def repeated(self, x: Tensor) -> Tensor:
-        """Keys or values (B, G, P, D) for each of the heads that share them."""
-        return x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, P, D)
 
 
 class FutureBlock(Block):

@@ -9,24 +9,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 128  # queries per block: the half of the scores above the diagonal is mostly never computed
+BLOCK = 64  # queries per block: the half of the scores above the diagonal is mostly never computed
 LONGEST = 1024  # the weights are kept for the backward pass, T² of them; above this PyTorch's kernel is the better one
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
-    """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, T, D), by the kernel that is fastest.
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0, first: int = 0, each: int = 1
+) -> Tensor:
+    """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, P, D), by the kernel that is fastest.
 
+    Of the P = first + each · T keys, a query sees the `first` ones, and `each` more for itself and every earlier one.
     In bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; written out it is twice as fast.
     """
     grouped = q.shape[1] != k.shape[1]
-    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= LONGEST and not dropout
+    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] <= LONGEST and not dropout
     if not (written_out and (q.requires_grad or v.requires_grad)):
+        plain = (first, each) == (0, 1)
+        mask = None if plain else causal_mask(q.shape[2], first, each, q.device)  # (T, P)
         return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
+            q, k, v, attn_mask=mask, is_causal=plain, scale=scale, dropout_p=dropout, enable_gqa=grouped
         )  # (B, H, T, E)
     if grouped:
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, S, E)
-    return CausalAttention.apply(q * scale, k, v)  # (B, H, T, E)
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, P, E)
+    return CausalAttention.apply(q * scale, k, v, first, each)  # (B, H, T, E)
+
+
+def causal_mask(length: int, first: int, each: int, device: torch.device) -> Tensor:
+    """Which keys each query sees: (T, first + each · T), true where it does."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()  # (T, T)
+    return F.pad(seen.repeat_interleave(each, dim=1), (first, 0), value=True)  # (T, P)
 
 
 class CausalAttention(torch.autograd.Function):
@@ -36,37 +47,39 @@ class CausalAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, first: int, each: int) -> Tensor:
         shape, length = q.shape, q.shape[2]
-        q, k, v = (x.reshape(-1, length, x.shape[-1]) for x in (q, k, v))  # (N, T, E)
-        out, weights = torch.empty_like(v), []  # (N, T, E)
+        q, k, v = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))  # (N, T, E), (N, P, E), (N, P, E)
+        out, weights = torch.empty_like(q), []  # (N, T, E)
         for start in range(0, length, BLOCK):
             end = min(start + BLOCK, length)
-            scores = q[:, start:end] @ k[:, :end].transpose(1, 2)  # (N, K, P)
+            own, keys = first + each * start, first + each * end
+            scores = q[:, start:end] @ k[:, :keys].transpose(1, 2)  # (N, K, P)
             hidden = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)  # (K, K)
-            scores[:, :, start:] += hidden  # (N, K, K)
+            scores[:, :, own:] += hidden.repeat_interleave(each, dim=1) if each > 1 else hidden  # (N, K, P)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
-            out[:, start:end] = weights[-1] @ v[:, :end]  # (N, K, E)
+            out[:, start:end] = weights[-1] @ v[:, :keys]  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
         return out.view(*shape[:-1], -1)  # (B, H, T, E)
 
     @staticmethod
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         saved = ctx.saved_tensors  # asked for once: checkpointing recomputes them each time
-        q, k, v = saved[:3]  # (N, T, E)
+        q, k, v = saved[:3]  # (N, T, E), (N, P, E), (N, P, E)
         weights = saved[3:]
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
         d_q = torch.empty_like(q)  # (N, T, E)
-        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))  # (N, T, E)
+        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))  # (N, P, E)
         for p, start in zip(weights, range(0, length, BLOCK)):
-            end = start + p.shape[1]
-            d_v[:, :end] += p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
-            d_p = d_out[:, start:end] @ v[:, :end].transpose(1, 2)  # (N, K, P)
+            end, keys = start + p.shape[1], p.shape[2]
+            d_v[:, :keys] += p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
+            d_p = d_out[:, start:end] @ v[:, :keys].transpose(1, 2)  # (N, K, P)
             d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, K, P)
-            d_q[:, start:end] = d_scores @ k[:, :end]  # (N, K, E)
-            d_k[:, :end] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
-        return tuple(x.to(q.dtype).view(*shape[:-1], -1) for x in (d_q, d_k, d_v))  # (B, H, T, E)
+            d_q[:, start:end] = d_scores @ k[:, :keys]  # (N, K, E)
+            d_k[:, :keys] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
+        heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
+        return *heads, None, None  # (B, H, N, E)
 
 
 class HeadLoss(torch.autograd.Function):

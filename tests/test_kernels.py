@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from variants import BATCH, LENGTH, VARIANTS
+from variants import BATCH, VARIANTS
 
 from config import ARCHITECTURES
 from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention
@@ -39,7 +39,7 @@ def relative_error(result, reference):
 @pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 37])
 def test_written_out_attention_equals_sdpa_and_textbook(length):
     q, k, v = (torch.randn(2, 3, length, 10) for _ in range(3))
-    written = values_and_gradients(CausalAttention.apply, q, k, v)
+    written = values_and_gradients(lambda *x: CausalAttention.apply(*x, 0, 1), q, k, v)
     sdpa = values_and_gradients(
         lambda *x: F.scaled_dot_product_attention(*x, is_causal=True, scale=1.0), q, k, v
     )
@@ -201,13 +201,13 @@ def test_the_logits_never_exist_all_at_once(dtype):
 def test_compiled_losses_and_gradients_equal_eager(name, bf16):
     """Through the compiler's own backward pass, which takes the kernels apart."""
     model = Transformer(VARIANTS[name])
-    windows = torch.randint(model.config.vocab_size, (BATCH, LENGTH + 1))
+    windows = torch.randint(model.config.vocab_size, (BATCH, model.config.context_length + 1))  # of every loss
     torch.compiler.reset()
     results = []
     for losses in (model.losses, torch.compile(model.losses, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = losses(windows)["loss"]
+            loss = model.objective(losses(windows))
         loss.backward()
         results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for eager, compiled in zip(*results, strict=True):

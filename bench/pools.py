@@ -1,0 +1,61 @@
+"""What shall a future-sighted network foresee, how pooled, and how much shall it count?
+
+    python -m bench.pools FOLDER [SEEDS]
+
+trains small models of two levels on tales, two to three minutes each: every pool, every kind of prediction, several
+weights of the levels' losses, and a plain model, all of equal parameters. Stopped, it goes on where it was. Writes
+bench/results/pools.csv.
+"""
+
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from bench.timing import table
+from config import ROOT, FutureBlockConfig, Preset, preset
+from lab.estimates import estimate
+from lab.files import atomic_write_text
+from lab.runs import Run
+from lab.sweep import matched, mean_and_spread, sweep, sweep_results
+
+RESULTS = ROOT / "bench" / "results" / "pools.csv"
+WEIGHTS = (0.03, 0.3, 1.0)  # beside the 0.1 that all others have
+
+
+def variants() -> dict[str, Preset]:
+    model, train = preset("llama-tiny")
+    data = train.data.replace(tokenizer="bpe-512")
+    train = train.replace(
+        data=data, steps=1000, batch_size=16, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
+    )
+    model = model.replace(vocab_size=512, width=96, n_heads=4, n_layers=4)
+    hints = get_type_hints(FutureBlockConfig)
+    blocks = {f"pool-{pool}": dict(pool=pool) for pool in get_args(hints["pool"])}
+    blocks |= {f"predicts-{kind}": dict(predicts=kind) for kind in get_args(hints["predicts"]) if kind != "bag"}
+    blocks |= {f"weight-{weight}": dict(loss_weight=weight) for weight in WEIGHTS}
+    models = {name: model.replace(block=FutureBlockConfig(levels=2, **own)) for name, own in blocks.items()}
+    made = {name: Preset(model, train) for name, model in models.items()}
+    parameters = estimate(model).parameters
+    return {"plain": Preset(model, train)} | {name: matched(settings, parameters) for name, settings in made.items()}
+
+
+def main(folder: Path, seeds: int) -> None:
+    for run, step in sweep(variants(), range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants()]
+    results = sweep_results(runs).drop(columns="seconds")
+    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    rows = mean_and_spread(results)
+    plain = rows.loc["plain", "validation_loss"]
+    cells = [
+        [name, f"{row.parameters:,.0f}", f"{row.validation_loss:.4f} ± {row['validation_loss sd']:.4f}",
+         f"{row.validation_loss - plain:+.4f}"]
+        for name, row in rows.iterrows()
+    ]  # fmt: skip
+    headings = ["model", "parameters", "validation loss (nats per token)", "against plain"]
+    print(table(f"What to foresee, {seeds} seeds", headings, cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
