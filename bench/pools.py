@@ -2,7 +2,7 @@
 
     python -m bench.pools FOLDER [SEEDS]
 
-trains small models of two levels on tales, two to three minutes each: every pool, every kind of prediction, several
+trains small models of two levels on tales, a minute or two each: every pool, every kind of prediction, several
 weights of the levels' losses, and a plain model, all of equal parameters. Stopped, it goes on where it was. Writes
 bench/results/pools.csv.
 """
@@ -26,9 +26,9 @@ def variants() -> dict[str, Preset]:
     model, train = preset("llama-tiny")
     data = train.data.replace(tokenizer="bpe-512")
     train = train.replace(
-        data=data, steps=1000, batch_size=16, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
+        data=data, steps=600, batch_size=16, learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=300
     )
-    model = model.replace(vocab_size=512, width=96, n_heads=4, n_layers=4)
+    model = model.replace(vocab_size=512, width=64, n_heads=4, n_layers=4)
     hints = get_type_hints(FutureBlockConfig)
     blocks = {f"pool-{pool}": dict(pool=pool) for pool in get_args(hints["pool"])}
     blocks |= {f"predicts-{kind}": dict(predicts=kind) for kind in get_args(hints["predicts"]) if kind != "bag"}
