@@ -28,7 +28,7 @@ def variants() -> dict[str, Preset]:
     train = train.replace(
         data=data, steps=600, batch_size=16, learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=300
     )
-    model = model.replace(vocab_size=512, width=64, n_heads=4, n_layers=4)
+    model = model.replace(vocab_size=512, width=72, n_heads=4, n_layers=4)
     hints = get_type_hints(FutureBlockConfig)
     blocks = {f"pool-{pool}": dict(pool=pool) for pool in get_args(hints["pool"])}
     blocks |= {f"predicts-{kind}": dict(predicts=kind) for kind in get_args(hints["predicts"]) if kind != "bag"}
