@@ -369,6 +369,8 @@ class FutureBlockConfig(Config):
             yield f"levels={self.levels} would look ahead further than any context reaches; 9 are the most"
         if self.loss_weight < 0:
             yield f"loss_weight must be 0 or more, not {self.loss_weight}; 0 trains the levels by the next token alone"
+        if self.loss_weight == 0 and self.of_vocabulary:
+            yield f"loss_weight=0 would leave the prediction of a {self.predicts} untrained: give it some weight"
         if not 0 < self.decay <= 1:
             yield f"decay must be above 0 and at most 1, not {self.decay}; 1 weighs all levels alike"
         if self.share and self.levels == 1:
@@ -410,7 +412,33 @@ class FutureBlockConfig(Config):
         return self.predicts in ("bag", "multi_hot")
 
 
-BlockConfig = ResidualBlockConfig | FactoredBlockConfig | ShapedBlockConfig | FutureBlockConfig
+@dataclass(frozen=True, kw_only=True)
+class MultiTokenBlockConfig(ResidualBlockConfig):
+    """Residual blocks, the last `heads` of them side by side: each gives the token one further ahead (2404.19737).
+
+    They count among n_layers, so that the model is as large as one without. What the further heads lose counts
+    loss_weight times beside the next token's loss.
+    """
+
+    kind: ClassVar[str] = "multi_token"
+    heads: int = 4
+    loss_weight: float = 1.0
+
+    def problems(self):
+        if not 1 <= self.heads <= 8:
+            yield f"heads must lie between 1 and 8, not {self.heads}"
+        if self.loss_weight <= 0:
+            yield f"loss_weight must be above 0, not {self.loss_weight}; without further heads choose heads=1"
+
+    @property
+    def layers_needed(self) -> int:
+        """A trunk of one layer, and the heads."""
+        return self.heads + 1
+
+
+BlockConfig = (
+    ResidualBlockConfig | FactoredBlockConfig | ShapedBlockConfig | FutureBlockConfig | MultiTokenBlockConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,6 +508,8 @@ class ModelConfig(Config):
             yield "head_norm of layer norms needs heads of 2 channels or more: one by itself is always 0"
         if isinstance(self.block, FutureBlockConfig):
             yield from self._future_problems(self.block)
+        if isinstance(self.block, MultiTokenBlockConfig):
+            yield from self._multi_token_problems(self.block)
         if isinstance(self.position, SinusoidalConfig) and self.width % 2:
             yield f"sinusoidal positions come in pairs: width={self.width} must be even"
         slopes = self.position.slopes if isinstance(self.position, ALiBiConfig) else None
@@ -504,6 +534,16 @@ class ModelConfig(Config):
                 f"{block.levels} levels of factor {block.factor} look {block.look_ahead} tokens ahead, which must be "
                 f"below context_length={self.context_length}; lower block.levels or block.factor, or raise the context"
             )
+
+
+    def _multi_token_problems(self, block: MultiTokenBlockConfig):
+        if self.n_layers < block.layers_needed:
+            yield (
+                f"{block.heads} heads need n_layers={block.layers_needed} or more (a trunk, a layer for each head), "
+                f"not {self.n_layers}; raise n_layers, or lower block.heads"
+            )
+        if block.heads >= self.context_length:
+            yield f"{block.heads} heads look as far as context_length={self.context_length}; lower block.heads"
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -620,6 +660,7 @@ ARCHITECTURES: dict[str, dict] = {
     "factored": dict(**PLAIN, position=LearnedPositionConfig(), block=FactoredBlockConfig()),
     "factored-alibi": dict(**PLAIN, position=ALiBiConfig(), block=FactoredBlockConfig()),
     "future": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig(), block=FutureBlockConfig()),
+    "multi-token": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig(), block=MultiTokenBlockConfig()),
 }  # fmt: skip
 
 
@@ -672,7 +713,7 @@ def preset(name: str) -> Preset:
     vocab_size = VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-"))
     learned = isinstance(ARCHITECTURES[architecture]["position"], LearnedPositionConfig)
     block = ARCHITECTURES[architecture].get("block")
-    least = block.layers_needed if isinstance(block, FutureBlockConfig) else 1  # more than tiny's two
+    least = getattr(block, "layers_needed", 1)  # more than tiny's two
     model = ModelConfig(
         vocab_size=vocab_size, n_layers=max(size.n_layers, least), n_heads=size.n_heads, width=size.width,
         context_length=size.context_length, max_positions=None if learned else size.max_positions,

@@ -11,9 +11,9 @@ import sys
 HOMES = {
     "config": (
         "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
-        "GlassboxError", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "NoPositionConfig", "NormConfig",
-        "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig",
-        "list_models", "list_presets", "preset",
+        "GlassboxError", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
+        "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
+        "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
     ),
     "lab.data": ("list_sources", "load_documents", "prepare"),
     "lab.estimates": ("decoding_memory", "estimate"),
@@ -47,16 +47,16 @@ HOMES = {
     "lab.tuned_lens": ("load_lens", "train_lens"),
     "lab.watch": ("watch_warnings",),
     "lab.watch_plots": ("watch_heatmap",),
+    "lab.widgets": ("provenance_panel", "sampling_panel"),
     "modules": ("GLOSSARY",),
     "modules.attention": ("Attention",),
-    "modules.blocks": ("ResidualBlock",),
     "modules.factored": ("FactoredBlock",),
     "modules.linear": ("Linear",),
     "modules.logging_module": ("LoggingModule",),
     "modules.mlp": ("MLP", "GatedMLP"),
     "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
     "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
-    "lab.widgets": ("provenance_panel", "sampling_panel"),
+    "modules.residual": ("ResidualBlock",),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}

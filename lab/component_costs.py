@@ -37,9 +37,10 @@ class Part:
 
     parameters, and buffers in values; products: multiply-adds per token, of which unread are spared when a
     checkpointed block is computed again, and constant in the backward pass, where a factor has no gradient (below 0:
-    where that pass computes some anew); cached: values per token in the key-value cache. In bytes: kept for the
-    backward pass, copies of weights kept with them, working: what the module's backward pass adds while it runs,
-    gradient: how much of its parameters' gradients exists after it (None: all).
+    where that pass computes some anew); in_losses: those that further losses add to training, both ways; cached:
+    values per token in the key-value cache. In bytes: kept for the backward pass, copies of weights kept with them,
+    working: what the module's backward pass adds while it runs, gradient: how much of its parameters' gradients exists
+    after it (None: all).
     """
 
     parameters: int = 0
@@ -47,6 +48,7 @@ class Part:
     products: int = 0
     unread: int = 0
     constant: int = 0
+    in_losses: float = 0
     cached: int = 0
     kept: int = 0
     copies: int = 0

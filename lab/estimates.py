@@ -194,7 +194,9 @@ def estimate(model: ModelConfig, train: TrainConfig | None = None) -> Estimate:
         train=train,
         components={prefix + name: part.parameters for prefix, section in parts for name, part in section.items()},
         forward_flops=2 * products,
-        training_flops=2 * (3 * products - count(parts, "constant") + (again if checkpointing else 0)),
+        training_flops=round(
+            2 * (3 * products - count(parts, "constant") + count(parts, "in_losses") + again * checkpointing)
+        ),
         weights=FP32 * count(parts, "parameters"),
         training={precision: training_memory(model, train, precision) for precision in precisions},
         cache_per_token=FP32 * count(parts, "cached"),

@@ -150,13 +150,18 @@ def expected_embedding(config: ModelConfig, run: Pass) -> dict[str, Part]:
 
 
 def objective(config: ModelConfig, run: Pass) -> Part:
-    """The losses of all levels: those of bags keep the gradients of what they read, and of the head."""
+    """The losses of all levels: those of bags keep the gradients of what they read, and of the head; those of vectors
+    pool the true windows."""
     block = config.block
-    if not block.of_vocabulary:
-        return Part()
     complete = [(run.length + 1 - last, last + 1 - first) for first, last in block.windows if last <= run.length]
+    if not block.of_vocabulary:
+        pools = [foresight(config, run, level, False)["foresight.pool"] for level in range(1, len(complete) + 1)]
+        return Part(in_losses=sum(pool.products * n / run.length for pool, (n, _) in zip(pools, complete)))
     rows = run.sequences * sum(windows // min(size, windows) for windows, size in complete)
-    return Part(kept=run.value * rows * config.width + FP32 * config.vocab_size * config.width * len(complete))
+    table = config.vocab_size * config.width
+    return Part(
+        in_losses=3 * table * rows / run.tokens, kept=run.value * rows * config.width + FP32 * table * len(complete)
+    )
 
 
 def future_blocks(config: ModelConfig, run: Pass) -> list[dict[str, Part]]:

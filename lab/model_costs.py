@@ -1,5 +1,6 @@
 """What a whole model costs, put together from the costs of its parts. Imports no torch."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from config import ModelConfig
@@ -16,11 +17,33 @@ from lab.component_costs import (
 )
 from lab.future_costs import decoding_working, future_blocks, objective, state_growth
 
+
+def multi_token_blocks(config: ModelConfig, run: Pass) -> list[dict[str, Part]]:
+    """The trunk, the further heads from the furthest to the second, and the first, which reads the trunk too."""
+    layer, heads = residual_block(config, run), config.block.heads
+    further = {
+        name: replace(part, products=0, unread=0, in_losses=4 * part.products, kept=0, copies=0, working=0)
+        for name, part in layer.items()
+    }
+    return [layer] * (config.n_layers - heads) + [further] * (heads - 1) + [layer]
+
+
+def further_losses(config: ModelConfig, run: Pass) -> Part:
+    """Those of the further heads, each of the tokens it has a target for: products, and the gradients that it keeps."""
+    table, stream = config.vocab_size * config.width, run.tokens * config.width
+    complete = [1 - (offset - 1) / run.length for offset in range(2, config.block.heads + 1)]
+    return Part(
+        in_losses=3 * table * sum(complete),
+        kept=round(sum(complete) * run.value * stream) + FP32 * table * len(complete),
+    )
+
+
 BLOCKS = {  # the parts of each layer
     "residual": lambda config, run: [residual_block(config, run)] * config.n_layers,
     "factored": lambda config, run: [factored_block(config, run)] * config.n_layers,
     "shaped": lambda config, run: [shaped_block(config, run)] * config.n_layers,
     "future": future_blocks,
+    "multi_token": multi_token_blocks,
 }
 
 
@@ -90,6 +113,8 @@ def sections(config: ModelConfig, run: Pass) -> Sections:
     last = {"norm": norm(config, run), "head": head(config, run)}
     if config.block.kind == "future":
         last["levels"] = objective(config, run)
+    elif config.block.kind == "multi_token":
+        last["further heads"] = further_losses(config, run)
     return [("", first), *blocks, ("", last)]
 
 

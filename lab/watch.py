@@ -61,7 +61,7 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
                 report(layer, "activation", root_mean_square(output))
             else:  # a state of several streams, named by its fields
                 for stream, x in output._asdict().items():
-                    if not x.numel():  # nothing there yet
+                    if not isinstance(x, Tensor) or not x.numel():  # nothing there yet
                         continue
                     report(f"{layer} {stream}", "activation", root_mean_square(x))
 

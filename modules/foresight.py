@@ -63,8 +63,8 @@ class Foresight(LoggingModule):
         if not complete:
             return dict.fromkeys(self.loss_weights(1.0), torch.zeros((), device=windows.device))  # ()
         if self.forecast is None:
-            apart = side_by_side(windows[:, 0], complete, bags.shape[2])  # (B|1, 1), (B, N)
-            rows = in_autocast_type(read[apart]).flatten(0, 1)  # (N, C)
+            apart = side_by_side(windows[:, 0], complete, bags.shape[2])  # (B, 1), (B, O)
+            rows = in_autocast_type(read[apart]).flatten(0, 1)  # (P, C)
             total = BagLoss.apply(rows, self.words[1].weight, bags[apart].flatten(0, 1), self.offset, CHUNK)  # ()
             return {self.name: total / len(rows)}  # ()
         vectors, pooled = vectors[:, :complete], self.target(windows)  # (B, N, J, C)

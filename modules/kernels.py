@@ -55,8 +55,8 @@ class CausalAttention(torch.autograd.Function):
             end = min(start + BLOCK, length)
             own, keys = first + each * start, first + each * end
             scores = q[:, start:end] @ k[:, :keys].transpose(1, 2)  # (N, K, P)
-            hidden = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)  # (K, K)
-            scores[:, :, own:] += hidden.repeat_interleave(each, dim=1) if each > 1 else hidden  # (N, K, P)
+            later = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)  # (K, K)
+            scores[:, :, own:] += later.repeat_interleave(each, dim=1) if each > 1 else later  # (…, K, O)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
             out[:, start:end] = weights[-1] @ v[:, :keys]  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
@@ -79,7 +79,7 @@ class CausalAttention(torch.autograd.Function):
             d_q[:, start:end] = d_scores @ k[:, :keys]  # (N, K, E)
             d_k[:, :keys] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
-        return *heads, None, None  # (B, H, N, E)
+        return *heads, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
 
 
 class HeadLoss(torch.autograd.Function):

@@ -33,10 +33,9 @@ class Transformer(LoggingModule):
         self.embedding_scale = config.width**0.5 if config.embedding_scale else 1.0
         self.position = build_position(config)
         self.dropout = Dropout(config.dropout.embedding)
-        head = Linear(config.width, config.vocab_size, bias=False)
-        self.blocks = build_blocks(config, self.embedding, head)
-        self.norm = build_norm(config.norm, config.width)
-        self.head = head
+        norm, head = build_norm(config.norm, config.width), Linear(config.width, config.vocab_size, bias=False)
+        self.blocks = build_blocks(config, self.embedding, norm, head)
+        self.norm, self.head = norm, head
         if config.tie_weights:
             self.head.weight = self.embedding.weight
         self.gradient_checkpointing = False
@@ -96,7 +95,7 @@ class Transformer(LoggingModule):
         inputs, targets = shift(windows)  # (B, T)
         state = self.state(inputs)  # (…, C)
         hidden, others = self.read_out(state), {}  # (B, T, C)
-        for block in reversed(self.blocks):  # in the order of the levels
+        for block in reversed(self.blocks):  # levels from the nearest
             others |= block.losses(state, windows)
         del state  # the next token's loss needs the room
         return {"loss": next_token_loss(hidden, self.head.weight, targets)} | others  # ()

@@ -69,11 +69,13 @@ def test_flops_of_every_variant(name, checkpointing):
     tokens = torch.zeros(3, config.context_length, dtype=torch.long)
     with FlopCounterMode(display=False) as forward:
         logits = model(tokens)
-    with FlopCounterMode(display=False) as backward:
-        logits.sum().backward()
+    with FlopCounterMode(display=False) as training:
+        model.objective(model.losses(torch.zeros(3, config.context_length + 1, dtype=torch.long))).backward()
     estimated = estimate(config, TrainConfig(gradient_checkpointing=checkpointing))
+    assert logits.shape == (*tokens.shape, config.vocab_size)
     assert estimated.forward_flops * tokens.numel() == forward.get_total_flops()
-    assert estimated.training_flops * tokens.numel() == forward.get_total_flops() + backward.get_total_flops()
+    # a token's share of a level's windows is no whole number
+    assert estimated.training_flops * tokens.numel() == pytest.approx(training.get_total_flops(), abs=tokens.numel())
 
 
 # --- memory ---------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from variants import BATCH, LENGTH, VARIANTS, mlp, norm, vary
 
 from config import ARCHITECTURES, LearnedPositionConfig, ModelConfig, ResidualBlockConfig
 from modules.attention import Attention
-from modules.blocks import build_block
 from modules.dropout import Dropout, set_dropout_share
 from modules.mlp import build_mlp
 from modules.norms import build_norm
 from modules.positions import ALiBi, Position
+from modules.residual import ResidualBlock
 from modules.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -203,7 +203,7 @@ def test_attention_dropout_zeroes_weights_and_scales_the_rest(fused):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_block_equals_its_formula(post_norm, parallel):
     shape = ResidualBlockConfig(post_norm=post_norm, parallel=parallel)
-    block = stir(build_block(vary("llama", block=shape, n_kv_heads=2)))
+    block = stir(ResidualBlock(vary("llama", block=shape, n_kv_heads=2)))
     place, x = plain_place(LENGTH), torch.randn(BATCH, LENGTH, 40)
     after_attention = block.attention_post_norm if post_norm else lambda y: y
     after_mlp = block.mlp_post_norm if post_norm else lambda y: y
@@ -219,7 +219,7 @@ def test_block_equals_its_formula(post_norm, parallel):
 
 
 def test_residual_dropout_falls_on_each_sub_layer_and_not_on_the_stream():
-    block = stir(build_block(vary("llama", n_heads=2, width=400))).train()
+    block = stir(ResidualBlock(vary("llama", n_heads=2, width=400))).train()
     block.dropout.rate = 0.25
     with torch.no_grad():
         block.mlp.down.weight.zero_()

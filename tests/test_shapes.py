@@ -21,10 +21,10 @@ from lab.shapes.tree import MOST_ROWS
 from lab.source_view import INKS, SourceError
 from modules import GLOSSARY
 from modules.attention import Attention, DotProductAttention
-from modules.blocks import ResidualBlock
 from modules.logging_module import LoggingModule
 from modules.mlp import MLP, GatedMLP
 from modules.norms import CosineNorm
+from modules.residual import ResidualBlock
 from modules.tracing.traces import TraceError
 from modules.transformer import Transformer
 from tests.variants import GROUPED, PARALLEL, vary

@@ -12,6 +12,7 @@ from config import (
     LearnedPositionConfig,
     MLPConfig,
     ModelConfig,
+    MultiTokenBlockConfig,
     NoPositionConfig,
     NormConfig,
     ResidualBlockConfig,
@@ -34,7 +35,7 @@ BOTH = ResidualBlockConfig(post_norm=True, parallel=True)
 
 
 def vary(architecture: str, **changes) -> ModelConfig:
-    layers = dict(n_layers=6) if architecture == "future" else {}  # a body of two, three levels, the last
+    layers = dict(n_layers=6) if architecture in ("future", "multi-token") else {}  # a body of two, and what follows
     return ModelConfig(**{**SIZES, **layers, **ARCHITECTURES[architecture], **changes})
 
 
@@ -119,6 +120,13 @@ VARIANTS: dict[str, ModelConfig] = {
     "future-convolution": future("convolution", "linear", "bag", share=True, linear_after=True, tie_weights=False),
     "future-attention": future("attention", "root", "vector_cosine", levels=3, share=True, norm_before=False),
     "future-self-attention": future("self_attention", "linear", "multi_hot", factor=3, bias=True, **GROUPED),
+    "multi-token-eight": vary(
+        "multi-token", n_layers=9, block=MultiTokenBlockConfig(heads=8, loss_weight=0.5), **SINGLE
+    ),
+    "multi-token-post-norm": vary(
+        "multi-token", block=MultiTokenBlockConfig(heads=2, post_norm=True), position=ALiBiConfig()
+    ),
+    "multi-token-one": vary("multi-token", block=MultiTokenBlockConfig(heads=1, parallel=True), tie_weights=False),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),
