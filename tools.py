@@ -15,10 +15,15 @@ HOMES = {
         "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig",
         "list_models", "list_presets", "preset",
     ),
+    "lab.calibration": ("calibration",),
     "lab.data": ("list_sources", "load_documents", "prepare"),
     "lab.estimates": ("decoding_memory", "estimate"),
     "lab.evaluation": ("evaluate", "evaluate_text", "probe_accuracy"),
     "lab.extrapolation": ("extrapolation", "loss_by_position"),
+    "lab.foreseen": ("foreseen", "thought_attention"),
+    "lab.foreseen_plots": (
+        "calibration_plot", "foresight_picture", "foresight_table", "thought_maps", "windows_diagram",
+    ),
     "lab.generation": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.interventions": (
         "ablate_heads", "ablate_streams", "ablation_heatmap", "amplified", "amplify", "one_stream", "without_heads",
