@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_future import stirred
+from test_future import LargestTensor, stirred
 from variants import VARIANTS, vary
 
 import lab.calibration
@@ -22,6 +22,7 @@ from lab.forward_pass import AnalysisError
 from lab.plot_style import PlotError
 from lab.tokenizers import load_tokenizer
 from modules.future import CrossAttention
+from modules.losses import CHUNK
 from modules.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -243,6 +244,15 @@ def test_a_chance_of_nothing_is_in_the_lowest_bin_and_one_of_all_in_the_highest(
     tally.add(dict.fromkeys(lab.calibration.PREDICTORS, chance), chance, torch.tensor([[1]]))
     ends = [(row["low"], row["high"], row["pairs"]) for row in tally.bins()]
     assert ends == [(0.5, 1.0, 1.0), (0.0, 2.0**-15, 2.0)]
+
+
+@pytest.mark.parametrize("predicts", ["bag", "multi_hot"])
+def test_no_more_than_a_chunk_of_predictions_exists_at_once(predicts):
+    model = Transformer(two_levels(predicts, vocab_size=601, context_length=80, n_heads=1))
+    held_out = np.random.default_rng(3).integers(601, size=1281)
+    with LargestTensor() as largest:
+        calibration(model, data_of(range(601), held_out))  # all 1,280 in one pass
+    assert largest.numel == CHUNK * 601
 
 
 @pytest.fixture(scope="module")
