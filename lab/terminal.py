@@ -198,6 +198,32 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
     print(f"deleted {delete}")
 
 
+def export(run: Positional[str], file: Path | None = None) -> None:
+    """Pack a run into one file to share: its card, logs, weights, settings and tokenizer.
+
+    Args:
+        run: The run's name, or its folder.
+        file: The zip to write; by default the run's name with .zip, here.
+    """
+    from lab.runs import Run
+    from lab.sharing import export_run
+
+    path = export_run(Run.open(run), file)
+    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB; to open it elsewhere: python tools.py import {path.name}")
+
+
+def import_(file: Positional[Path], name: str | None = None) -> None:
+    """Verify a file that `export` wrote, and put its run into trained/.
+
+    Args:
+        file: The zip.
+        name: What to call the run here; by default what it was called.
+    """
+    from lab.sharing import import_run
+
+    print(repr(import_run(file, name=name)))
+
+
 def tokenizer(name: Positional[str | None] = None, text: str = "Once upon a time, Mia said: “Hello!”") -> None:
     """List the tokenizers, or show what one makes of a text.
 
@@ -260,6 +286,6 @@ def lab(port: int | None = None) -> None:
 
 
 COMMANDS = {
-    "resume": resume, "generate": generate, "evaluate": evaluate, "runs": runs, "tokenizer": tokenizer, "cache": cache,
-    "notebook": notebook, "lab": lab,
+    "resume": resume, "generate": generate, "evaluate": evaluate, "runs": runs, "export": export,
+    "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook, "lab": lab,
 }  # fmt: skip
