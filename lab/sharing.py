@@ -22,7 +22,7 @@ from config import GlassboxError, RunError
 from lab import runs
 from lab.estimates import estimate
 from lab.files import atomic_path
-from lab.runs import Run, check_name
+from lab.runs import Run, check_name, check_vocabulary
 from lab.tuned_lens import lens_path, load_lens
 from lab.weights import check_shapes, read_header
 
@@ -194,8 +194,7 @@ def check_weights(run: Run) -> None:
     if max(config.context_length, config.position_limit) > MOST_POSITIONS:
         raise RunError(f"model_config.json asks for more than {MOST_POSITIONS:,} positions")
     check_shapes(shapes, config, run.weights_path)
-    if run.tokenizer.vocab_size > config.vocab_size:
-        raise RunError(f"tokenizer.json has {run.tokenizer.vocab_size} tokens, the model {config.vocab_size}")
+    check_vocabulary(config, run.tokenizer)
     if not facts.get("step", "").isdecimal() or math.isnan(float(facts.get("validation_loss", 0))):
         raise RunError(f"{run.weights_path.name} does not say at which step and loss it was stored")
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import tyro
 
-from config import ROOT, ConfigError, DataError, GlassboxError, ModelConfig, TrainConfig, preset
+from config import (
+    ROOT,
+    ConfigError,
+    DataError,
+    GlassboxError,
+    ModelConfig,
+    Preset,
+    TrainConfig,
+    list_presets,
+    preset,
+    suggest,
+)
 from lab.sampling_config import SamplingConfig
 from lab.sampling_config import strategy as named_strategy
 
@@ -179,6 +190,36 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
 
 
+def find_rate(
+    start: Positional[str], lowest: float = 1e-6, highest: float = 1.0, steps: int = 100, picture: Path | None = None
+) -> None:
+    """Suggest a learning rate: a short training whose rate grows at every step. No run is made.
+
+    Args:
+        start: A preset, or the name or folder of a run, whose settings to test with.
+        lowest: The first rate.
+        highest: The last one; the test ends sooner where the loss diverges.
+        steps: How many rates.
+        picture: A PNG to draw the losses into.
+    """
+    from lab.rate_finder import find_learning_rate, rate_curve
+    from lab.runs import Run, run_names
+
+    names = [*list_presets(), *run_names()]
+    if start not in names and not Path(start).is_dir():
+        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
+    if start in list_presets():
+        settings = preset(start)
+    else:
+        run = Run.open(start)
+        settings = Preset(run.model_config, run.train_config)
+    found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
+    print(repr(found))
+    if picture is not None:
+        rate_curve(found).save(picture)
+        print(f"picture: {picture}")
+
+
 def runs(delete: str | None = None, confirm: str | None = None) -> None:
     """List all runs, or delete one.
 
@@ -286,6 +327,6 @@ def lab(port: int | None = None) -> None:
 
 
 COMMANDS = {
-    "resume": resume, "generate": generate, "evaluate": evaluate, "runs": runs, "export": export,
-    "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook, "lab": lab,
+    "resume": resume, "generate": generate, "evaluate": evaluate, "find-rate": find_rate, "runs": runs,
+    "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook, "lab": lab,
 }  # fmt: skip

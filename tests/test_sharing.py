@@ -381,7 +381,7 @@ CONTENTS = [
     ("tokenizer.json", lambda files: b'{"kind": "bpe", "name": "x"}', "damaged tokenizer file"),
     ("tokenizer.json", lambda files: b'{"kind": ["bpe"], "name": "x"}', "damaged tokenizer file"),
     ("tokenizer.json", lambda files: json.dumps({"kind": "character", "name": "x", "characters": "äöü"}).encode(),
-     "tokenizer.json has 260 tokens, the model 257"),
+     "vocab_size=257 is smaller than the 260 tokens"),
     ("model.safetensors", lambda files: files["model.safetensors"][:-1], "not a whole safetensors file"),
     ("model.safetensors", tensors_with(lambda t: t.pop("norm.weight")), "it has 7,088 parameters"),
     ("model.safetensors", tensors_with(lambda t: t.update(scale=t.pop("norm.weight"))), "norm.weight: stored nothing"),
