@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import ConfigError, Preset
 from lab.data import TokenData, prepare
@@ -117,5 +118,7 @@ def rate_curve(found: RateTest) -> Picture:
         low, high = min(found.losses), max(found.smoothed)
         plot.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))  # a last spike would flatten the rest
         plot.set(xlabel="learning rate (log scale)", ylabel="loss (nats per token)")
+        plot.xaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
+        plot.xaxis.set_minor_formatter(NullFormatter())
         plot.figure.legend(loc="outside lower center", ncols=3)
         return Picture(plot.figure, f"Learning rate range test: {found!r}")

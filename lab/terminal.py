@@ -133,9 +133,9 @@ def print_watch(run) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt, written as it comes. The sampling defaults follow --strategy."""
+    """Continue a prompt, written as it comes, or by several runs side by side. --strategy sets sampling's defaults."""
 
-    run: Positional[str]  # The run's name, or its folder.
+    runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = "Once upon a time"
     max_tokens: int = 200  # At most; the end of the text ends it sooner.
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
@@ -145,19 +145,21 @@ class Generation:
 
 def parse_generation(arguments: list[str]) -> Generation:
     name = _option(arguments, "--strategy") or Generation.strategy
-    start = Generation(run=tyro.MISSING, strategy=name, sampling=named_strategy(name))
+    start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
     return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
 
 
 def generate(settings: Generation) -> None:
     from lab.generation import stream_text
     from lab.runs import Run
+    from lab.side_by_side import generate_side_by_side
 
-    run = Run.open(settings.run)
-    pieces = stream_text(
-        run.load_model(), run.tokenizer, settings.prompt, max_tokens=settings.max_tokens, sampling=settings.sampling,
-        seed=settings.seed,
-    )  # fmt: skip
+    runs = [Run.open(name) for name in settings.runs]
+    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
+    if len(runs) != 1:
+        print(generate_side_by_side(runs, settings.prompt, **how))
+        return
+    pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
     for piece in chain([settings.prompt], pieces):
         print(piece, end="", flush=True)
     print()

@@ -117,6 +117,8 @@ def test_the_picture(found):
     raw, smoothed, _, mark = plot.get_lines()
     assert plot.get_xscale() == "log"
     assert (plot.get_xlabel(), plot.get_ylabel()) == ("learning rate (log scale)", "loss (nats per token)")
+    ticks = [tick.get_text().replace("\N{MINUS SIGN}", "-") for tick in plot.get_xticklabels()]
+    assert {"1e-06", "1e-03", "1e+00"} < set(ticks)
     assert list(raw.get_ydata()) == found.losses and list(smoothed.get_ydata()) == found.smoothed
     assert list(mark.get_xdata()) == [found.suggestion]
     assert f"{found.suggestion:.1e}" in picture.figure.legends[0].get_texts()[2].get_text()
