@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 MIB = 2**20
 # All that a shared run may hold, and the most bytes of each; weights may be as large as they are
 MOST_BYTES = {
-    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 64 * MIB, "model.safetensors": 2**40,
+    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 16 * MIB, "model.safetensors": 2**40,
     "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB, "watch_data.csv": 1024 * MIB, "README.md": MIB,
     "loss.png": 16 * MIB, "watch.png": 16 * MIB, MANIFEST: MIB,
 }  # fmt: skip
@@ -103,7 +103,7 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
     except OSError as error:
         raise RunError(f"can't import {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, ValueError) as error:
-        raise RunError(f"{path} is no whole zip: {error or type(error).__name__}; get the file again") from error
+        raise RunError(f"{path} is no whole zip: {str(error) or type(error).__name__}; get the file again") from error
     return Run(folder / name)
 
 

@@ -187,7 +187,7 @@ def test_no_other_name_is_taken(shared, there, tmp_path, name):
     assert header_and_data.count(placeholder.encode()) >= 2
     if name:
         path.write_bytes(replaced_names(header_and_data, placeholder.encode(), name.encode()))
-    assert_refused(path, there, "it holds .* no paths|no whole zip")
+    assert_refused(path, there, r"it holds .* no paths")
 
 
 def replaced_names(data: bytes, old: bytes, new: bytes) -> bytes:
@@ -236,7 +236,7 @@ def test_entries_over_each_other_are_refused(shared, there, tmp_path):
         struct.pack_into("<I", data, first + field, size)
     path = tmp_path / "bad.zip"
     path.write_bytes(data)
-    assert_refused(path, there, "more bytes than the|has .* bytes; the most|no whole zip")
+    assert_refused(path, there, "more bytes than the")
 
 
 @pytest.mark.parametrize("name, size", [("README.md", 2**20 + 1), ("train_config.json", 2**20 + 1)])
