@@ -58,9 +58,9 @@ def export_run(run: Run, path: Path | str | None = None) -> Path:
             files = {}
             for name in names:
                 data = (run.folder / name).read_bytes()
-                files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                files[name] = hashlib.sha256(data).hexdigest()
                 archive.writestr(entry(name), data)
-            manifest = {"format": "glassbox run", "version": VERSION, "name": run.name, "files": files}
+            manifest = {"format": "glassbox run", "version": VERSION, "name": run.name, "sha256": files}
             archive.writestr(entry(MANIFEST), json.dumps(manifest, indent=1) + "\n")
     except OSError as error:
         raise RunError(f"can't write {path}: {error.strerror}; free space or choose another folder") from error
@@ -89,7 +89,7 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
             check_name(name)
             if (folder / name).exists():
                 raise RunError(f"a run named {name!r} exists; import it under another: name='...', or --name")
-            check_sums(archive, members, manifest["files"])
+            check_sums(archive, members, manifest["sha256"])
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
                 building = Path(temporary) / name
@@ -114,7 +114,7 @@ def check_entries(archive: zipfile.ZipFile, size: int) -> list[str]:
     for info, name in zip(entries, names):
         if name not in MOST_BYTES:
             raise RunError(
-                f"it holds {name!r}, and a shared run holds no folders, no paths and no other files than "
+                f"it holds {name!r:.80}, and a shared run holds no folders, no paths and no other files than "
                 f"{', '.join(MOST_BYTES)}"
             )
         if names.count(name) > 1:
@@ -143,22 +143,21 @@ def read_manifest(archive: zipfile.ZipFile) -> dict:
         raise RunError(f"{MANIFEST} is not that of a shared run")
     if version > VERSION:
         raise RunError(f"a newer Glassbox wrote it: version {version}, this one reads {VERSION}; update Glassbox")
-    if not isinstance(manifest.get("name"), str) or not isinstance(manifest.get("files"), dict):
-        raise RunError(f"{MANIFEST} must have the run's name and its files")
+    if not isinstance(manifest.get("name"), str) or not isinstance(manifest.get("sha256"), dict):
+        raise RunError(f"{MANIFEST} must have the run's name and checksums")
     return manifest
 
 
-def check_sums(archive: zipfile.ZipFile, members: list[str], files: dict) -> None:
+def check_sums(archive: zipfile.ZipFile, members: list[str], sums: dict) -> None:
     """Raises RunError unless the manifest lists just these members, each with its SHA-256."""
-    if sorted(files) != members:
-        raise RunError(f"{MANIFEST} lists {', '.join(sorted(files))}, and the file holds {', '.join(members)}")
+    if sorted(sums) != members:
+        raise RunError(f"{MANIFEST} lists {', '.join(sorted(sums))}, and the file holds {', '.join(members)}")
     for member in members:
         digest = hashlib.sha256()
         with archive.open(member) as file:
             while part := file.read(BUFFER):
                 digest.update(part)
-        facts = files[member]
-        if not isinstance(facts, dict) or facts.get("sha256") != digest.hexdigest():
+        if sums[member] != digest.hexdigest():
             raise RunError(f"{member} has the wrong checksum: it was changed or damaged on its way; get it again")
 
 

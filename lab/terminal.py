@@ -215,6 +215,7 @@ def find_rate(
     else:
         run = Run.open(start)
         settings = Preset(run.model_config, run.train_config)
+    print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
     found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
     print(repr(found))
     if picture is not None:

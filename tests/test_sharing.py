@@ -75,11 +75,11 @@ def read(path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def with_sums(files: dict[str, bytes], /, **changes) -> dict[str, bytes]:
+def with_sums(files: dict[str, bytes], **changes) -> dict[str, bytes]:
     """The files with a manifest that fits them, so that nothing but their content can be refused."""
     files = {name: data for name, data in files.items() if name != "manifest.json"}
-    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    manifest = {"format": "glassbox run", "version": 1, "name": "one", "files": sums} | changes
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = {"format": "glassbox run", "version": 1, "name": "one", "sha256": sums} | changes
     return files | {"manifest.json": json.dumps(manifest).encode()}
 
 
@@ -128,9 +128,7 @@ def test_the_manifest_holds_what_sha256_says(run, shared):
     files = read(shared)
     manifest = json.loads(files.pop("manifest.json"))
     assert (manifest["name"], manifest["version"]) == ("one", 1)
-    assert manifest["files"] == {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-    }
+    assert manifest["sha256"] == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def test_a_taken_name_needs_another(shared, there):
@@ -285,10 +283,10 @@ def change_bit(files):
         (lambda files: with_sums(files, format="other"), "not that of a shared run"),
         (lambda files: with_sums(files, name="../../one"), "can't be a run's name"),
         (lambda files: with_sums(files, name=None), "must have the run's name"),
-        (lambda files: with_sums(files, files=[]), "must have the run's name"),
-        (lambda files: with_sums(files, files={}), "manifest.json lists .*, and the file holds README.md"),
-        (lambda files: with_sums(files, files={name: {} for name in files if name != "manifest.json"}), "checksum"),
-        (lambda files: with_sums(files, files={name: "x" for name in files if name != "manifest.json"}), "checksum"),
+        (lambda files: with_sums(files, sha256=[]), "must have the run's name"),
+        (lambda files: with_sums(files, sha256={}), "manifest.json lists .*, and the file holds README.md"),
+        (lambda files: with_sums(files, sha256={name: {} for name in files if name != "manifest.json"}), "checksum"),
+        (lambda files: with_sums(files, sha256={name: "x" for name in files if name != "manifest.json"}), "checksum"),
         (lambda files: files | {"manifest.json": b"[]"}, "not that of a shared run"),
         (lambda files: files | {"manifest.json": b"["}, "manifest.json is no JSON"),
         (lambda files: files | {"manifest.json": b"[" * 200_000}, "manifest.json is no JSON"),
