@@ -81,12 +81,12 @@ def numpy_file() -> bytes:
     return buffer.getvalue()
 
 
-def bomb_png() -> bytes:
-    """A PNG that says it is 60,000 × 60,000 pixels."""
+def bomb_png(side: int) -> bytes:
+    """A small PNG that says it is a square of so many pixels a side."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(99)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
