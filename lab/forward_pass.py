@@ -13,6 +13,8 @@ from lab.token_display import readable
 from lab.tokenizers import Tokenizer
 from modules.transformer import Transformer
 
+LIMIT = 2**30  # bytes that one answer may take
+
 
 class AnalysisError(GlassboxError, ValueError):
     """A question that this model can't answer, or whose answer would be too large."""
@@ -35,6 +37,15 @@ def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Toke
     if len(ids) > limit:
         raise GenerationError(f"the prompt has {len(ids)} tokens, this model accepts {limit}; shorten it")
     return Prompt(ids, [label(id, tokenizer) for id in ids])
+
+
+def check_size(n_bytes: int, limit: int, formula: str, remedy: str) -> None:
+    """Raises AnalysisError for an answer of more bytes than the limit."""
+    if n_bytes > limit:
+        raise AnalysisError(
+            f"this takes {n_bytes / 2**20:,.0f} MiB ({formula} · bytes of a number), more than the limit of "
+            f"{limit / 2**20:,.0f} MiB; {remedy}, or give a larger limit="
+        )
 
 
 def label(id: int, tokenizer: Tokenizer | None) -> str:

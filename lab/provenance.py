@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from config import ConfigError
-from lab.forward_pass import AnalysisError, label, read_prompt, record
+from lab.forward_pass import LIMIT, AnalysisError, check_size, label, read_prompt, record
 from lab.tokenizers import Tokenizer
 from modules.norms import CosineNorm, LayerNorm, Norm, RMSNorm
 from modules.transformer import Transformer
 
-LIMIT = 2**30  # bytes
 COPIES = 4  # of a matrix exist at once while it is made
 
 
@@ -242,14 +241,6 @@ def check_streams(model: Transformer) -> None:
             model.blocks[0].attention.output_mixing.heads_matrix()
         except ConfigError as error:
             raise AnalysisError(f"provenance follows whole heads: {error}, or with frozen_tokens=True") from error
-
-
-def check_size(n_bytes: int, limit: int, formula: str, remedy: str) -> None:
-    if n_bytes > limit:
-        raise AnalysisError(
-            f"this takes {n_bytes / 2**20:,.0f} MiB ({formula} · bytes of a number), more than the limit of "
-            f"{limit / 2**20:,.0f} MiB; {remedy}, or give provenance a larger limit="
-        )
 
 
 @torch.no_grad()

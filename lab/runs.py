@@ -55,11 +55,7 @@ class Run:
         """
         check_name(name)
         tokenizer = load_tokenizer(train.data.tokenizer)
-        if model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
-                f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
-            )
+        check_vocabulary(model, tokenizer)
         folder, taken = Path(folder or TRAINED), 1
         stem = name
         while (folder / name).exists():
@@ -177,6 +173,15 @@ class Run:
         model = Transformer(self.model_config)
         read_weights(model, self.weights_path)
         return model.to(device).eval()
+
+
+def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError where the tokenizer has tokens that the model does not know."""
+    if model.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
+            f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
+        )
 
 
 def check_name(name: str) -> None:

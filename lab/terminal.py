@@ -9,7 +9,18 @@ from pathlib import Path
 
 import tyro
 
-from config import ROOT, ConfigError, DataError, GlassboxError, ModelConfig, TrainConfig, preset
+from config import (
+    ROOT,
+    ConfigError,
+    DataError,
+    GlassboxError,
+    ModelConfig,
+    Preset,
+    TrainConfig,
+    list_presets,
+    preset,
+    suggest,
+)
 from lab.sampling_config import SamplingConfig
 from lab.sampling_config import strategy as named_strategy
 
@@ -122,9 +133,9 @@ def print_watch(run) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt, written as it comes. The sampling defaults follow --strategy."""
+    """Continue a prompt, written as it comes, or by several runs side by side. --strategy sets sampling's defaults."""
 
-    run: Positional[str]  # The run's name, or its folder.
+    runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = "Once upon a time"
     max_tokens: int = 200  # At most; the end of the text ends it sooner.
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
@@ -134,19 +145,21 @@ class Generation:
 
 def parse_generation(arguments: list[str]) -> Generation:
     name = _option(arguments, "--strategy") or Generation.strategy
-    start = Generation(run=tyro.MISSING, strategy=name, sampling=named_strategy(name))
+    start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
     return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
 
 
 def generate(settings: Generation) -> None:
     from lab.generation import stream_text
     from lab.runs import Run
+    from lab.side_by_side import generate_side_by_side
 
-    run = Run.open(settings.run)
-    pieces = stream_text(
-        run.load_model(), run.tokenizer, settings.prompt, max_tokens=settings.max_tokens, sampling=settings.sampling,
-        seed=settings.seed,
-    )  # fmt: skip
+    runs = [Run.open(name) for name in settings.runs]
+    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
+    if len(runs) != 1:
+        print(generate_side_by_side(runs, settings.prompt, **how))
+        return
+    pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
     for piece in chain([settings.prompt], pieces):
         print(piece, end="", flush=True)
     print()
@@ -179,6 +192,37 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
 
 
+def find_rate(
+    start: Positional[str], lowest: float = 1e-6, highest: float = 1.0, steps: int = 100, picture: Path | None = None
+) -> None:
+    """Suggest a learning rate: a short training whose rate grows at every step. No run is made.
+
+    Args:
+        start: A preset, or the name or folder of a run, whose settings to test with.
+        lowest: The first rate.
+        highest: The last one; the test ends sooner where the loss diverges.
+        steps: How many rates.
+        picture: A PNG to draw the losses into.
+    """
+    from lab.rate_finder import find_learning_rate, rate_curve
+    from lab.runs import Run, run_names
+
+    names = [*list_presets(), *run_names()]
+    if start not in names and not Path(start).is_dir():
+        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
+    if start in list_presets():
+        settings = preset(start)
+    else:
+        run = Run.open(start)
+        settings = Preset(run.model_config, run.train_config)
+    print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
+    found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
+    print(repr(found))
+    if picture is not None:
+        rate_curve(found).save(picture)
+        print(f"picture: {picture}")
+
+
 def runs(delete: str | None = None, confirm: str | None = None) -> None:
     """List all runs, or delete one.
 
@@ -196,6 +240,32 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
         confirm = input(f"type the name {delete!r} again to delete the run for good: ")
     delete_run(delete, confirm=confirm or "")
     print(f"deleted {delete}")
+
+
+def export(run: Positional[str], file: Path | None = None) -> None:
+    """Pack a run into one file to share: its card, logs, weights, settings and tokenizer.
+
+    Args:
+        run: The run's name, or its folder.
+        file: The zip to write; by default the run's name with .zip, here.
+    """
+    from lab.runs import Run
+    from lab.sharing import export_run
+
+    path = export_run(Run.open(run), file)
+    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB; to open it elsewhere: python tools.py import {path.name}")
+
+
+def import_(file: Positional[Path], name: str | None = None) -> None:
+    """Verify a file that `export` wrote, and put its run into trained/.
+
+    Args:
+        file: The zip.
+        name: What to call the run here; by default what it was called.
+    """
+    from lab.sharing import import_run
+
+    print(repr(import_run(file, name=name)))
 
 
 def tokenizer(name: Positional[str | None] = None, text: str = "Once upon a time, Mia said: “Hello!”") -> None:
@@ -260,6 +330,6 @@ def lab(port: int | None = None) -> None:
 
 
 COMMANDS = {
-    "resume": resume, "generate": generate, "evaluate": evaluate, "runs": runs, "tokenizer": tokenizer, "cache": cache,
-    "notebook": notebook, "lab": lab,
+    "resume": resume, "generate": generate, "evaluate": evaluate, "find-rate": find_rate, "runs": runs,
+    "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook, "lab": lab,
 }  # fmt: skip

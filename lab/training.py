@@ -9,6 +9,7 @@ one number, and stopping anywhere leaves a run that `train(run)` takes up again 
 """
 
 import json
+import math
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
-from config import ConfigError, RunError, TrainConfig
+from config import ConfigError, ModelConfig, RunError, TrainConfig
 from lab.card import write_card
 from lab.data import TokenData, prepare
 from lab.device import autocast, choose, has_compiler, memory_in_use, pick_device
@@ -78,10 +79,7 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
     config = run.train_config
     data = data or prepare(config.data)
     device = pick_device(config.device)
-    with seeded(config.seed, 0, device):
-        model = Transformer(run.model_config)
-    model = model.to(device).train()
-    model.gradient_checkpointing = config.gradient_checkpointing
+    model = untrained(run.model_config, config, device)
     if room_for_sample(run) < 1:
         raise ConfigError(f"sample_prompt leaves none of the model's {run.model_config.position_limit} positions free")
     optimizer = build_optimizer(model, config)
@@ -124,33 +122,61 @@ def one_step(
     progress: Progress, device: torch.device, watch: Watch | None,
 ) -> Step:  # fmt: skip
     """Forward and backward over the micro-batches, clip, update; watched from within where there is a `watch`."""
-    start, step, length = time.perf_counter(), progress.step, model.config.context_length
+    start, step = time.perf_counter(), progress.step
     rate = learning_rate(step, config)
-    set_dropout_share(model, 1 + (config.dropout_final - 1) * step / max(1, config.steps - 1))
-    sums: dict[str, float] = {}
-    with seeded(config.seed, step + 1, device):
-        for windows in micro_batches(data, config, step, length, device):
-            with autocast(device, progress.precision):
-                losses = watch.losses(windows) if watch and not sums else losses_of(windows)
-            (model.objective(losses) / config.accumulation).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
+    sums = gradients(model, losses_of, data, config, step, device, progress.precision, watch)
     if watch:
         watch.write(step + 1)
-    limit = config.gradient_clip if config.gradient_clip is not None else float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-    if not all(map(torch.isfinite, map(torch.tensor, (norm, *sums.values())))):
+    norm = clip(model, config)
+    if not all(map(math.isfinite, (norm, *sums.values()))):
         raise RunError(explain_non_finite(model, data, config, progress, device))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    spent, tokens = time.perf_counter() - start, config.batch_size * length
+    descend(optimizer, rate)
+    spent, tokens = time.perf_counter() - start, config.batch_size * model.config.context_length
     progress.step, progress.seconds = step + 1, progress.seconds + spent
     return Step(
         step=step + 1, tokens=(step + 1) * tokens, seconds=progress.seconds, loss=sums.pop("loss"), learning_rate=rate,
         gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(device), others=sums,
     )  # fmt: skip
+
+
+def untrained(model_config: ModelConfig, config: TrainConfig, device: torch.device) -> Transformer:
+    """The model as training starts with it."""
+    with seeded(config.seed, 0, device):
+        model = Transformer(model_config)
+    model = model.to(device).train()
+    model.gradient_checkpointing = config.gradient_checkpointing
+    return model
+
+
+def gradients(
+    model: Transformer, losses_of, data: TokenData, config: TrainConfig, step: int, device: torch.device,
+    precision: str, watch: Watch | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Forward and backward over the micro-batches of `step`, counted from 0; returns their mean losses."""
+    set_dropout_share(model, 1 + (config.dropout_final - 1) * step / max(1, config.steps - 1))
+    sums: dict[str, float] = {}
+    with seeded(config.seed, step + 1, device):
+        for windows in micro_batches(data, config, step, model.config.context_length, device):
+            with autocast(device, precision):
+                losses = watch.losses(windows) if watch and not sums else losses_of(windows)
+            (model.objective(losses) / config.accumulation).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
+    return sums
+
+
+def clip(model: Transformer, config: TrainConfig) -> float:
+    """Scales the gradients down to the config's largest norm; returns the norm before."""
+    limit = config.gradient_clip if config.gradient_clip is not None else math.inf
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+
+
+def descend(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One update at this rate; the gradients are gone afterwards."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def watch_due(step: int, config: TrainConfig) -> bool:

@@ -26,8 +26,9 @@ def trained(tmp_path, monkeypatch):
     return tmp_path / "trained"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["generate", "--help"], ["runs", "--help"]])
-def test_help_imports_no_torch(arguments):
+@pytest.mark.parametrize("command", ["", "train", "generate", "runs", "export", "import", "find-rate"])
+def test_help_imports_no_torch(command):
+    arguments = [*command.split(), "--help"]
     code = (
         "import sys; from lab.terminal import main\n"
         f"try: main({arguments})\nexcept SystemExit as end: assert end.code == 0\n"

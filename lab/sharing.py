@@ -1,0 +1,231 @@
+"""A run as one file: zipped with checksums by `export_run`, verified and unpacked by `import_run`.
+
+The zip holds what a run folder holds, without the checkpoint, and a manifest. It is not compressed: weights hardly
+shrink, the same run gives the same bytes on every machine, and a file can't unpack to more than itself. Checksums tell
+damage. Against malice stands that nothing but plain data of known names is taken, each read as what it says it is.
+"""
+
+import hashlib
+import io
+import json
+import math
+import stat
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from config import GlassboxError, RunError
+from lab import runs
+from lab.estimates import estimate
+from lab.files import atomic_path
+from lab.runs import Run, check_name, check_vocabulary
+from lab.tuned_lens import lens_path, load_lens
+from lab.weights import check_shapes, read_header
+
+VERSION = 1
+MANIFEST = "manifest.json"
+MIB = 2**20
+# All that a shared run may hold, and the most bytes of each; weights may be as large as they are
+MOST_BYTES = {
+    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 16 * MIB, "model.safetensors": 2**40,
+    "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB, "watch_data.csv": 1024 * MIB, "README.md": MIB,
+    "loss.png": 16 * MIB, "watch.png": 16 * MIB, MANIFEST: MIB,
+}  # fmt: skip
+NEEDED = {"model_config.json", "train_config.json", "tokenizer.json", "model.safetensors"}
+MOST_PIXELS = 2**25
+PNG_END = b"IEND\xaeB`\x82"
+MOST_POSITIONS = 2**20  # of a model: tables of angles are made for so many
+AGES_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can tell
+BUFFER = MIB
+
+
+def export_run(run: Run, path: Path | str | None = None) -> Path:
+    """Writes the run as one zip, NAME.zip in the working folder unless a path is given; returns where it is.
+
+    Raises RunError for a run that is damaged or without weights, and where the file exists.
+    """
+    path = Path(path or f"{run.name}.zip")
+    if path.exists():
+        raise RunError(f"{path} exists; delete it, or name another file")
+    check_contents(run.folder)
+    names = [name for name in sorted(MOST_BYTES) if (run.folder / name).is_file()]
+    try:
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            files = {}
+            for name in names:
+                data = (run.folder / name).read_bytes()
+                files[name] = hashlib.sha256(data).hexdigest()
+                archive.writestr(entry(name), data)
+            manifest = {"format": "glassbox run", "version": VERSION, "name": run.name, "sha256": files}
+            archive.writestr(entry(MANIFEST), json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise RunError(f"can't write {path}: {error.strerror}; free space or choose another folder") from error
+    return path
+
+
+def entry(name: str) -> zipfile.ZipInfo:
+    """A plain file that says nothing of when and where it was made."""
+    info = zipfile.ZipInfo(name, AGES_AGO)
+    info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def import_run(path: Path | str, folder: Path | None = None, name: str | None = None) -> Run:
+    """Unpacks what `export_run` wrote into trained/ (or `folder`), under its own name or `name`, and opens it.
+
+    Names, sizes and checksums are verified before a byte is written, and what the files hold before the run has its
+    name. Raises RunError for anything that is not right, and then leaves the folder as it was.
+    """
+    path, folder = Path(path), Path(folder or runs.TRAINED)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = check_entries(archive, path.stat().st_size)
+            manifest = read_manifest(archive)
+            name = manifest["name"] if name is None else name
+            check_name(name)
+            if (folder / name).exists():
+                raise RunError(f"a run named {name!r} exists; import it under another: name='...', or --name")
+            check_sums(archive, members, manifest["sha256"])
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
+                building = Path(temporary) / name
+                building.mkdir()
+                for member in members:
+                    (building / member).write_bytes(archive.read(member))
+                check_contents(building)
+                building.rename(folder / name)
+    except RunError as error:
+        raise RunError(f"{path} is refused, nothing was written: {error}") from error
+    except OSError as error:
+        raise RunError(f"can't import {path}: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, ValueError) as error:
+        raise RunError(f"{path} is no whole zip: {str(error) or type(error).__name__}; get the file again") from error
+    return Run(folder / name)
+
+
+def check_entries(archive: zipfile.ZipFile, size: int) -> list[str]:
+    """The names of the entries but the manifest. Raises RunError unless each is an allowed file, stored as it is."""
+    entries = archive.infolist()
+    names = [info.orig_filename for info in entries]
+    for info, name in zip(entries, names):
+        if name not in MOST_BYTES:
+            raise RunError(
+                f"it holds {name!r:.80}, and a shared run holds no folders, no paths and no other files than "
+                f"{', '.join(MOST_BYTES)}"
+            )
+        if names.count(name) > 1:
+            raise RunError(f"it holds {name} more than once")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise RunError(f"{name} is a link or a special file, not a plain one")
+        if info.flag_bits & 1:
+            raise RunError(f"{name} is encrypted; ask for the file as `export` writes it")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise RunError(f"{name} is compressed, which `export` never does; ask for the file as it was written")
+        if info.file_size > MOST_BYTES[name]:
+            raise RunError(f"{name} says it has {info.file_size:,} bytes; the most is {MOST_BYTES[name]:,}")
+    if sum(info.file_size for info in entries) > size:
+        raise RunError(f"its entries say they have more bytes than the {size:,} of the whole file")
+    missing = (NEEDED | {MANIFEST}) - set(names)
+    if missing:
+        raise RunError(f"it lacks {', '.join(sorted(missing))}; only what `export` wrote can be imported")
+    return sorted(set(names) - {MANIFEST})
+
+
+def read_manifest(archive: zipfile.ZipFile) -> dict:
+    """The manifest, with the types that it must have."""
+    manifest = read_json(MANIFEST, archive.read(MANIFEST))
+    kind, version = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
+    if kind != "glassbox run" or type(version) is not int or version < 1:
+        raise RunError(f"{MANIFEST} is not that of a shared run")
+    if version > VERSION:
+        raise RunError(f"a newer Glassbox wrote it: version {version}, this one reads {VERSION}; update Glassbox")
+    if not isinstance(manifest.get("name"), str) or not isinstance(manifest.get("sha256"), dict):
+        raise RunError(f"{MANIFEST} must have the run's name and checksums")
+    return manifest
+
+
+def check_sums(archive: zipfile.ZipFile, members: list[str], sums: dict) -> None:
+    """Raises RunError unless the manifest lists just these members, each with its SHA-256."""
+    if sorted(sums) != members:
+        raise RunError(f"{MANIFEST} lists {', '.join(sorted(sums))}, and the file holds {', '.join(members)}")
+    for member in members:
+        digest = hashlib.sha256()
+        with archive.open(member) as file:
+            while part := file.read(BUFFER):
+                digest.update(part)
+        if sums[member] != digest.hexdigest():
+            raise RunError(f"{member} has the wrong checksum: it was changed or damaged on its way; get it again")
+
+
+# --- what the files hold --------------------------------------------------------------------------------------
+
+
+def check_contents(folder: Path) -> None:
+    """Raises RunError unless every file of a run that is shared reads as what its name says."""
+    for name, check in {"README.md": check_text, "loss.png": check_png, "watch.png": check_png}.items():
+        if (folder / name).is_file():
+            check(name, (folder / name).read_bytes())
+    for name in ("model_config.json", "train_config.json", "tokenizer.json"):
+        read_json(name, (folder / name).read_bytes())
+    try:
+        run = Run(folder)
+        check_weights(run)
+        if run.log_path.exists():
+            check_table(run.log_path.name, run.log(), texts=())
+        if run.watch_path.exists():
+            check_table(run.watch_path.name, run.watch(), texts=("layer", "kind"))
+        if lens_path(run).exists():
+            load_lens(run)
+    except (GlassboxError, ValueError, OverflowError) as error:  # numbers of hundreds of digits overflow
+        raise RunError(f"the run is damaged: {error}") from error
+
+
+def check_weights(run: Run) -> None:
+    """The tensors that the config describes; counted before they are compared, for a config may ask for anything."""
+    shapes, facts = read_header(run.weights_path)
+    config, stored = run.model_config, sum(map(math.prod, shapes.values()))
+    if config.n_layers > len(shapes) or estimate(config).parameters != stored:
+        raise RunError(f"{run.weights_path.name} does not fit its model_config.json: it has {stored:,} parameters")
+    if max(config.context_length, config.position_limit) > MOST_POSITIONS:
+        raise RunError(f"model_config.json asks for more than {MOST_POSITIONS:,} positions")
+    check_shapes(shapes, config, run.weights_path)
+    check_vocabulary(config, run.tokenizer)
+    if not facts.get("step", "").isdecimal() or math.isnan(float(facts.get("validation_loss", 0))):
+        raise RunError(f"{run.weights_path.name} does not say at which step and loss it was stored")
+
+
+def check_table(name: str, rows: pd.DataFrame, texts: tuple[str, ...]) -> None:
+    for column in rows.columns.difference(texts):
+        fits = pd.api.types.is_integer_dtype if column in ("step", "tokens") else pd.api.types.is_numeric_dtype
+        if len(rows) and not fits(rows[column]):
+            raise RunError(f"{name} has something else than numbers in its column {column!r}")
+
+
+def read_json(name: str, data: bytes):
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{name} is no JSON: {error}") from error
+
+
+def check_text(name: str, data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{name} is no UTF-8 text: {error}") from error
+
+
+def check_png(name: str, data: bytes) -> None:
+    """A whole PNG, with nothing hidden behind its end, and not too large to be drawn."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            pixels = image.width * image.height
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RunError(f"{name} is no PNG: {error}") from error
+    if pixels > MOST_PIXELS or not data.endswith(PNG_END):
+        raise RunError(f"{name} is no plain PNG of at most {MOST_PIXELS:,} pixels")
