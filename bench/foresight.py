@@ -6,20 +6,16 @@ trains the three on tales, two to five minutes each: same tokens in the same ord
 the same held-out tokens with all. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
 """
 
-import sys
-from pathlib import Path
 
-import pandas as pd
 
-from bench.timing import table
+from lab.scores import score
+
 from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset, preset
 from lab.data import prepare
 from lab.estimates import estimate
 from lab.evaluation import probe_accuracy
-from lab.files import atomic_write_text
 from lab.runs import Run
-from lab.scores import score
-from lab.sweep import matched, mean_and_spread, sweep, sweep_results
+from lab.sweep import matched
 from lab.tales import probes
 
 RESULTS = ROOT / "bench" / "results" / "foresight.csv"

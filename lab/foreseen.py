@@ -16,6 +16,7 @@ from lab.evaluation import evaluating
 from lab.forward_pass import AnalysisError, label, read_prompt, record
 from lab.tokenizers import Tokenizer
 from modules.future import FutureBlock
+from modules.kernels import causal_mask
 from modules.losses import CHUNK
 from modules.transformer import Transformer
 
@@ -135,7 +136,7 @@ def thought_attention(model: Transformer, tokenizer: Tokenizer | None, prompt: s
     def weigh(cross, inputs, _) -> None:
         x, vectors, place = inputs[:3]
         q, k, _ = cross.project(x, vectors, place)
-        weights = cross.weights(q, k, cross.visible(place, q))[0].float().cpu()
+        weights = cross.weights(q, k, place)[0].float().cpu()
         frames.append(weights_frame(weights, layers[cross], vectors_in_order(model)[: cross.n_vectors], labels))
 
     record(model, torch.tensor([ids]), dict.fromkeys(layers, weigh))
@@ -150,13 +151,12 @@ def vectors_in_order(model: Transformer) -> list[tuple[int, int, str]]:
 
 
 def weights_frame(weights: Tensor, layer: int, vectors: list[tuple[int, int, str]], labels: list[str]) -> pd.DataFrame:
-    """The visible part of weights (H, T, J·T + 1), whose keys are all positions of each vector, then `nothing`."""
+    """The visible part of weights (H, T, 1 + J·T), whose keys are `nothing`, then each position's vectors in turn."""
     n_tokens = len(labels)
-    thoughts = [(name, level, index, source) for level, index, name in vectors for source in range(n_tokens)]
-    keys = pd.DataFrame([*thoughts, (NOTHING, None, None, None)], columns=["reads", "level", "vector", "source"])
+    thoughts = [(name, level, index, source) for source in range(n_tokens) for level, index, name in vectors]
+    keys = pd.DataFrame([(NOTHING, None, None, None), *thoughts], columns=["reads", "level", "vector", "source"])
     keys = keys.astype({"level": "Int64", "vector": "Int64", "source": "Int64"})
-    earlier = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril().repeat(1, len(vectors))
-    seen = torch.cat((earlier, torch.ones(n_tokens, 1, dtype=torch.bool)), dim=1)
+    seen = causal_mask(n_tokens, 1, len(vectors), torch.device("cpu"))
     head, position, key = seen.expand(weights.shape).nonzero().numpy().T
     frame = keys.iloc[key].reset_index(drop=True)
     frame.insert(0, "layer", layer)
