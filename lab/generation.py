@@ -49,15 +49,8 @@ def generate(
     The model is in eval mode from the first step until the iterator ends or is dropped, and then as it was before.
     Raises GenerationError: at once for what can't be used, and later where the model gives NaN or infinity.
     """
-    prompts = check_prompts(prompts, model.config.vocab_size)
-    stop_tokens = frozenset(_check_ids("stop_tokens", stop_tokens, model.config.vocab_size))
     vocab_size = model.config.vocab_size if vocab_size is None else vocab_size
-    for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0), ("vocab_size", vocab_size, 1)):
-        if not isinstance(value, int) or value < least:
-            raise GenerationError(f"{name} must be a whole number, {least} or more, not {value!r}")
-    if not isinstance(sampling, SamplingConfig):
-        raise GenerationError(f"sampling must be a SamplingConfig, such as STRATEGIES['balanced'], not {sampling!r}")
-    _check_length(max(map(len, prompts)), max_tokens, model.config)
+    prompts, stop_tokens = check_settings(model, prompts, max_tokens, sampling, stop_tokens, seed, vocab_size)
     return _steps(model, prompts, max_tokens, sampling, stop_tokens, seed, cache, vocab_size)
 
 
@@ -66,8 +59,8 @@ def _steps(
     model: Transformer, prompts: list[list[int]], max_tokens: int, sampling: SamplingConfig,
     stop_tokens: frozenset[int], seed: int, cache: bool, vocab_size: int,
 ) -> Iterator[Generated]:  # fmt: skip
-    generators = _generators(prompts, seed)
-    seen = _mark(prompts, model.config.vocab_size) if sampling.repetition_penalty != 1 else None
+    generators = row_generators(prompts, seed)
+    seen = marked(prompts, model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     finished = [False] * len(prompts)
     newest = torch.tensor([prompt[-1] for prompt in prompts])  # (B)
     with eval_mode(model):
@@ -75,11 +68,7 @@ def _steps(
         for step in range(1, max_tokens + 1):
             logits = read(newest).float().cpu()  # (B, V)
             log_p = logits.log_softmax(dim=-1)
-            if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes NaN of all in it
-                raise GenerationError(
-                    f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
-                    "diverged; load an earlier checkpoint, or train with a lower learning rate"
-                )
+            check_finite(log_p, step)
             if vocab_size < logits.shape[1]:
                 logits[:, vocab_size:] = -torch.inf
             newest = sample(logits, seen, sampling, generators)
@@ -106,7 +95,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
     cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_tokens - 1)
     read = [prompt[:-1] for prompt in prompts]
     if any(read):
-        model.hidden(_pad(read, max(map(len, read))).to(device), cache)
+        model.hidden(padded(read, max(map(len, read))).to(device), cache)
         cache.keep([len(row) for row in read])
     return lambda newest: model(newest.to(device)[:, None], cache)[:, -1]
 
@@ -114,7 +103,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
 def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
     """The same, reading the whole sequences each time."""
     device = model.head.weight.device
-    tokens = _pad(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
+    tokens = padded(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
     rows = torch.arange(len(prompts), device=device)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
 
@@ -127,12 +116,12 @@ def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int
     return read
 
 
-def _pad(rows: list[list[int]], length: int) -> Tensor:
+def padded(rows: list[list[int]], length: int) -> Tensor:
     """Rows of different lengths as one (B, T), filled up on the right with a token that is never looked at."""
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def _mark(rows: list[list[int]], vocab_size: int) -> Tensor:
+def marked(rows: list[list[int]], vocab_size: int) -> Tensor:
     """Which tokens each row has: boolean (B, V)."""
     marks = torch.zeros(len(rows), vocab_size, dtype=torch.bool)
     for mark, row in zip(marks, rows):
@@ -140,7 +129,7 @@ def _mark(rows: list[list[int]], vocab_size: int) -> Tensor:
     return marks
 
 
-def _generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]:
+def row_generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]:
     """A generator for each row, from `seed` and the number of equal prompts before it."""
     keys = [(seed, prompts[:row].count(prompt)) for row, prompt in enumerate(prompts)]
     return [torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0])) for key in keys]
@@ -227,7 +216,7 @@ def next_token_probabilities(
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     (ids,) = check_prompts([ids], model.config.vocab_size)
     _check_length(len(ids), 1, model.config)
-    seen = _mark([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
+    seen = marked([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     with torch.inference_mode(), eval_mode(model):
         logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf
@@ -267,6 +256,31 @@ class _Speller:
 
 
 # --- what can't be used ---------------------------------------------------------------------------------------
+
+
+def check_settings(
+    model: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int, sampling: SamplingConfig,
+    stop_tokens: Iterable[int], seed: int, vocab_size: int,
+) -> tuple[list[list[int]], frozenset[int]]:  # fmt: skip
+    """The prompts and stop tokens as lists of ids. Raises GenerationError where something can't be used."""
+    prompts = check_prompts(prompts, model.config.vocab_size)
+    stop_tokens = frozenset(_check_ids("stop_tokens", stop_tokens, model.config.vocab_size))
+    for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0), ("vocab_size", vocab_size, 1)):
+        if not isinstance(value, int) or value < least:
+            raise GenerationError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    if not isinstance(sampling, SamplingConfig):
+        raise GenerationError(f"sampling must be a SamplingConfig, such as STRATEGIES['balanced'], not {sampling!r}")
+    _check_length(max(map(len, prompts)), max_tokens, model.config)
+    return prompts, stop_tokens
+
+
+def check_finite(log_p: Tensor, step: int) -> None:
+    """Raises GenerationError where log-probabilities (B, V) are none."""
+    if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes NaN of all in it
+        raise GenerationError(
+            f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
+            "diverged; load an earlier checkpoint, or train with a lower learning rate"
+        )
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
