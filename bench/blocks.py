@@ -34,7 +34,7 @@ def contestants() -> dict[str, ModelConfig]:
 def step_of(config: ModelConfig, precision: str):
     model = Transformer(config)
     optimizer = build_optimizer(model, TrainConfig())
-    return stepper(model, optimizer, lambda ids: model.losses(ids)["loss"], precision)
+    return stepper(model, optimizer, lambda ids: model.objective(model.losses(ids)), precision)
 
 
 def main(rounds: int = 9) -> None:

@@ -4,14 +4,12 @@ Ours with its default settings against Hugging Face's (eager fp32, and bf16 auto
 x-transformers', all with clipping at 1.0. Peak memory is that of a fresh process each.
 """
 
-import subprocess
 import sys
-import threading
 from statistics import median
 
-import psutil
 import torch
 
+from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
 from config import ModelConfig, TrainConfig
 from lab.device import choose
@@ -89,32 +87,11 @@ CONTESTANTS = {
 }
 
 
-def peak_memory(name: str) -> float:
-    """MB at most resident while a fresh process builds the model and does three steps, less what importing took."""
-    command = [sys.executable, "-m", "bench.training", name]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
 def measure_peak(name: str) -> float:
     import transformers.models.llama.modeling_llama  # noqa: F401 (no one's imports shall count)
     import x_transformers  # noqa: F401
 
-    process, done = psutil.Process(), threading.Event()
-    before = peak = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step = CONTESTANTS[name]()
-    for _ in range(3):
-        step()
-    done.set()
-    watcher.join()
-    return (peak - before) / 1e6
+    return peak_of_steps(CONTESTANTS[name])
 
 
 def main(rounds: int = 9) -> None:
@@ -123,7 +100,7 @@ def main(rounds: int = 9) -> None:
     against_plain, against_mixed = ratios(seconds, plain), ratios(seconds, mixed)
     rows = [
         [name, f"{BATCH * LENGTH / median(times):,.0f}", f"{against_plain[name]:.2f}", f"{against_mixed[name]:.2f}",
-         f"{peak_memory(name):.0f}"]
+         f"{in_a_fresh_process('bench.training', name):.0f}"]
         for name, times in seconds.items()
     ]  # fmt: skip
     headings = ["training step", "tokens/s", "× HF fp32", "× HF bf16", "peak memory, MB"]

@@ -10,7 +10,10 @@ class Block(LoggingModule):
     """One layer. `split` makes its state from the embedded tokens, `join` reads it out; most keep the plain stream.
 
     cached_heads: how many heads of keys each of its attentions has; a pass gives it a cache for each of them.
+    recomputed: whether the backward pass computes it again in any case, and not only with gradient checkpointing.
     """
+
+    recomputed = False
 
     def __init__(self, config: ModelConfig):
         super().__init__()

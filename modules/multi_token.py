@@ -31,12 +31,13 @@ class MultiTokenBlock(ResidualBlock):
     n heads are n layers side by side, all with the model's last norm and unembedding (Gloeckle et al. 2024,
     arXiv 2404.19737, section 2). A pass computes the nearest alone: the further ones are there to be trained, and to
     draft (`look`). In training one head after another goes forward and backward again, so that the activations of one
-    are alive at a time, as those authors do; that costs each further head a second forward pass.
+    are alive at a time, as those authors do; that costs each head a second forward pass.
     """
 
     def __init__(self, config: ModelConfig, offset: int, read_out: tuple[nn.Module, nn.Module]):
         super().__init__(config)
         self.offset, self.weight, self.name = offset, config.block.loss_weight, f"ahead_{offset}"
+        self.recomputed = offset == 1 < config.block.heads
         self.read_out = read_out  # the model's own norm and head: a tuple, for they are no part of this
 
     def split(self, x: Tensor) -> Ahead:

@@ -79,7 +79,7 @@ class Transformer(LoggingModule):
         state = self.blocks[0].split(x)  # (…, C)
         caches = iter(cache.layers if cache is not None else ())
         for block in self.blocks:
-            if self.gradient_checkpointing and self.training and cache is None:
+            if (self.gradient_checkpointing or block.recomputed) and self.training and cache is None:
                 state = checkpoint(block, state, place, use_reentrant=False)  # (…, C)
             else:
                 state = block(state, place, *islice(caches, len(block.cached_heads)))  # (…, C)

@@ -1,0 +1,88 @@
+"""What looking ahead costs: a training step's time and memory, and what drafting brings in decoding.
+
+6 layers, width 256, 8 heads, 16 × 256 tokens of vocabulary 2,048; forward, backward, clipping and AdamW, all models of
+equal parameters. Memory is that of a fresh process each. Decoding is that of the shipped run `multi-token-tiny`.
+"""
+
+import sys
+from statistics import median
+
+from bench.blocks import step_of
+from bench.memory import in_a_fresh_process, peak_of_steps
+from bench.timing import alternate, ratios, table
+from bench.training import CONFIG
+from config import FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
+from lab.estimates import estimate
+from lab.generation import generate
+from lab.runs import Run
+from lab.sampling import STRATEGIES
+from lab.speculative import speculate
+from lab.sweep import matched
+
+TRUNK, PROMPT, TOKENS = 6, "Once upon a time", 200
+
+
+def contestants() -> dict[str, ModelConfig]:
+    parameters = estimate(CONFIG).parameters
+    blocks = {f"future-sighted, {n} levels of bags": FutureBlockConfig(levels=n) for n in (1, 2, 3)}
+    blocks["future-sighted, 3 levels of vectors"] = FutureBlockConfig(predicts="vector_cosine")
+    made = {
+        name: matched(Preset(CONFIG.replace(block=block), TrainConfig()), parameters).model
+        for name, block in blocks.items()
+    }
+    return {"plain": CONFIG} | made | {"multi-token, 4 heads": CONFIG.replace(block=MultiTokenBlockConfig())}
+
+
+def with_heads(heads: int) -> ModelConfig:
+    """The same trunk with 1 to 8 heads."""
+    return CONFIG.replace(n_layers=TRUNK + heads, block=MultiTokenBlockConfig(heads=heads))
+
+
+def training(rounds: int) -> None:
+    rows, configs = [], contestants()
+    measured = {
+        precision: ratios(
+            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), "plain"
+        )
+        for precision in ("bf16", "fp32")
+    }
+    for name, config in configs.items():
+        cells = [f"{1 / measured[precision][name]:.2f} ×" for precision in measured]
+        rows.append([name, f"{estimate(config).parameters:,}", *cells])
+    print(table("Looking ahead at equal parameters", ["model", "parameters", "time of a step, bf16", "fp32"], rows))
+
+
+def memory() -> None:
+    peaks = {heads: median(in_a_fresh_process("bench.future", str(heads)) for _ in range(3)) for heads in (1, 2, 4, 8)}
+    rows = [[str(heads), f"{peak:.0f}", f"{peak / peaks[1]:.2f} ×"] for heads, peak in peaks.items()]
+    print(table(f"Heads on a trunk of {TRUNK} layers", ["heads", "peak memory, MB", "of one head's"], rows))
+
+
+def decoding(rounds: int) -> None:
+    run = Run.open("multi-token-tiny")
+    model, prompt = run.load_model(), run.tokenizer.encode(PROMPT)
+    rows = []
+    for name in ("greedy", "balanced"):
+        settings = dict(max_tokens=TOKENS, sampling=STRATEGIES[name])
+        ways = {
+            "plain": lambda settings=settings: list(generate(model, [prompt], **settings)),
+            **{
+                f"{n} drafts a pass": lambda n=n, settings=settings: speculate(model, [prompt], drafts=n, **settings)
+                for n in (1, 2, 3)
+            },
+        }
+        faster = ratios(alternate(ways, rounds), "plain")
+        for way, call in ways.items():
+            found = "" if way == "plain" else str(call())
+            rows.append([name, way, f"{faster[way]:.2f} ×", found])
+    print(table(f"{TOKENS} tokens of multi-token-tiny", ["sampling", "decoding", "speed", "drafts"], rows))
+
+
+def main(rounds: int = 9) -> None:
+    training(rounds)
+    memory()
+    decoding(rounds)
+
+
+if __name__ == "__main__":
+    print(peak_of_steps(lambda: step_of(with_heads(int(sys.argv[1])), "bf16")))
