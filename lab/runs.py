@@ -179,6 +179,18 @@ class Run:
         return model.to(device).eval()
 
 
+def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object]:
+    """All settings of a run by dotted name, as in "model.block.kind" and "train.data.source"."""
+
+    def flat(values: dict, prefix: str) -> dict[str, object]:
+        found = {}
+        for key, value in values.items():
+            found |= flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+        return found
+
+    return flat(model.to_dict(), "model") | flat(train.to_dict(), "train")
+
+
 def check_name(name: str) -> None:
     """Raises RunError unless every common file system takes `name` as a folder."""
     fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) and not name.endswith(".")
