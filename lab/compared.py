@@ -145,7 +145,7 @@ def open_one(run: Run) -> Compared:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise RunError(
-                f"log_data.csv of {run.name!r} is damaged or its training diverged: {name} is {log[name].iloc[row]!r} "
+                f"log_data.csv of {run.name!r} is damaged or its training diverged: {name} is {log[name].iloc[row]} "
                 f"in row {row + 1}; train it again, with a lower learning rate if it diverged"
             )
     if (np.diff(log["step"]) <= 0).any():
@@ -166,7 +166,8 @@ def query(runs: dict[str, Compared], text: str) -> list[str]:
     try:
         return list(rows.query(SETTING.sub(r"`\g<0>`", text), engine="python").index)
     except Exception as error:  # pandas raises whatever Python's parser and operators do
+        facts = ", ".join(name for name in rows.columns if "." not in name)
         raise ConfigError(
-            f"{text!r} is no name, no glob and no query that can be asked ({type(error).__name__}: {error}); a query "
-            f"compares columns, as in \"parameters < 1e6 and architecture == 'llama'\": {', '.join(rows.columns)}"
+            f"{text!r} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and all "
+            "settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
         ) from error

@@ -8,16 +8,16 @@ A run that can't be compared is left out and listed with the reason; it never st
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from config import ConfigError, DataConfig, GlassboxError, RunError, suggest
+from config import ConfigError, RunError, suggest
 from lab import comparison_table
-from lab.compared import Chosen, Compared, open_runs
-from lab.data import TokenData, prepare
+from lab.compared import Chosen, open_runs
+from lab.scored_runs import ScoredRuns
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lab.disagreement import Disagreement
     from lab.paired import Paired
     from lab.plot_style import Picture
-    from lab.scores import Scores
 
 PER_TOKEN = ("loss", "perplexity", "top_")  # metrics that mean another thing with another tokenizer or other data
 
@@ -40,84 +39,8 @@ def compare(runs: Chosen = None, folder: Path | str | None = None) -> "Compariso
     return Comparison(*open_runs(runs, folder and Path(folder)))
 
 
-class Comparison:
+class Comparison(ScoredRuns):
     """Runs beside each other. runs: by name. left_out: the others, each with the reason."""
-
-    def __init__(self, runs: dict[str, Compared], left_out: dict[str, str]):
-        self.runs, self.left_out = runs, left_out
-        self.evaluated: dict[str, Scores] = {}  # by run, of the last evaluation
-        self.skills: dict[str, dict[str, float]] = {}
-        self._scores: dict[tuple, Scores] = {}
-        self._data: dict[DataConfig, TokenData] = {}
-
-    @property
-    def in_nats(self) -> bool:
-        """Whether all runs read the same tokens: then losses per token compare, else bits per byte alone."""
-        return len({compared.tokens_key for compared in self.runs.values()}) <= 1
-
-    @property
-    def same_text(self) -> bool:
-        return len({compared.text for compared in self.runs.values()}) <= 1
-
-    @property
-    def same_validation(self) -> bool:
-        """Whether the validation losses of the trainings were measured on the same tokens."""
-        lengths = {compared.run.train_config.evaluation_tokens for compared in self.runs.values()}
-        return self.in_nats and len(lengths) <= 1
-
-    # --- measuring ------------------------------------------------------------------------------------------------
-
-    def evaluate(self, max_tokens: int | None = None, top: Sequence[int] | None = None, stories: int = 0):
-        """Scores every run on its first max_tokens held-out tokens (None: all); the table has the metrics then.
-
-        top: the k of the top-k accuracies. stories: on tales, how many held-out ones to ask about for the skills. One
-        text in several tokenizers is scored on the documents that all of them hold whole. Gives itself back.
-        """
-        self.evaluated = {}
-        self._each(list(self.runs), lambda name: self._evaluate(name, max_tokens, top, stories))
-        if self.same_text and not self.in_nats:
-            from lab.paired import common_documents
-
-            common = common_documents(list(self.evaluated.values()))
-            self.evaluated = {name: found.of_documents(common) for name, found in self.evaluated.items()}
-        return self
-
-    def _evaluate(self, name: str, max_tokens: int | None, top: Sequence[int] | None, stories: int) -> None:
-        from lab.scores import skills
-
-        self.evaluated[name] = self.scores(name, max_tokens, top)
-        if stories:
-            run = self.runs[name].run
-            self.skills[name] = skills(run.load_model(), run.tokenizer, run.train_config.data, stories)
-
-    def scores(self, name: str, max_tokens: int | None = None, top: Sequence[int] | None = None) -> "Scores":
-        """Every held-out token of a run scored, once for each max_tokens. Raises what reading the run raises."""
-        from lab.scores import TOP, check_tokenizer, score
-
-        key = (name, max_tokens, tuple(top or TOP))
-        if key not in self._scores:
-            run = self.runs[name].run
-            data = check_tokenizer(run, self.data(name))
-            self._scores[key] = score(run.load_model(), data.validation, run.tokenizer, max_tokens, top or TOP)
-        return self._scores[key]
-
-    def data(self, name: str) -> TokenData:
-        """What the run was trained and is scored on."""
-        config = self.runs[name].run.train_config.data
-        if config not in self._data:
-            self._data[config] = prepare(config)
-        return self._data[config]
-
-    def _each(self, names: Sequence[str], do: Callable[[str], object]) -> dict[str, object]:
-        """do(name) of each run; one that can't be read is left out from then on, with the reason."""
-        found = {}
-        for name in names:
-            try:
-                found[name] = do(name)
-            except GlassboxError as error:
-                self.left_out[name] = str(error).replace("\n", " ")
-                del self.runs[name]
-        return found
 
     # --- the table ------------------------------------------------------------------------------------------------
 
@@ -249,7 +172,8 @@ class Comparison:
         y: "loss" of the training, or "validation_loss". The line is the median of `smoothing` steps (None: a fortieth
         of the run, 1: as logged), the raw values lie faintly behind it. Runs that differ in their seed alone are one
         line, their mean, in a band from the lowest to the highest. On tales the dashed line is the floor. Different
-        tokenizers or data: in bits per byte.
+        tokenizers or data: in bits per byte. Raises ConfigError for an unknown axis, or validation losses that can't
+        be compared.
         """
         from lab.comparison_plots import curves
 
@@ -279,15 +203,20 @@ class Comparison:
             raise ConfigError("these runs have no loss that may be compared yet; .evaluate() first")
         return pareto(table, against, metric)
 
-    @property
-    def unit(self) -> str:
-        return "nats per token" if self.in_nats else "bits per byte"
-
     def lines(self, y: str, smoothing: int | None) -> list["Line"]:
-        """A line for each configuration, in the unit that all share; each run's values smoothed once."""
+        """A line for each configuration, in the unit that all share. Raises ConfigError for what can't be drawn."""
         from lab.comparison_plots import Line
 
-        scales = self._each(list(self.runs), self._scale)
+        if smoothing is not None and smoothing < 1:
+            raise ConfigError(f"smoothing is the median of so many steps: 1 or more, not {smoothing}")
+        if y == "validation_loss" and not self.same_validation:
+            raise ConfigError(
+                "these trainings were validated on different tokens, so that their validation losses can't be drawn "
+                "together; draw y='loss', or .evaluate() them all alike"
+            )
+        if not self.in_nats:
+            self.each(list(self.runs), self.data)  # before the unit: who is left may share one
+        scales = {name: self.to_unit(name, "train") for name in self.runs}
         groups: dict[tuple, list[str]] = {}
         for name in scales:
             groups.setdefault(self.runs[name].configuration, []).append(name)
@@ -295,25 +224,6 @@ class Comparison:
             Line(group_name(names), [(self.runs[name], scales[name]) for name in names], y, smoothing)
             for names in groups.values()
         ]
-
-    def _scale(self, name: str) -> float:
-        """From nats per token of a run to the unit of the comparison, by the tokens it was trained on."""
-        if self.in_nats:
-            return 1.0
-        train = self.data(name).train
-        return len(train) / train.n_bytes / math.log(2)
-
-    def floors(self) -> dict[str, float]:
-        """The entropy of each grammar that wrote a text, in the unit of the comparison."""
-        told = [name for name, compared in self.runs.items() if compared.text.source == "tales"]
-        floors = {}
-        for name, data in self._each(told, self.data).items():
-            if data.floor is not None:
-                held = data.validation
-                value = data.floor if self.in_nats else data.floor * len(held) / held.n_bytes / math.log(2)
-                floors[self.runs[name].text] = value
-        named = len(floors) > 1
-        return {f"floor of seed {text.seed}" if named else "floor": value for text, value in floors.items()}
 
 
 def group_name(names: Sequence[str]) -> str:

@@ -33,13 +33,13 @@ def curves_panel(comparison: "Comparison") -> "ipywidgets.VBox":
         smoothing.disabled = usual.value
         try:
             lines = comparison.lines(y.value, None if usual.value else smoothing.value)
-            end = max(band[0][-1] for line in lines if len((band := line.band(x.value))[0]))
+            end = max((at[-1] for line in lines if len(at := line.band(x.value)[0])), default=0.0)
             mark = end * place.value / 100
             picture = curves(
                 lines, comparison.floors(), x.value, y.value, comparison.unit, log_x=log_x.value, log_y=log_y.value,
                 mark=mark if place.value < 100 and (mark > 0 or not log_x.value) else None,
             )  # fmt: skip
-        except (GlassboxError, ValueError) as error:
+        except GlassboxError as error:
             values.value = f"<b>{escape(str(error))}</b>"
             return
         shown.value, shown.width = picture.png, str(picture.width)

@@ -45,8 +45,7 @@ def score_text(model: nn.Module, text: str, tokenizer: Tokenizer, top: Sequence[
 
 
 def _scores(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer, top: Sequence[int]) -> "Scores":
-    if not all(isinstance(k, int) and k >= 1 for k in top) or len(set(top)) < len(top):
-        raise ConfigError(f"top must name different whole numbers from 1 on, as in {TOP}, not {tuple(top)}")
+    check_limits(None, top)
     found = measured(model, windows, losses_and_ranks)
     losses, ranks = np.concatenate([values.flatten(1) for _, values in found], axis=1)
     targets = np.concatenate([batch[:, 1:].ravel() for batch, _ in found])
@@ -58,6 +57,14 @@ def _scores(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenize
         n_bytes=token_lengths(tokenizer)[targets].astype(np.int32), top=tuple(top),
         whole_end=bool(targets[-1] == tokenizer.end_of_text),
     )  # fmt: skip
+
+
+def check_limits(max_tokens: int | None, top: Sequence[int] | None) -> None:
+    """Raises ConfigError for a number of tokens, or a k of the top-k accuracies, that can't be."""
+    if max_tokens is not None and max_tokens < 1:
+        raise ConfigError(f"max_tokens must be 1 or more, or None for all, not {max_tokens}")
+    if top is not None and (not all(isinstance(k, int) and k >= 1 for k in top) or len(set(top)) < len(top)):
+        raise ConfigError(f"top must name different whole numbers from 1 on, as in {TOP}, not {tuple(top)}")
 
 
 def losses_and_ranks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

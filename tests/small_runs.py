@@ -1,4 +1,4 @@
-"""Runs with weights and a log, made without training."""
+"""Runs with weights and a log, made without training; and scores made up."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from config import DataConfig, ModelConfig, ScheduleConfig, TrainConfig
 from lab.log import COLUMNS
 from lab.runs import Run
+from lab.scores import Scores
 from lab.weights import write_tensors
 from modules.transformer import Transformer
 
@@ -38,3 +39,20 @@ def make_run(
     write_tensors(run.weights_path, weights, {"step": n_steps, "validation_loss": float(log["loss"].iloc[-1])})
     log.to_csv(run.log_path, index=False)
     return run
+
+
+def made_up(losses: list[list[float]], seed: int = 0) -> Scores:
+    """Scores of documents whose losses are these, a byte each; the last token of each is an end of text."""
+    flat = np.concatenate(losses).astype(np.float32)
+    documents = np.repeat(np.arange(len(losses)), [len(one) for one in losses])
+    random = np.random.default_rng(seed)
+    return Scores(
+        losses=flat, ranks=random.integers(1, 20, len(flat)), targets=np.zeros(len(flat), int), documents=documents,
+        positions=np.zeros(len(flat), int), n_bytes=np.ones(len(flat), int), top=(1, 5), whole_end=True,
+    )  # fmt: skip
+
+
+def random_documents(seed: int, n: int = 40) -> list[list[float]]:
+    """Documents of 3 to 30 tokens, each as hard as it is."""
+    random = np.random.default_rng(seed)
+    return [list(random.gamma(2.0, 0.5, random.integers(3, 31)) + random.normal(2, 0.3)) for _ in range(n)]

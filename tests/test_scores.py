@@ -13,11 +13,11 @@ from lab.bootstrap import interval, resampled_sums
 from lab.data import prepare
 from lab.evaluation import evaluate, evaluate_text
 from lab.paired import common_documents, paired
-from lab.scores import Scores, check_tokenizer, score, score_text, skills
+from lab.scores import check_tokenizer, score, score_text, skills
 from lab.terminal import main
 from lab.tokenizers import bpe_tokenizer, load_tokenizer
 from modules.transformer import Transformer
-from tests.small_runs import DATA, MODEL, make_run
+from tests.small_runs import DATA, MODEL, made_up, make_run, random_documents
 
 END = 256  # of text, in the byte tokenizer
 N = 1300  # tokens, of one document and a bit
@@ -105,23 +105,6 @@ def test_a_text_is_one_document_without_an_error(model):
 def test_impossible_accuracies_are_refused(model, top):
     with pytest.raises(ConfigError, match="different whole numbers from 1 on"):
         score_text(model, "Tim had a ball.", load_tokenizer("byte"), top=top)
-
-
-def made_up(losses: list[list[float]], seed: int = 0) -> Scores:
-    """Scores of documents whose losses are these, a byte each; the last token of each is an end of text."""
-    flat = np.concatenate(losses).astype(np.float32)
-    documents = np.repeat(np.arange(len(losses)), [len(one) for one in losses])
-    random = np.random.default_rng(seed)
-    return Scores(
-        losses=flat, ranks=random.integers(1, 20, len(flat)), targets=np.zeros(len(flat), int), documents=documents,
-        positions=np.zeros(len(flat), int), n_bytes=np.ones(len(flat), int), top=(1, 5), whole_end=True,
-    )  # fmt: skip
-
-
-def random_documents(seed: int, n: int = 40) -> list[list[float]]:
-    """Documents of 3 to 30 tokens, each as hard as it is."""
-    random = np.random.default_rng(seed)
-    return [list(random.gamma(2.0, 0.5, random.integers(3, 31)) + random.normal(2, 0.3)) for _ in range(n)]
 
 
 def test_standard_errors_and_intervals_equal_scipys():
