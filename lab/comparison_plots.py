@@ -139,8 +139,8 @@ def _scale(plot: Axes, bands: Sequence[tuple], floors: Mapping[str, float], x: s
     """Sets scales and limits; what the label must say of them."""
     if log_y:
         plot.set_yscale("log")
-        for axis_formatter in (plot.yaxis.set_major_formatter, plot.yaxis.set_minor_formatter):
-            axis_formatter(ScalarFormatter())
+        for set_formatter in (plot.yaxis.set_major_formatter, plot.yaxis.set_minor_formatter):
+            set_formatter(ScalarFormatter())
         plot.yaxis.set_minor_locator(MaxNLocator(nbins=6))
         plot.grid(which="minor")
     if log_x:
@@ -148,16 +148,16 @@ def _scale(plot: Axes, bands: Sequence[tuple], floors: Mapping[str, float], x: s
     else:
         plot.xaxis.set_major_locator(MaxNLocator(nbins=7))
     plot.xaxis.set_major_formatter(EngFormatter(sep="" if x == "steps" else " "))
+    whole = max(high.max() for *_, high in bands)
+    top = whole if log_x else max(high[at >= SHOWN_FROM * at[-1]].max() for at, _, _, high in bands)
+    low = min([*(low.min() for _, _, low, _ in bands), *floors.values()])
+    pad = 0.04 * (top - low) or 0.04
+    plot.set_ylim(bottom=0.85 * low if log_y else low - 2 * pad)  # room for the floor's name
     if log_x:
         return ""
     plot.set_xlim(0, 1.01 * max(at[-1] for at, *_ in bands))
-    top = max(high[at >= SHOWN_FROM * at[-1]].max() for at, _, _, high in bands)
-    low = min([*(low.min() for _, _, low, _ in bands), *floors.values()])
-    if top < max(high.max() for *_, high in bands):
-        pad = 0.04 * (top - low)
-        plot.set_ylim(0.85 * low if log_y else low - 2 * pad, top + pad)
-        return "\nthe first fall lies above"
-    return ""
+    plot.set_ylim(top=top + pad)
+    return "\nthe first fall lies above" if whole > top + pad else ""
 
 
 def series(i: int) -> dict:

@@ -90,8 +90,10 @@ def as_text(table: pd.DataFrame, remarks: Sequence[str]) -> str:
 def as_html(table: pd.DataFrame, remarks: Sequence[str]) -> str:
     readable = shown(table).rename_axis(index=None, columns="run")  # one line of headings
     body = readable.to_html(border=0) if len(table) else "<p>no run to compare</p>"
+    for cell in ("td", "th"):  # a table does not take it over from what it stands in
+        body = body.replace(f"<{cell}>", f'<{cell} style="white-space:nowrap">')
     lines = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
-    return f'<div style="overflow-x:auto;white-space:nowrap">{body}</div>' + (f"<ul>{lines}</ul>" if lines else "")
+    return f'<div style="overflow-x:auto">{body}</div>' + (f"<ul>{lines}</ul>" if lines else "")
 
 
 def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> None:
