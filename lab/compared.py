@@ -22,7 +22,7 @@ NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  
 PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]+")  # what a name or a glob is made of; a query needs more
 SETTING = re.compile(r"(?<![\w.`])(?:model|train)(?:\.\w+)+(?!`)")
 
-Chosen = "str | Path | Run | Iterable[str | Path | Run] | None"
+Chosen = str | Path | Run | Iterable[str | Path | Run] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared],
     folder = Path(folder or TRAINED)
     runs, left_out = {}, {}
     for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
-        is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not Path(one).is_dir()
+        is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not Path(one).exists()
         names = run_names(folder) if is_query else _matching(one, folder)
         opened, damaged = _open_each(names, folder)
         if is_query:
@@ -111,7 +111,7 @@ def _matching(one, folder: Path) -> list:
     names = run_names(folder)
     if one is None:
         return names
-    if isinstance(one, Run) or one in names or Path(one).is_dir():
+    if isinstance(one, Run) or one in names or (Path(one) / "model_config.json").exists():
         return [one]
     matches = fnmatch.filter(names, str(one))
     if not matches:

@@ -108,7 +108,8 @@ def paired(
 
 def common_documents(scores: Sequence[Scores]) -> range:
     """The documents that all of them scored whole. Raises DataError where there is none."""
-    common = range(1, min(found.whole_documents.stop for found in scores))
+    whole = [found.whole_documents for found in scores]
+    common = range(max(documents.start for documents in whole), min(documents.stop for documents in whole))
     if not common:
         raise DataError("no document was scored whole by all; raise max_tokens")
     return common

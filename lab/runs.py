@@ -90,6 +90,8 @@ class Run:
         folder = Path(folder or TRAINED)
         path = folder / name if (folder / name).is_dir() else Path(name)
         if not (path / "model_config.json").exists():
+            if (folder / name).is_dir():
+                raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
             raise RunError(f"no run {str(name)!r} in {folder}; {suggest(str(name), run_names(folder))}")
         try:
             return cls(path)

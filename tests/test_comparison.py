@@ -128,6 +128,7 @@ DAMAGES = {
     "setting": (
         lambda run: edit(run.folder / "train_config.json", '"steps"', '"leap": 3, "steps"'), "unknown setting 'leap'"),
     "tokenizer": (lambda run: edit(run.folder / "tokenizer.json", '"byte"', '"qubit"'), "is damaged"),
+    "no config": (lambda run: (run.folder / "model_config.json").unlink(), "it has no model_config.json"),
     "no weights": (lambda run: run.weights_path.unlink(), "model.safetensors is missing"),
     "pickle": (lambda run: run.weights_path.write_bytes(pickle.dumps({"a": 1})), "not a whole safetensors file"),
     "weights cut": (
