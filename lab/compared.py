@@ -5,6 +5,7 @@ Imports no torch: what a run says of itself is in its files.
 
 import fnmatch
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -92,15 +93,15 @@ def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared],
     folder = Path(folder or TRAINED)
     runs, left_out = {}, {}
     for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
-        is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not Path(one).exists()
+        is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not os.path.exists(one)
         names = run_names(folder) if is_query else _matching(one, folder)
         opened, damaged = _open_each(names, folder)
         if is_query:
             asked = query(opened, one)
             opened = {name: opened[name] for name in asked}
-        taken = [name for name in opened if name in runs and runs[name].run.folder != opened[name].run.folder]
-        if taken:
-            raise RunError(f"two runs are named {taken[0]!r}; rename the folder of one to compare them")
+        for name in opened.keys() & runs.keys():
+            if not opened[name].run.folder.samefile(runs[name].run.folder):
+                raise RunError(f"two runs are named {name!r}; rename the folder of one to compare them")
         runs |= opened
         left_out |= damaged
     return runs, left_out

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -63,6 +64,7 @@ def folder(made, cache, tmp_path, monkeypatch):
         ("model.position.kind == 'rope' and not model.width < 20", ["wide"]),
         ("`model.position.theta` == 500 or architecture == 'none of these'", ["wide"]),
         ("parameters > 1e9", []),
+        (" or ".join(["parameters > 20_000"] * 20), ["wide"]),
     ],
 )
 def test_runs_are_chosen_by_name_glob_or_query(folder, chosen, names):
@@ -70,8 +72,10 @@ def test_runs_are_chosen_by_name_glob_or_query(folder, chosen, names):
     assert list(comparison.runs) == names and comparison.left_out == {}
 
 
-def test_a_run_itself_or_its_folder_can_be_given(folder):
+def test_a_run_itself_or_its_folder_can_be_given(folder, monkeypatch):
     assert list(compare([Run.open("wide", folder), folder / "sines"]).runs) == ["wide", "sines"]
+    monkeypatch.chdir(folder)
+    assert list(compare(["wide", Path("wide"), "./wide"], folder).runs) == ["wide"], "the same one, however named"
     other = make_run(folder.parent / "elsewhere", "wide")
     with pytest.raises(RunError, match="two runs are named 'wide'"):
         compare([other, "wide"], folder)
