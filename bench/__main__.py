@@ -1,4 +1,4 @@
-"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [future]: all of them by default."""
+"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future]: by default all."""
 
 import importlib
 import platform
@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "future")
+ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future")
 
 chosen = sys.argv[1:] or ALL
 unknown = set(chosen) - set(ALL)

@@ -9,7 +9,7 @@ import torch
 from config import list_presets, preset
 from lab.files import atomic_write_text
 from lab.plots import loss_curve
-from lab.runs import Run, code_version
+from lab.runs import Run, code_version, settings_by_name
 from lab.watch import watch_warnings
 from lab.watch_plots import watch_heatmap
 
@@ -54,7 +54,7 @@ def layers(run: Run) -> str:
 
 def training_command(run: Run) -> str:
     """The terminal command that trains the same again: the nearest preset and what differs from it."""
-    mine = _flat(run.model_config.to_dict(), "model") | _flat(run.train_config.to_dict(), "train")
+    mine = settings_by_name(run.model_config, run.train_config)
     changes = {name: _changes(mine, name) for name in list_presets()}
     name = min(changes, key=lambda preset_name: len(changes[preset_name]))
     parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
@@ -64,15 +64,6 @@ def training_command(run: Run) -> str:
     return " ".join([f"python tools.py train --preset {name} --name {run.name}-again", *flags])
 
 
-def _flat(values: dict, prefix: str) -> dict[str, object]:
-    """Nested settings by dotted name."""
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
-    return flat
-
-
 def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
-    model, training = preset(preset_name)
-    theirs = _flat(model.to_dict(), "model") | _flat(training.to_dict(), "train")
+    theirs = settings_by_name(*preset(preset_name))
     return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

@@ -1,19 +1,19 @@
 """How good a model is, exactly: the same held-out tokens for every run, eval mode, float32, nothing random."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from config import DataError
 from lab.data import TokenFile
 from lab.tales import Probe
 from lab.tokenizers import Tokenizer
-from modules.losses import IGNORE, shift, token_losses
+from modules.losses import shift, token_losses
 
 BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
 
@@ -56,31 +56,43 @@ class Evaluation:
 
 def evaluate(model: nn.Module, tokens: TokenFile, tokenizer: Tokenizer, max_tokens: int | None = None) -> Evaluation:
     """The mean next-token loss on the first max_tokens tokens (None: all), in windows of the context length."""
-    device = next(model.parameters()).device
-    length = model.config.context_length
-    total, n_tokens, n_bytes, bytes_of = 0.0, 0, 0, token_lengths(tokenizer)
-    with evaluating(model):
-        for windows in tokens.windows(length, BATCH, max_tokens):
-            inputs, targets = shift(torch.from_numpy(windows).to(device))
-            losses = token_losses(model.hidden(inputs), model.head.weight, targets)
-            total += losses.double().sum().item()
-            n_tokens += int((targets != IGNORE).sum())
-            n_bytes += int(bytes_of[windows[:, 1:]].sum())
-    return Evaluation(loss=total / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
+    return _evaluation(model, tokens.windows(model.config.context_length, BATCH, max_tokens), tokenizer)
 
 
 def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer) -> Evaluation:
     """The same for any text, every token but the first scored once; the last window is as short as it comes."""
+    return _evaluation(model, text_windows(text, tokenizer, model.config.context_length), tokenizer)
+
+
+def _evaluation(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer) -> Evaluation:
+    total, n_tokens, n_bytes, bytes_of = 0.0, 0, 0, token_lengths(tokenizer)
+    for batch, losses in measured(model, windows, token_losses):
+        total += losses.double().sum().item()
+        n_tokens += losses.numel()
+        n_bytes += int(bytes_of[batch[:, 1:]].sum())
+    return Evaluation(loss=total / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
+
+
+def text_windows(text: str, tokenizer: Tokenizer, length: int) -> Iterator[np.ndarray]:
+    """The windows of a text, one by one, (1, up to length + 1) int64, one token shared by neighbours.
+
+    Raises DataError for a text of less than two tokens."""
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
     if len(ids) < 2:
         raise DataError(f"a text of {len(ids)} tokens has no next token to predict; give a longer one")
-    device, length = next(model.parameters()).device, model.config.context_length
-    total, bytes_of = 0.0, token_lengths(tokenizer)
+    return (ids[None, start : start + length + 1] for start in range(0, len(ids) - 1, length))
+
+
+def measured(
+    model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> list[tuple[np.ndarray, Tensor]]:
+    """Each of the windows (B, T+1) with measure(hidden, head's weight, targets), on the CPU; in eval mode."""
+    device, found = next(model.parameters()).device, []
     with evaluating(model):
-        for start in range(0, len(ids) - 1, length):
-            inputs, targets = shift(torch.from_numpy(ids[None, start : start + length + 1]).to(device))
-            total += token_losses(model.hidden(inputs), model.head.weight, targets).double().sum().item()
-    return Evaluation(loss=total / (len(ids) - 1), n_tokens=len(ids) - 1, n_bytes=int(bytes_of[ids[1:]].sum()))
+        for batch in windows:
+            inputs, targets = shift(torch.from_numpy(batch).to(device))
+            found.append((batch, measure(model.hidden(inputs), model.head.weight, targets).cpu()))
+    return found
 
 
 def token_lengths(tokenizer: Tokenizer) -> np.ndarray:

@@ -40,11 +40,11 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
     facts = [f"training loss {losses[-1]:.3f} at step {steps[-1]:,}"]
     margins = dict(left=0.1, right=0.97, bottom=0.25, top=0.82 if title else 0.87)  # a live curve must not jump
     with axes(4.0, title, margins) as plot:
-        few, shown = len(log) < 10, extremes(losses)
+        few, shown = usual_smoothing(len(log)) == 1, extremes(losses)
         style = dict(linewidth=0.7, marker="s" if few else "", markersize=4)
         plot.plot(steps[shown], losses[shown], color=SKY, label="training loss of each step", **style)
         if not few:
-            around = min(201, max(5, len(log) // 40)) | 1  # odd, so that each step is its own middle
+            around = usual_smoothing(len(log))
             median = log["loss"].rolling(around, center=True, min_periods=1).median().to_numpy()
             shown = extremes(median)
             label = f"training loss, median of {around} steps: {median[-1]:.3f}"
@@ -194,11 +194,16 @@ def steps_axis(plot: Axes, last: int) -> None:
     plot.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def extremes(values: np.ndarray) -> np.ndarray:
+def usual_smoothing(n_rows: int) -> int:
+    """Rows whose median makes one point of a smooth line: odd, so that each row is its own middle; 1 for a few rows."""
+    return 1 if n_rows < 10 else min(201, max(5, n_rows // 40)) | 1
+
+
+def extremes(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     """Indices of the least and the greatest value of each stretch, so that a thinned line keeps its spikes."""
-    if len(values) <= MOST_POINTS:
+    if len(values) <= most:
         return np.arange(len(values))
-    stretches = np.array_split(np.arange(len(values)), MOST_POINTS // 2)
+    stretches = np.array_split(np.arange(len(values)), most // 2)
     ends = [index for part in stretches for index in (part[values[part].argmin()], part[values[part].argmax()])]
     return np.unique([0, *ends, len(values) - 1])
 

@@ -86,6 +86,8 @@ class Run:
         folder = Path(folder or TRAINED)
         path = folder / name if (folder / name).is_dir() else Path(name)
         if not (path / "model_config.json").exists():
+            if (folder / name).is_dir():
+                raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
             raise RunError(f"no run {str(name)!r} in {folder}; {suggest(str(name), run_names(folder))}")
         try:
             return cls(path)
@@ -182,6 +184,18 @@ def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
             f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
             f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
         )
+
+
+def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object]:
+    """All settings of a run by dotted name, as in "model.block.kind" and "train.data.source"."""
+
+    def flat(values: dict, prefix: str) -> dict[str, object]:
+        found = {}
+        for key, value in values.items():
+            found |= flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+        return found
+
+    return flat(model.to_dict(), "model") | flat(train.to_dict(), "train")
 
 
 def check_name(name: str) -> None:

@@ -166,7 +166,7 @@ def generate(settings: Generation) -> None:
 
 
 def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | None = None) -> None:
-    """Loss, perplexity and bits per byte on the run's own held-out tokens, or on a text.
+    """Loss, perplexity, bits per byte, top-k accuracy and loss by position on the run's held-out tokens, or on a text.
 
     Args:
         run: The run's name, or its folder.
@@ -174,22 +174,54 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         max_tokens: How many held-out tokens at most; by default all of them.
     """
     from lab.data import prepare
-    from lab.evaluation import evaluate as evaluate_tokens
-    from lab.evaluation import evaluate_text
     from lab.runs import Run
+    from lab.scores import check_tokenizer, score, score_text, skills
 
     opened = Run.open(run)
     model = opened.load_model()
     if text is not None:
+        if max_tokens is not None:
+            raise ConfigError("--max-tokens counts held-out tokens; a text is read whole: give one of the two")
         try:
-            print(evaluate_text(model, text.read_text(encoding="utf-8"), opened.tokenizer))
+            print(score_text(model, text.read_text(encoding="utf-8"), opened.tokenizer))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
         return
-    data = prepare(opened.train_config.data)
-    print(evaluate_tokens(model, data.validation, opened.tokenizer, max_tokens))
+    data = check_tokenizer(opened, prepare(opened.train_config.data))
+    print(score(model, data.validation, opened.tokenizer, max_tokens))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
+    found = skills(model, opened.tokenizer, opened.train_config.data)
+    if found:
+        shares = ", ".join(f"{skill} {share:.1%}".replace("%", " %") for skill, share in found.items())
+        print(f"questions about held-out stories, right by chance: 50 %: {shares}")
+
+
+def compare(
+    runs: Positional[tuple[str, ...]] = (), sort: str | None = None, evaluate: bool = False,
+    max_tokens: int | None = None, export: Path | None = None,
+) -> None:  # fmt: skip
+    """Set runs beside each other: what differs between them, what they took, what they reached.
+
+    Args:
+        runs: Names, globs such as "factored-*", or queries such as "parameters < 1e6"; by default all runs.
+        sort: The column to sort by, as in --sort loss; --sort=-loss for falling values.
+        evaluate: True scores all of them on the same held-out tokens first.
+        max_tokens: How many held-out tokens at most; by default all of them.
+        export: A .csv, .md or .tex file to write the table to.
+    """
+    from lab.comparison import compare as compare_runs
+    from lab.comparison_table import as_text
+
+    if max_tokens is not None and not evaluate:
+        raise ConfigError("--max-tokens says how much to evaluate on; add --evaluate True")
+    comparison = compare_runs(runs or None)
+    if evaluate:
+        comparison.evaluate(max_tokens)
+    print(as_text(comparison.table(sort), comparison.remarks))
+    if export is not None:
+        comparison.export(export, sort)
+        print(f"wrote {export}")
 
 
 def find_rate(
@@ -330,6 +362,7 @@ def lab(port: int | None = None) -> None:
 
 
 COMMANDS = {
-    "resume": resume, "generate": generate, "evaluate": evaluate, "find-rate": find_rate, "runs": runs,
-    "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook, "lab": lab,
+    "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
+    "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook,
+    "lab": lab,
 }  # fmt: skip

@@ -1,0 +1,174 @@
+"""Runs opened for a comparison: chosen by name, glob or query, and those that can't be compared with the reason.
+
+Imports no torch: what a run says of itself is in its files.
+"""
+
+import fnmatch
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from config import ARCHITECTURES, ConfigError, DataConfig, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
+from lab.estimates import estimate
+from lab.runs import TRAINED, Run, run_names, settings_by_name
+
+NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
+PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]+")  # what a name or a glob is made of; a query needs more
+SETTING = re.compile(r"(?<![\w.`])(?:model|train)(?:\.\w+)+(?!`)")
+
+Chosen = str | Path | Run | Iterable[str | Path | Run] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A run with its log, read once."""
+
+    run: Run
+    log: pd.DataFrame
+    validation_loss: float  # of the stored weights; NaN where they were never validated
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        return settings_by_name(self.run.model_config, self.run.train_config)
+
+    @cached_property
+    def configuration(self) -> tuple[ModelConfig, TrainConfig]:
+        """Equal for runs that differ in their seed alone."""
+        return self.run.model_config, self.run.train_config.replace(seed=0)
+
+    @cached_property
+    def text(self) -> DataConfig:
+        """Equal for runs with the same held-out documents."""
+        return self.run.train_config.data.replace(tokenizer="")
+
+    @cached_property
+    def tokens_key(self) -> tuple[DataConfig, str]:
+        """Equal for runs with the same held-out tokens."""
+        return self.text, self.run.tokenizer.fingerprint
+
+    @cached_property
+    def facts(self) -> dict[str, object]:
+        """What the run is and what it took: seconds of training, bytes, FLOPs of the whole training."""
+        costs, tokens = estimate(self.run.model_config, self.run.train_config), int(self.log["tokens"].iloc[-1])
+        return {
+            "validation_loss": self.validation_loss,
+            "architecture": architecture(self.run.model_config),
+            "data": self.run.train_config.data.source,
+            "parameters": costs.parameters,
+            "tokens": tokens,
+            "seconds": float(self.log["seconds"].iloc[-1]),
+            "flops": tokens * costs.training_flops,
+            "tokens_per_second": float(self.log["tokens_per_second"].median()),
+            "memory": int(self.log["memory"].max()),
+        }
+
+    def at(self, x: str) -> np.ndarray:
+        """How far each row of the log is: "steps", "tokens", "seconds" or "flops"."""
+        if x == "flops":
+            return self.log["tokens"].to_numpy() * (self.facts["flops"] / self.facts["tokens"])
+        return self.log["step" if x == "steps" else x].to_numpy(dtype=float)
+
+
+def architecture(config: ModelConfig) -> str:
+    """The architecture among the presets' that this one is in kind, or "own"."""
+    for name, parts in ARCHITECTURES.items():
+        kinds = (config.norm.kind, config.norm.bias, config.mlp.gated, config.position.kind, config.block.kind)
+        block = parts["block"].kind if "block" in parts else "residual"
+        norm, gated = parts["norm"], parts["mlp"].gated
+        if kinds == (norm.kind, norm.bias, gated, parts["position"].kind, block):
+            return name
+    return "own"
+
+
+def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared], dict[str, str]]:
+    """The chosen runs that can be compared, by name, and for each other one the reason. Raises RunError where a name
+    or a glob chooses none, ConfigError for a query that can't be asked."""
+    folder = Path(folder or TRAINED)
+    runs, left_out = {}, {}
+    for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
+        is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not os.path.exists(one)
+        names = run_names(folder) if is_query else _matching(one, folder)
+        opened, damaged = _open_each(names, folder)
+        if is_query:
+            asked = query(opened, one)
+            opened = {name: opened[name] for name in asked}
+        for name in opened.keys() & runs.keys():
+            if not opened[name].run.folder.samefile(runs[name].run.folder):
+                raise RunError(f"two runs are named {name!r}; rename the folder of one to compare them")
+        runs |= opened
+        left_out |= damaged
+    return runs, left_out
+
+
+def _matching(one, folder: Path) -> list:
+    """The runs that a name, a path or a glob means; all of them for None."""
+    names = run_names(folder)
+    if one is None:
+        return names
+    if isinstance(one, Run) or one in names or (Path(one) / "model_config.json").exists():
+        return [one]
+    matches = fnmatch.filter(names, str(one))
+    if not matches:
+        raise RunError(f"no run {str(one)!r} in {folder}; {suggest(str(one), names)}")
+    return matches
+
+
+def _open_each(names: Iterable, folder: Path) -> tuple[dict[str, Compared], dict[str, str]]:
+    opened, left_out = {}, {}
+    for one in names:
+        name = one.name if isinstance(one, Run) else Path(one).name
+        try:
+            opened[name] = open_one(one if isinstance(one, Run) else Run.open(one, folder))
+        except GlassboxError as error:
+            left_out[name] = str(error).replace("\n", " ")
+    return opened, left_out
+
+
+def open_one(run: Run) -> Compared:
+    """The run with its log. Raises RunError where a comparison would rest on what is not there or is damaged."""
+    log = run.log()
+    missing = [name for name in NUMBERS if name not in log.columns]
+    if missing:
+        raise RunError(f"log_data.csv of {run.name!r} lacks the columns {', '.join(missing)}; train it again")
+    if not len(log):
+        raise RunError(f"run {run.name!r} has taken no step yet; train it")
+    for name in (*NUMBERS, "validation_loss"):
+        column = log[name] if log[name].dtype.kind in "if" else pd.to_numeric(log[name], errors="coerce")
+        values, blank = column.to_numpy(dtype=float), log[name].isna().to_numpy() & (name == "validation_loss")
+        wrong = ~(np.isfinite(values) | blank)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise RunError(
+                f"log_data.csv of {run.name!r} is damaged or its training diverged: {name} is {log[name].iloc[row]} "
+                f"in row {row + 1}; train it again, with a lower learning rate if it diverged"
+            )
+    if (np.diff(log["step"]) <= 0).any():
+        raise RunError(f"log_data.csv of {run.name!r} is damaged: its steps don't rise from row to row; train it again")
+    try:
+        validation_loss = float(run.weights_facts().get("validation_loss", math.nan))
+    except ValueError as error:
+        raise RunError(f"{run.weights_path.name} of {run.name!r} names no validation loss: {error}") from error
+    return Compared(run, log, validation_loss)
+
+
+def query(runs: dict[str, Compared], text: str) -> list[str]:
+    """Names of the runs for which a pandas query holds. Raises ConfigError where it can't be asked."""
+    if not runs:
+        return []
+    rows = pd.DataFrame({name: compared.facts | compared.settings for name, compared in runs.items()}).T
+    rows = rows.infer_objects()
+    try:
+        return list(rows.query(SETTING.sub(r"`\g<0>`", text), engine="python").index)
+    except Exception as error:  # pandas raises whatever Python's parser and operators do
+        facts = ", ".join(name for name in rows.columns if "." not in name)
+        raise ConfigError(
+            f"{text!r} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and all "
+            "settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
+        ) from error
