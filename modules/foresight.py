@@ -63,7 +63,7 @@ class Foresight(LoggingModule):
         if not complete:
             return dict.fromkeys(self.loss_weights(1.0), torch.zeros((), device=windows.device))  # ()
         if self.forecast is None:
-            apart = side_by_side(windows[:, 0], complete, bags.shape[2])  # (B, 1), (B, O)
+            apart = side_by_side(windows, complete, bags.shape[2])  # (B, 1), (B, O)
             rows = in_autocast_type(read[apart]).flatten(0, 1)  # (P, C)
             total = BagLoss.apply(rows, self.words[1].weight, bags[apart].flatten(0, 1), self.offset, CHUNK)  # ()
             return {self.name: total / len(rows)}  # ()
@@ -89,17 +89,20 @@ class Foresight(LoggingModule):
         return {self.name: weight} | dict.fromkeys(watched, 0.0)
 
 
-def side_by_side(first: Tensor, complete: int, size: int) -> tuple[Tensor, Tensor]:
+def side_by_side(windows: Tensor, complete: int, size: int) -> tuple[Tensor, Tensor]:
     """The indices of rows (B, 1) and positions (B, N) whose windows lie side by side: no token counts twice at a level.
 
     Neighbouring windows share all but one of their tokens; one in `size` of the `complete` ones teaches as much for a
-    fraction of the cost. Where a row begins is drawn by its first token (B), and so independent of other rows.
+    fraction of the cost. Where a row begins is drawn by a hash of its tokens (B, T+1): so by no other row, and anew
+    with each text.
     """
     stride = min(size, complete)
     count = complete // stride
-    starts = first[:, None] % (complete - stride * (count - 1))  # (B, 1)
-    positions = starts + stride * torch.arange(count, device=first.device)  # (B, N)
-    return torch.arange(len(first), device=first.device)[:, None], positions  # (B, 1), (B, N)
+    powers = 1_000_003 ** torch.arange(windows.shape[1], device=windows.device)  # (T+1), which overflow: as they should
+    hashes = (windows * powers).sum(dim=1, keepdim=True) >> 20  # (B, 1)
+    starts = hashes % (complete - stride * (count - 1))  # (B, 1)
+    positions = starts + stride * torch.arange(count, device=windows.device)  # (B, N)
+    return torch.arange(len(windows), device=windows.device)[:, None], positions  # (B, 1), (B, N)
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -92,8 +92,7 @@ def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
     """Other targets under the same inputs: other level losses, from the very same state; and every parameter learns."""
     for schedule in SCHEDULES:
         model = stirred(small(pool, schedule, predicts)).float()
-        windows = windows_of(model.config, batch=11)
-        windows[:, 0] = torch.arange(11)  # by which the levels choose their windows
+        windows = windows_of(model.config, batch=16)  # by whose texts the levels choose their windows
         with torch.no_grad():
             state = model.state(windows[:, :-1])
         other = windows.clone()
@@ -339,9 +338,8 @@ def test_incomplete_windows_count_for_nothing():
         for b in range(BATCH):
             complete = [t for t in range(LENGTH) if t + last <= LENGTH]
             apart = min(last - first + 1, len(complete))  # windows side by side share no token
-            count = len(complete) // apart
-            start = int(windows[b, 0]) % (len(complete) - apart * (count - 1))
-            for t in complete[start::apart][:count]:
+            _, positions = side_by_side(windows, len(complete), apart)
+            for t in positions[b].tolist():
                 losses.append(-log_p[b, t, windows[b, t + first : t + last + 1]].mean())
         torch.testing.assert_close(model.losses(windows)[f"future_{level}"], torch.stack(losses).mean())
     short = model.losses(windows[:, :5])
@@ -350,8 +348,10 @@ def test_incomplete_windows_count_for_nothing():
 
 @pytest.mark.parametrize("length, size", [(1, 8), (5, 8), (8, 8), (20, 8), (100, 2)])
 def test_windows_side_by_side_share_no_token_wherever_a_row_begins(length, size):
-    rows, positions = side_by_side(torch.arange(16), length, size)
-    assert torch.equal(rows[:, 0], torch.arange(16)) and positions.max() < length
+    windows = torch.randint(11, (64, 20))
+    rows, positions = side_by_side(windows, length, size)
+    assert torch.equal(rows[:, 0], torch.arange(64)) and positions.max() < length
+    assert torch.equal(side_by_side(windows[7:9], length, size)[1], positions[7:9])  # whatever stands beside it
     assert positions.shape[1] == max(1, length // size)
     assert (positions.diff(dim=1) >= size).all()
     assert set(positions.flatten().tolist()) == set(range(length))  # every position has its turn
