@@ -2,24 +2,27 @@
 
     python -m bench.foresight FOLDER [SEEDS]
 
-trains the three on tales, two to five minutes each: same tokens in the same order per seed, equal parameters. Reads
+trains the three on tales, five to ten minutes each: same tokens in the same order per seed, equal parameters. Reads
 the same held-out tokens with all. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
 """
 
+import sys
+from pathlib import Path
 
+import pandas as pd
 
-from lab.scores import score
-
+from bench.timing import table
 from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset, preset
 from lab.data import prepare
 from lab.estimates import estimate
-from lab.evaluation import probe_accuracy
+from lab.files import atomic_write_text
+from lab.paired import paired
 from lab.runs import Run
-from lab.sweep import matched
-from lab.tales import probes
+from lab.scores import Scores, score, skills
+from lab.sweep import matched, mean_and_spread, sweep
 
 RESULTS = ROOT / "bench" / "results" / "foresight.csv"
-TOKENS, PROBES = 65_536, 200
+TOKENS, STORIES = 131_072, 60
 
 
 def variants() -> dict[str, Preset]:
@@ -37,13 +40,49 @@ def variants() -> dict[str, Preset]:
     }
 
 
-def measured(run: Run) -> dict:
-    """Loss, its standard error, accuracies and probes of a run, on the same held-out tokens as every other."""
+def main(folder: Path, seeds: int) -> None:
+    for run, step in sweep(variants(), range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    names = [f"{name}-seed{seed}" for seed in range(seeds) for name in variants()]
+    scores, rows = {}, []
+    for run in (Run.open(name, folder) for name in names):
+        scores[run.name], row = measured(run)
+        rows.append(row)
+    results = pd.DataFrame(rows)
+    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    print_table(results, seeds)
+    for other in ("future", "multi-token"):
+        sides = ([scores[f"{name}-seed{seed}"] for seed in range(seeds)] for name in (other, "plain"))
+        print(paired(*sides, labels=(other, "plain")))
+
+
+def measured(run: Run) -> tuple[Scores, dict]:
+    """The scores of a run on held-out tokens, and its row: losses, accuracies, share of right answers by skill."""
     model, data = run.load_model(), prepare(run.train_config.data)
-    scores = score(model, data, TOKENS)
-    skills = probe_accuracy(model, data.tokenizer, probes(PROBES))
+    scores = score(model, data.validation, data.tokenizer, TOKENS)
+    asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
     name, _, seed = run.name.rpartition("-seed")
-    return {
-        "variant": name, "seed": int(seed), "loss": scores.loss, "standard_error": scores.standard_error(),
-        "top_1": scores.accuracy(1), "top_5": scores.accuracy(5),
-    } | {f"probe {skill}": accuracy for skill, accuracy in skills.items()}  # fmt: skip
+    facts = estimate(run.model_config, run.train_config)
+    return scores, {
+        "variant": name, "seed": int(seed), "parameters": facts.parameters, "training_flops": facts.training_flops,
+        "loss": scores.metrics["loss"], "top_1": scores.metrics["top_1"], "top_5": scores.metrics["top_5"],
+        **asked,
+    }  # fmt: skip
+
+
+def print_table(results: pd.DataFrame, seeds: int) -> None:
+    values = tuple(results.columns[4:])
+    rows = mean_and_spread(results, values)
+    flops = results.groupby("variant", sort=False)["training_flops"].first()
+    cells = []
+    for name, row in rows.iterrows():
+        shares = [f"{row[value]:.1%} ± {row[f'{value} sd']:.1%}" for value in values[1:]]
+        loss = f"{row.loss:.4f} ± {row['loss sd']:.4f}"
+        cells.append([name, f"{row.parameters:,.0f}", f"{flops[name] / flops['plain']:.2f} ×", loss, *shares])
+    headings = ["model", "parameters", "FLOPs per token", "loss (nats per token)", *values[1:]]
+    print(table(f"Seeing the future, {seeds} seeds", headings, cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
