@@ -112,14 +112,13 @@ def test_attention_equals_a_softmax_by_hand():
         q = (x @ cross.q.weight.T + cross.q.bias).view(9, 2, 4)
         rows = frame[frame["layer"] == layer].set_index(["head", "position", "reads", "level", "vector", "source"])
         for head, t in ((0, 0), (0, 8), (1, 5)):
-            scores = {}
-            for j, (level, vector) in enumerate(vectors):
-                for s in range(t + 1):
+            scores = {("nothing", pd.NA, pd.NA, pd.NA): (q[t, head] @ cross.nothing[0, 0, 0] / 2).item()}
+            for s in range(t + 1):
+                for j, (level, vector) in enumerate(vectors):
                     thought = thoughts[s, j] / (thoughts[s, j].square().mean() + torch.finfo(x.dtype).eps).sqrt()
                     key = cross.kv.weight[:4] @ thought + cross.kv.bias[:4]
                     name = "2-3 ahead" if level == 1 else "4-7 ahead"
                     scores[name, level, vector, s] = (q[t, head] @ key / 2).item()
-            scores["nothing", pd.NA, pd.NA, pd.NA] = (q[t, head] @ cross.nothing[0, 0, 0] / 2).item()
             total = sum(map(math.exp, scores.values()))
             found = rows.loc[(head, t)]
             assert found.index.tolist() == list(scores)
@@ -146,7 +145,7 @@ def test_the_weights_are_those_that_the_fused_kernel_used(position):
         order = {(2, 0): 0, (2, 1): 1, (1, 0): 2, (1, 1): 3}
         for row in rows.itertuples():
             thought = row.reads != "nothing"
-            key = order[row.level, row.vector] * 9 + row.source if thought else n_keys - 1
+            key = 1 + row.source * cross.n_vectors + order[row.level, row.vector] if thought else 0
             weights[row.head, row.position, key] = row.weight
         _, _, v = cross.project(*given[:3])
         torch.testing.assert_close(cross.out((weights @ v[0]).transpose(0, 1).flatten(1)), out[0], rtol=0, atol=1e-6)
