@@ -2,7 +2,7 @@
 
     python -m bench.foresight FOLDER [SEEDS]
 
-trains the three on tales, five to ten minutes each: same tokens in the same order per seed, equal parameters. Reads
+trains the three on tales, two to five minutes each: same tokens in the same order per seed, equal parameters. Reads
 the same held-out tokens with all. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
 """
 
@@ -29,7 +29,7 @@ def variants() -> dict[str, Preset]:
     model, train = preset("llama-tiny")
     data = train.data.replace(tokenizer="bpe-512")
     train = train.replace(
-        data=data, steps=1000, batch_size=32, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
+        data=data, steps=1000, batch_size=16, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
     )
     model = model.replace(vocab_size=512, width=96, n_heads=4, n_layers=5)
     future = matched(Preset(model.replace(block=FutureBlockConfig()), train), estimate(model).parameters)

@@ -57,15 +57,18 @@ class Foresight(LoggingModule):
 
     def losses(self, read: Tensor, vectors: Tensor, windows: Tensor) -> dict[str, Tensor]:
         """This level's loss over the complete windows of (B, T+1) tokens, 0 where there are none; and for vectors how
-        spread out these and their targets are, as a watch on collapse."""
+        spread out these and their targets are, as a watch on collapse. Bags are trained on windows side by side."""
         bags = future_windows(windows, self.first, self.last)  # (B, N, W)
         complete = bags.shape[1]
         if not complete:
             return dict.fromkeys(self.loss_weights(1.0), torch.zeros((), device=windows.device))  # ()
         if self.forecast is None:
-            apart = side_by_side(windows, complete, bags.shape[2])  # (B, 1), (B, O)
-            rows = in_autocast_type(read[apart]).flatten(0, 1)  # (P, C)
-            total = BagLoss.apply(rows, self.words[1].weight, bags[apart].flatten(0, 1), self.offset, CHUNK)  # ()
+            read = read[:, :complete]  # (B, N, C)
+            if self.training:
+                apart = side_by_side(bags, bags.shape[2])  # (B, 1), (B, O)
+                read, bags = read[apart], bags[apart]  # (B, O, C), (B, O, W)
+            rows = in_autocast_type(read).flatten(0, 1)  # (P, C)
+            total = BagLoss.apply(rows, self.words[1].weight, bags.flatten(0, 1), self.offset, CHUNK)  # ()
             return {self.name: total / len(rows)}  # ()
         vectors, pooled = vectors[:, :complete], self.target(windows)  # (B, N, J, C)
         standard = standardised(pooled)  # (B, N, J, C)
@@ -89,20 +92,18 @@ class Foresight(LoggingModule):
         return {self.name: weight} | dict.fromkeys(watched, 0.0)
 
 
-def side_by_side(windows: Tensor, complete: int, size: int) -> tuple[Tensor, Tensor]:
-    """The indices of rows (B, 1) and positions (B, N) whose windows lie side by side: no token counts twice at a level.
+def side_by_side(complete: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The indices of rows (B, 1) and positions (B, O) of windows (B, N, W) that lie side by side, from a random start.
 
-    Neighbouring windows share all but one of their tokens; one in `size` of the `complete` ones teaches as much for a
-    fraction of the cost. Where a row begins is drawn by a hash of its tokens (B, T+1): so by no other row, and anew
-    with each text.
+    Neighbouring windows share all but one of their tokens. So that no token counts twice, one in `size` teaches: as
+    much, for a fraction of the cost.
     """
-    stride = min(size, complete)
-    count = complete // stride
-    powers = 1_000_003 ** torch.arange(windows.shape[1], device=windows.device)  # (T+1), which overflow: as they should
-    hashes = (windows * powers).sum(dim=1, keepdim=True) >> 20  # (B, 1)
-    starts = hashes % (complete - stride * (count - 1))  # (B, 1)
-    positions = starts + stride * torch.arange(count, device=windows.device)  # (B, N)
-    return torch.arange(len(windows), device=windows.device)[:, None], positions  # (B, 1), (B, N)
+    n_rows, n_windows = complete.shape[:2]
+    stride = min(size, n_windows)
+    count = n_windows // stride
+    starts = torch.randint(n_windows - stride * (count - 1), (n_rows, 1), device=complete.device)  # (B, 1)
+    positions = starts + stride * torch.arange(count, device=complete.device)  # (B, O)
+    return torch.arange(n_rows, device=complete.device)[:, None], positions  # (B, 1), (B, O)
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
     """Other targets under the same inputs: other level losses, from the very same state; and every parameter learns."""
     for schedule in SCHEDULES:
         model = stirred(small(pool, schedule, predicts)).float()
-        windows = windows_of(model.config, batch=16)  # by whose texts the levels choose their windows
+        windows = windows_of(model.config)
         with torch.no_grad():
             state = model.state(windows[:, :-1])
         other = windows.clone()
@@ -334,13 +334,10 @@ def test_incomplete_windows_count_for_nothing():
     for level, order in ((1, 1), (2, 0)):  # the furthest is read first
         first, last = model.config.block.windows[level - 1]
         log_p = (thoughts.read[:, :, order] @ model.head.weight.T).log_softmax(-1)
-        losses = []
-        for b in range(BATCH):
-            complete = [t for t in range(LENGTH) if t + last <= LENGTH]
-            apart = min(last - first + 1, len(complete))  # windows side by side share no token
-            _, positions = side_by_side(windows, len(complete), apart)
-            for t in positions[b].tolist():
-                losses.append(-log_p[b, t, windows[b, t + first : t + last + 1]].mean())
+        losses = [
+            -log_p[b, t, windows[b, t + first : t + last + 1]].mean()
+            for b in range(BATCH) for t in range(LENGTH) if t + last <= LENGTH
+        ]  # fmt: skip
         torch.testing.assert_close(model.losses(windows)[f"future_{level}"], torch.stack(losses).mean())
     short = model.losses(windows[:, :5])
     assert short["future_2"] == 0 < short["future_1"]
@@ -348,13 +345,21 @@ def test_incomplete_windows_count_for_nothing():
 
 @pytest.mark.parametrize("length, size", [(1, 8), (5, 8), (8, 8), (20, 8), (100, 2)])
 def test_windows_side_by_side_share_no_token_wherever_a_row_begins(length, size):
-    windows = torch.randint(11, (64, 20))
-    rows, positions = side_by_side(windows, length, size)
+    rows, positions = side_by_side(torch.zeros(64, length, size), size)
     assert torch.equal(rows[:, 0], torch.arange(64)) and positions.max() < length
-    assert torch.equal(side_by_side(windows[7:9], length, size)[1], positions[7:9])  # whatever stands beside it
     assert positions.shape[1] == max(1, length // size)
     assert (positions.diff(dim=1) >= size).all()
     assert set(positions.flatten().tolist()) == set(range(length))  # every position has its turn
+
+
+def test_windows_side_by_side_teach_the_same_in_the_mean():
+    """In training a level's loss is drawn from its complete windows; over many draws it is that of all of them."""
+    model = stirred(small("mean", "constant", "bag")).float()
+    windows = windows_of(model.config, batch=2000)[:1].expand(2000, -1)
+    exact = model.losses(windows[:1])["future_1"]
+    drawn = model.train().losses(windows)["future_1"]
+    assert drawn != exact
+    torch.testing.assert_close(drawn, exact, rtol=0.02, atol=0)
 
 
 def test_loss_weights_decay_by_level_and_leave_the_next_token_alone():
