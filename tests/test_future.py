@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from variants import VARIANTS, vary
 
-from config import FutureBlockConfig, ModelConfig
+from config import ConfigError, FutureBlockConfig, ModelConfig, preset
 from lab.generation import generate
+from lab.leak import LeakyTransformer, blind_loss, demonstrate_leak
 from lab.sampling_config import STRATEGIES
 from modules.bags import BagLoss, expected_embedding
 from modules.foresight import Foresight, side_by_side
-from modules.future import CrossAttention, Thoughts
+from modules.future import CrossAttention
 from modules.losses import CHUNK, future_windows
 from modules.pools import POOLS, build_pool
 from modules.transformer import Transformer
@@ -122,23 +123,6 @@ def test_greedy_generation_follows_the_forward_pass_with_and_without_the_cache()
 # --- the leak, on purpose -----------------------------------------------------------------------------------------
 
 
-class Leaky(Transformer):
-    """What the first future-sighted network did: later layers attend to pools of the TRUE future embeddings."""
-
-    def state(self, tokens, cache=None):
-        truth = []
-        for first, last in self.config.block.windows:
-            padded = F.pad(self.embedding(tokens), (0, 0, 0, last))
-            truth.append(padded[:, first:].unfold(1, last - first + 1, 1).mean(-1)[:, : tokens.shape[1], None])
-        truth = torch.cat(truth[::-1], dim=2)
-        place = self.position.place(*(torch.arange(tokens.shape[1]),) * 2, True, None)
-        thoughts = self.blocks[0].split(self.embedding(tokens))
-        for block in self.blocks:
-            x, vectors, read = block(thoughts, place)
-            thoughts = Thoughts(x, truth[:, :, : vectors.shape[2]], read)
-        return thoughts
-
-
 def earlier_logits_change(model: Transformer) -> bool:
     text = torch.randint(11, (1, LENGTH))
     other = text.clone()
@@ -149,9 +133,27 @@ def earlier_logits_change(model: Transformer) -> bool:
 
 def test_the_causality_test_catches_a_leak():
     config = small("mean", "constant", "bag")
-    honest, leaky = stirred(config).float(), Leaky(config).eval()
+    honest, leaky = stirred(config).float(), LeakyTransformer(config).eval()
     leaky.load_state_dict(honest.state_dict())
     assert earlier_logits_change(leaky) and not earlier_logits_change(honest)
+
+
+def test_the_leak_shows_and_the_causal_network_has_none():
+    """Where the future is withheld, the causal network's loss is what it was, and the leaky one's is not."""
+    config = small("mean", "constant", "bag")
+    model, windows = stirred(config), windows_of(config, 13)
+    with torch.no_grad():
+        logits = model(windows[:, :-1]).log_softmax(-1)
+    whole = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean()  # the second half
+    assert blind_loss(model, windows) == pytest.approx(whole.item(), abs=1e-9)
+    leaky = LeakyTransformer(config).double().eval()
+    leaky.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        logits = leaky(windows[:, :-1]).log_softmax(-1)
+    whole = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean()
+    assert abs(blind_loss(leaky, windows) - whole.item()) > 1e-4
+    with pytest.raises(ConfigError, match="future-sighted"):
+        demonstrate_leak(preset("llama-tiny"), None, "")
 
 
 # --- windows ----------------------------------------------------------------------------------------------------
