@@ -12,7 +12,7 @@ HOMES = {
     "config": (
         "ALiBiConfig", "ConfigError", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
         "GlassboxError", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
-        "NoPositionConfig", "NormConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
+        "NoPositionConfig", "NormConfig", "Preset", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
         "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
     ),
     "lab.attention_maps": ("attention_maps",),
