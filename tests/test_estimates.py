@@ -117,11 +117,12 @@ def test_the_allocators_record_is_exact():
 
 
 def train_two_steps(config: ModelConfig, train: TrainConfig, precision: str) -> None:
-    """As lab.training does: a step on short windows, to give AdamW its state, and the one that counts."""
+    """As lab.training does: a step on windows just long enough for every head, so that AdamW has its state of every
+    parameter, and the one that counts."""
     model = Transformer(config).train()
     model.gradient_checkpointing = train.gradient_checkpointing
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    for length in (2, config.context_length):
+    for length in (8, config.context_length):
         windows = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
         for part in windows.split(train.micro_batch_size or train.batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -234,6 +235,10 @@ def test_table_shows_the_numbers():
     for (what, amount, remark), line in zip(shown.rows(), repr(shown).splitlines(), strict=True):
         assert line.split() == f"{what} {amount} {remark}".split()
         assert all(f">{text.strip()}</td>" in html for text in (what, amount, remark))
+
+
+def test_heads_beside_each_other_are_layers_like_any_other_in_the_table():
+    assert "each of 6 blocks" in repr(estimate(VARIANTS["multi-token"]))
 
 
 def test_without_a_training_there_is_none_in_the_table():
