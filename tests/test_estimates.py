@@ -1,13 +1,10 @@
 """Estimates against the built model: parameters and FLOPs exactly, memory within 5 % of what the allocator saw."""
 
-import gc
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import (
@@ -24,6 +21,7 @@ from lab import component_costs
 from lab.estimates import decoding_memory, estimate, si, training_memory
 from modules import kernels, losses
 from modules.transformer import Transformer
+from tests.measures import peak_bytes
 from tests.variants import VARIANTS
 
 CHECKPOINTED = pytest.mark.parametrize("checkpointing", (False, True), ids=("kept", "checkpointed"))
@@ -88,22 +86,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def peak_bytes(work: Callable[[], None]) -> int:
-    """The most bytes that `work` had allocated for tensors at one time, temporaries inside operations included."""
-    gc.disable()  # else an earlier test's memory may be released in the middle, and counted
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-            work()
-    finally:
-        gc.enable()
-    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
 
 
 def test_the_allocators_record_is_exact():
