@@ -121,12 +121,18 @@ def attention_kernel(config: ModelConfig, run: Pass, first: int = 0, each: int =
 
 def written_out_kernel(run: Pass, heads: int, q: int, k: int, first: int, each: int) -> Kernel:
     """CausalAttention: q, k, v with the heads of q; a block of weights for each block of queries."""
+    value, rows = run.value, run.sequences * heads
     ends = [min(start + QUERY_BLOCK, run.length) for start in range(0, run.length, QUERY_BLOCK)]
-    blocks = [(end - start) * (first + each * end) for start, end in zip([0, *ends], ends)]
-    # gradients of the scores, two of this block's size or the last one's and one of the other's; of q, k and v
-    scores = run.sequences * heads * max(now + last + max(now, last) for last, now in zip([0, *blocks], blocks))
-    kept = run.value * (q + 2 * k + run.sequences * heads * sum(blocks))
-    return Kernel(kept, run.value * (scores + 2 * q) + FP32 * 2 * k, False, True)
+    seen = [first + each * end for end in ends]
+    weights = [rows * (end - start) * keys for start, end, keys in zip([0, *ends], ends, seen)]
+    kept = value * (q + 2 * k + sum(weights))
+    # for each block, gradients of the scores: two of its size or the last one's, with either one of the other's, or
+    # the gradient of the keys or values that it sees, which is cast to be added up in float32
+    working = max(
+        2 * value * max(last, now) + max(value * min(last, now), (value + FP32) * k * keys // seen[-1])
+        for last, now, keys in zip([0, *weights], weights, seen)
+    )
+    return Kernel(kept, working + 2 * value * q + 2 * FP32 * k, False, True)
 
 
 def attention(config: ModelConfig, run: Pass) -> Part:

@@ -18,7 +18,7 @@ def cross_attention(config: ModelConfig, run: Pass, n_vectors: int) -> Part:
     kept = FP32 * (vectors + run.tokens * n_vectors) + run.value * inside + kernel.kept  # first what their norm keeps
     row = run.sequences * keys * key_width
     # from their row, the gradients of keys and values go back to their positions; and so to the vectors
-    working = max(kernel.working, run.value * (2 * run.tokens * width + 4 * row)) + FP32 * vectors
+    working = max(kernel.working, run.value * (2 * run.tokens * width + 4 * row) + FP32 * vectors)
     if config.position.kind == "alibi":  # going forward: bias, masked, for all vectors, and for nothing
         biases = FP32 * config.n_heads * length * (length + 2 * keys)
         mask = run.value * config.n_heads * length * keys
