@@ -1,6 +1,7 @@
 """What the future-sighted layers cost, in the terms of component_costs. Imports no torch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from config import ModelConfig
@@ -14,7 +15,7 @@ def cross_attention(config: ModelConfig, run: Pass, n_vectors: int) -> Part:
     vectors = run.tokens * n_vectors * width
     # where q is a view of what was turned, the keys live on beside it, as they were before they stood in a row
     turned = 0 if kernel.copies_result else run.tokens * n_vectors * key_width
-    inside = vectors + turned + run.tokens * width * (1 + kernel.copies_result)
+    inside = vectors + turned + 2 * run.tokens * width  # what q is made of; the heads of the result, joined
     kept = FP32 * (vectors + run.tokens * n_vectors) + run.value * inside + kernel.kept  # first what their norm keeps
     row = run.sequences * keys * key_width
     # from their row, the gradients of keys and values go back to their positions; and so to the vectors
@@ -110,6 +111,9 @@ def foresight(config: ModelConfig, run: Pass, level: int, first_use: bool) -> di
     after = window.count * width**2 if block.linear_after else 0
     linear_after = width * (width + config.bias) * block.linear_after
     scale = norm(config, run) if block.norm_before else Part()
+    if block.norm_before and block.of_vocabulary and config.norm.kind != "layer":
+        # what it norms has no gradient, so that nothing is kept but for its weight
+        scale = replace(scale, kept=FP32 * stream * config.norm.weight, working=FP32 * stream * config.norm.weight)
     return {
         "foresight.norm": norm(config, run),
         **(expected_embedding(config, run) if block.of_vocabulary else forecast(config, run)),

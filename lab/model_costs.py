@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from config import ModelConfig
@@ -127,6 +128,8 @@ def sections(config: ModelConfig, run: Pass) -> list[Section]:
     read_out, others = Section("", {"norm": norm(config, run)}), []
     if config.block.kind == "future":
         others = [Section("", {"levels": objective(config, run)})]
+        for level, count in enumerate(accumulate(config.block.counts[::-1]), start=-1 - config.block.levels):
+            blocks[level] = blocks[level]._replace(waiting=stream * count)  # of what later layers read
     elif config.block.kind == "multi_token" and config.block.heads > 1:
         others = further_heads(config, run, blocks[-config.block.heads : -1])
         # the first head goes back when the further ones have left their gradients at the trunk
