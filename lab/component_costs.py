@@ -98,26 +98,41 @@ class Kernel(NamedTuple):
     copies_result: bool
 
 
-def attention_kernel(config: ModelConfig, run: Pass) -> Kernel:
-    value, heads, length, tokens = run.value, config.n_heads, run.length, run.tokens
-    extra = EXTRA_DIMENSIONS.get(config.position.kind, {}).get(value, 0)
-    q, k = heads * (config.head_dim + extra), config.kv_heads * (config.head_dim + extra)  # v is as large as k
+def attention_kernel(config: ModelConfig, run: Pass, first: int = 0, each: int = 1) -> Kernel:
+    """For queries that see `first` keys, and `each` more of every position up to their own; as in kernels.py."""
+    value, heads, length, biased = run.value, config.n_heads, run.length, config.position.kind in EXTRA_DIMENSIONS
+    plain, keys = (first, each) == (0, 1), first + each * length
+    extra = EXTRA_DIMENSIONS[config.position.kind][value] if biased and plain else 0
+    q = run.tokens * heads * (config.head_dim + extra)
+    k = run.sequences * keys * config.kv_heads * (config.head_dim + extra)  # v is as large
+    repeated = k * heads // config.kv_heads  # k with the heads of q
     if config.dropout.attention:
-        # PyTorch's formula, in float32: q, k, v with the heads of q; weights, noise, their product
-        return Kernel(tokens * FP32 * 3 * (q + heads * length), tokens * FP32 * (heads * length + q), False, True)
-    if value < FP32 and length <= LONGEST_WRITTEN_OUT:
-        # CausalAttention: q, k, v with the heads of q; a block of weights for each block of queries
-        ends = [min(start + QUERY_BLOCK, length) for start in range(0, length, QUERY_BLOCK)]
-        blocks = [(end - start) * end for start, end in zip([0, *ends], ends)]
-        # gradients of the scores, two of this block's size or the last one's and one of the other's; of q, k and v
-        scores = max(now + last + max(now, last) for last, now in zip([0, *blocks], blocks))
-        kept = value * (3 * q + heads * sum(blocks) // length)
-        working = value * (heads * scores // length + 2 * q) + FP32 * 2 * q
-        return Kernel(tokens * kept, tokens * working, False, True)
-    # PyTorch's fused kernel: q, k, v, result, log-sum-exp
-    working = value * ((3 * q + 2 * k - config.width) if extra else (2 * q + 2 * k))
-    scores = FP32 * min(LONGEST_TILE, length) ** 2  # a tile of them
-    return Kernel(tokens * (value * (2 * q + 2 * k) + FP32 * heads), tokens * working + scores, True, extra > 0)
+        # PyTorch's formula, in float32: q, k, v; weights, noise, their product
+        weights = run.tokens * heads * keys
+        return Kernel(FP32 * (q + 2 * repeated + 3 * weights), FP32 * (weights + q), False, True)
+    if value < FP32 and keys <= LONGEST_WRITTEN_OUT and (plain or not biased):
+        return written_out_kernel(run, heads, q, repeated, first, each)
+    # PyTorch's fused kernel: q, k, v, result, log-sum-exp; the mask in the type of q
+    mask = 0 if plain else length * keys * (heads if biased else 1)
+    working = value * ((3 * q + 2 * k - run.tokens * config.width) if extra else (2 * q + 2 * k))
+    scores = FP32 * min(LONGEST_TILE, length) * min(LONGEST_TILE, keys)  # a tile of them
+    return Kernel(value * (2 * q + 2 * k + mask) + FP32 * run.tokens * heads, working + scores, True, extra > 0)
+
+
+def written_out_kernel(run: Pass, heads: int, q: int, k: int, first: int, each: int) -> Kernel:
+    """CausalAttention: q, k, v with the heads of q; a block of weights for each block of queries."""
+    value, rows = run.value, run.sequences * heads
+    ends = [min(start + QUERY_BLOCK, run.length) for start in range(0, run.length, QUERY_BLOCK)]
+    seen = [first + each * end for end in ends]
+    weights = [rows * (end - start) * keys for start, end, keys in zip([0, *ends], ends, seen)]
+    kept = value * (q + 2 * k + sum(weights))
+    # for each block, gradients of the scores: two of its size or the last one's, with either one of the other's, or
+    # the gradient of the keys or values that it sees, which is cast to be added up in float32
+    working = max(
+        2 * value * max(last, now) + max(value * min(last, now), (value + FP32) * k * keys // seen[-1])
+        for last, now, keys in zip([0, *weights], weights, seen)
+    )
+    return Kernel(kept, working + 2 * value * q + 2 * FP32 * k, False, True)
 
 
 def attention(config: ModelConfig, run: Pass) -> Part:

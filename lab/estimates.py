@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from html import escape
 
 from config import ConfigError, ModelConfig, TrainConfig
-from lab.component_costs import FP32, Part, Pass
-from lab.model_costs import count, loss_working, sections, state, step_working
+from lab.component_costs import FP32, Pass
+from lab.model_costs import Section, count, loss_working, sections, state, step_working
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}  # of a number inside a sub-layer
 
@@ -51,7 +51,7 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
 
     The forward pass keeps what each part needs, and is fullest in the loss. The backward pass releases it part by part,
     last first, while gradients appear. A checkpointed block keeps its input alone, and the rest while it is passed
-    backwards.
+    backwards; so does a further head, whose input the trunk keeps.
     """
     run = Pass(train.micro_batch_size or train.batch_size, model.context_length, VALUE_BYTES[precision])
     parts = sections(model, run)
@@ -65,23 +65,28 @@ def training_moments(model: ModelConfig, train: TrainConfig, precision: str) -> 
             gradients=gradients, activations=activations, temporary=temporary,
         )  # fmt: skip
 
-    def kept(section: dict[str, Part]) -> int:
-        return sum(part.kept + part.copies for part in section.values())
+    def recomputed(section: Section) -> bool:
+        return section.recomputed or (train.gradient_checkpointing and section.prefix != "")
 
-    def kept_at_first(prefix: str, section: dict[str, Part]) -> int:
-        return values if prefix and train.gradient_checkpointing else kept(section)
+    def kept(section: Section) -> int:
+        return sum(part.kept + part.copies for part in section.parts.values())
+
+    def kept_at_first(section: Section) -> int:
+        if recomputed(section):
+            return 0 if section.recomputed else values
+        return kept(section)
 
     accumulated = train.accumulation > 1  # then the gradients of earlier micro-batches are there all the time
     gradients = all_gradients if accumulated else 0
-    alive = sum(kept_at_first(prefix, section) for prefix, section in parts)
-    unused_copies = count(parts, "copies") if train.gradient_checkpointing else 0  # autocast drops them after the loss
+    alive = sum(map(kept_at_first, parts))
+    unused_copies = count(filter(recomputed, parts), "copies")  # autocast drops them after the loss
     yield at("the loss", gradients, alive, loss_working(model, run) + unused_copies)
-    for prefix, section in reversed(parts):
-        alive += kept(section) - kept_at_first(prefix, section)
-        for name, part in reversed(section.items()):
+    for section in reversed(parts):
+        alive += kept(section) - kept_at_first(section)
+        for name, part in reversed(section.parts.items()):
             gradients += 0 if accumulated else part.gradients
-            working = gradient + part.working + (part.gradients if accumulated else 0)
-            yield at(f"the backward pass of {prefix}{name}", gradients, alive, working)
+            working = gradient + section.waiting + part.working + (part.gradients if accumulated else 0)
+            yield at(f"the backward pass of {section.prefix}{name}", gradients, alive, working)
             alive -= part.kept + part.copies
     yield at("the update", all_gradients)
 
@@ -136,8 +141,10 @@ class Estimate:
         return self.components["embedding"]
 
     def block_components(self, layer: int) -> dict[str, int]:
+        """The parameters of the parts that have any."""
         prefix = f"blocks.{layer}."
-        return {name.removeprefix(prefix): n for name, n in self.components.items() if name.startswith(prefix)}
+        found = ((name.removeprefix(prefix), n) for name, n in self.components.items() if name.startswith(prefix))
+        return {name: n for name, n in found if n}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """The table's lines: what (indented where part of the line above), how much, and a remark."""
@@ -152,7 +159,7 @@ class Estimate:
             what = f"each of {model.n_layers} blocks" if alike == model.n_layers else f"block {i}"
             what = f"each of blocks {i} to {i + alike - 1}" if 1 < alike < model.n_layers else what
             yield f"  {what}", f"{sum(parts.values()):,}", ""
-            yield from ((f"    {name}", f"{n:,}", "") for name, n in parts.items() if n)
+            yield from ((f"    {name}", f"{n:,}", "") for name, n in parts.items())
         rest = {name: self.components[name] for name in ("position", "norm", "head")}
         yield from ((f"  {name}", f"{n:,}", "") for name, n in rest.items() if n)
         yield "FLOPs per token", si(self.forward_flops, "FLOP"), f"forward, {model.context_length:,} tokens of context"
@@ -186,16 +193,21 @@ def estimate(model: ModelConfig, train: TrainConfig | None = None) -> Estimate:
     """What `model` will cost, and with `train` what its training will, in either precision."""
     parts = sections(model, Pass(1, model.context_length, FP32))
     products = count(parts, "products")
-    again = sum(part.products - part.unread for prefix, section in parts if prefix for part in section.values())
-    checkpointing = train is not None and train.gradient_checkpointing
+    computed_twice = [
+        part for section in parts for part in section.parts.values()
+        if section.recomputed or (section.prefix and train is not None and train.gradient_checkpointing)
+    ]  # fmt: skip
+    again = sum(part.products - part.unread for part in computed_twice)
     precisions = VALUE_BYTES if train is not None else ()
     return Estimate(
         model=model,
         train=train,
-        components={prefix + name: part.parameters for prefix, section in parts for name, part in section.items()},
+        components={
+            section.prefix + name: part.parameters for section in parts for name, part in section.parts.items()
+        },
         forward_flops=2 * products,
         training_flops=round(
-            2 * (3 * products - count(parts, "constant") + count(parts, "in_losses") + again * checkpointing)
+            2 * (3 * products - count(parts, "constant") + count(parts, "in_losses") + again)
         ),
         weights=FP32 * count(parts, "parameters"),
         training={precision: training_memory(model, train, precision) for precision in precisions},

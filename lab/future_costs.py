@@ -1,34 +1,28 @@
 """What the future-sighted layers cost, in the terms of component_costs. Imports no torch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from config import ModelConfig
-from lab.component_costs import FP32, Part, Pass, attention, dropped, mlp, norm
+from lab.component_costs import FP32, LOSS_CHUNK, Part, Pass, attention, attention_kernel, dropped, mlp, norm
 
 
 def cross_attention(config: ModelConfig, run: Pass, n_vectors: int) -> Part:
-    """PyTorch's fused kernel under a mask of T · (JT + 1); with dropout on the weights its formula, in float32."""
     width, key_width, length = config.width, config.kv_heads * config.head_dim, run.length
-    keys = n_vectors * length + 1
+    keys, kernel = n_vectors * length + 1, attention_kernel(config, run, first=1, each=n_vectors)
     parameters = 2 * width * (width + key_width) + 2 * config.bias * (width + key_width) + 2 * key_width
-    queries = width + n_vectors * key_width  # projected and turned side by side, so kept together
-    read = 2 * key_width * keys * run.sequences  # keys and values in a row
-    mask = run.value * length * keys * (config.n_heads if config.position.kind == "alibi" else 1)
     vectors = run.tokens * n_vectors * width
-    kept = FP32 * vectors + FP32 * run.tokens * n_vectors + run.value * vectors  # their norm's input and result
-    kept += run.value * run.tokens * (width + queries)
-    if config.dropout.attention:
-        heads = config.n_heads // config.kv_heads
-        weights = FP32 * run.tokens * config.n_heads * keys
-        kept += 3 * weights + FP32 * (read * heads + run.tokens * width) + run.value * run.tokens * width
-        working = weights + FP32 * run.tokens * width
-    else:
-        kept += run.value * (read + run.tokens * width) + FP32 * run.tokens * config.n_heads + mask
-        working = run.value * (2 * run.tokens * width + 2 * read)
-    working += FP32 * vectors  # their gradient
+    # where q is a view of what was turned, the keys live on beside it, as they were before they stood in a row
+    turned = 0 if kernel.copies_result else run.tokens * n_vectors * key_width
+    inside = vectors + turned + 2 * run.tokens * width  # what q is made of; the heads of the result, joined
+    kept = FP32 * (vectors + run.tokens * n_vectors) + run.value * inside + kernel.kept  # first what their norm keeps
+    row = run.sequences * keys * key_width
+    # from their row, the gradients of keys and values go back to their positions; and so to the vectors
+    working = max(kernel.working, run.value * (2 * run.tokens * width + 4 * row) + FP32 * vectors)
     if config.position.kind == "alibi":  # going forward: bias, masked, for all vectors, and for nothing
         biases = FP32 * config.n_heads * length * (length + 2 * keys)
+        mask = run.value * config.n_heads * length * keys
         working = max(working, biases - run.value * run.tokens * width - mask)
     return Part(
         parameters=parameters,
@@ -117,6 +111,9 @@ def foresight(config: ModelConfig, run: Pass, level: int, first_use: bool) -> di
     after = window.count * width**2 if block.linear_after else 0
     linear_after = width * (width + config.bias) * block.linear_after
     scale = norm(config, run) if block.norm_before else Part()
+    if block.norm_before and block.of_vocabulary and config.norm.kind != "layer":
+        # what it norms has no gradient, so that nothing is kept but for its weight
+        scale = replace(scale, kept=FP32 * stream * config.norm.weight, working=FP32 * stream * config.norm.weight)
     return {
         "foresight.norm": norm(config, run),
         **(expected_embedding(config, run) if block.of_vocabulary else forecast(config, run)),
@@ -144,9 +141,9 @@ def forecast(config: ModelConfig, run: Pass) -> dict[str, Part]:
 
 
 def expected_embedding(config: ModelConfig, run: Pass) -> dict[str, Part]:
-    """Keeps what it read, which the loss reads too; nothing goes back through it."""
-    table, stream = config.vocab_size * config.width, run.tokens * config.width
-    return {"foresight.expect": Part(products=2 * table, constant=4 * table, kept=FP32 * stream)}
+    """Nothing goes back through it, so nothing is kept. Going forward it works with a chunk of logits and of shares."""
+    table, chunk = config.vocab_size * config.width, config.vocab_size * min(LOSS_CHUNK, run.tokens)
+    return {"foresight.expect": Part(products=2 * table, constant=4 * table, working=2 * run.value * chunk)}
 
 
 def objective(config: ModelConfig, run: Pass) -> Part:

@@ -1,6 +1,8 @@
 """What a whole model costs, put together from the costs of its parts. Imports no torch."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from config import ModelConfig
@@ -18,24 +20,17 @@ from lab.component_costs import (
 from lab.future_costs import decoding_working, future_blocks, objective, state_growth
 
 
-def multi_token_blocks(config: ModelConfig, run: Pass) -> list[dict[str, Part]]:
-    """The trunk, the further heads from the furthest to the second, and the first, which reads the trunk too."""
-    layer, heads = residual_block(config, run), config.block.heads
-    further = {
-        name: replace(part, products=0, unread=0, in_losses=4 * part.products, kept=0, copies=0, working=0)
-        for name, part in layer.items()
-    }
-    return [layer] * (config.n_layers - heads) + [further] * (heads - 1) + [layer]
+class Section(NamedTuple):
+    """Parts that follow each other in the forward pass, and the prefix of their names.
 
+    recomputed: whether the backward pass computes them again, gradient_checkpointing or not, from what other sections
+    keep; waiting: bytes of gradients that wait meanwhile for what comes before, beside that of the state.
+    """
 
-def further_losses(config: ModelConfig, run: Pass) -> Part:
-    """Those of the further heads, each of the tokens it has a target for: products, and the gradients that it keeps."""
-    table, stream = config.vocab_size * config.width, run.tokens * config.width
-    complete = [1 - (offset - 1) / run.length for offset in range(2, config.block.heads + 1)]
-    return Part(
-        in_losses=3 * table * sum(complete),
-        kept=round(sum(complete) * run.value * stream) + FP32 * table * len(complete),
-    )
+    prefix: str
+    parts: dict[str, Part]
+    recomputed: bool = False
+    waiting: int = 0
 
 
 BLOCKS = {  # the parts of each layer
@@ -43,7 +38,7 @@ BLOCKS = {  # the parts of each layer
     "factored": lambda config, run: [factored_block(config, run)] * config.n_layers,
     "shaped": lambda config, run: [shaped_block(config, run)] * config.n_layers,
     "future": future_blocks,
-    "multi_token": multi_token_blocks,
+    "multi_token": lambda config, run: [residual_block(config, run)] * config.n_layers,
 }
 
 
@@ -96,27 +91,53 @@ def step_working(config: ModelConfig, length: int) -> int:
     return max(config.vocab_size + config.mlp.hidden(config.width), foreseeing)
 
 
-Sections = list[tuple[str, dict[str, Part]]]
+def further_heads(config: ModelConfig, run: Pass, layers: list[Section]) -> list[Section]:
+    """The further heads of `layers`, in the order of their losses: each with the model's norm, and then its loss.
+
+    A loss counts the tokens it has a target for, and keeps its gradients as the head does. As it goes back, those of
+    the first head's result and of the trunk wait.
+    """
+    table, stream = config.vocab_size * config.width, run.tokens * config.width
+    found, read_out = [], replace(norm(config, run), parameters=0)
+    for offset, (prefix, layer, *_) in enumerate(reversed(layers), start=2):
+        complete = 1 - (offset - 1) / run.length
+        parts = {
+            name: replace(part, products=0, unread=0, in_losses=4 * part.products) for name, part in layer.items()
+        }
+        gradients = round(complete * run.value * stream) + FP32 * table  # those of its input and of the head's weight
+        loss = Part(in_losses=3 * table * complete, kept=gradients, working=gradients)
+        waiting = FP32 * stream * (2 if offset < config.block.heads else 1)  # the furthest is the first to go back
+        found += [
+            Section(prefix, parts | {"norm": read_out}, recomputed=True, waiting=waiting),
+            Section("", {f"ahead_{offset}": loss}, waiting=waiting),
+        ]
+    return found
 
 
-def sections(config: ModelConfig, run: Pass) -> Sections:
-    """The model's parts in the order of the forward pass: a prefix of their names, and the parts."""
-    table = config.vocab_size * config.width
+def sections(config: ModelConfig, run: Pass) -> list[Section]:
+    """The model's parts in the order of the forward pass."""
+    table, stream = config.vocab_size * config.width, FP32 * run.tokens * config.width
     frozen = config.block.kind == "factored" and config.block.frozen_tokens
-    start = FP32 * run.tokens * config.width * ((config.dropout.embedding > 0) + frozen)  # noise; the frozen tokens
+    start = stream * ((config.dropout.embedding > 0) + frozen)  # noise; the frozen tokens
     tied = dict(gradient=0, working=FP32 * table) if config.tie_weights else {}  # its gradient joins the head's
     first = {
         "embedding": Part(parameters=table, kept=start, **tied),
         "position": POSITIONS[config.position.kind](config),
     }
-    blocks = [(f"blocks.{i}.", parts) for i, parts in enumerate(BLOCKS[config.block.kind](config, run))]
-    last = {"norm": norm(config, run), "head": head(config, run)}
+    blocks = [Section(f"blocks.{i}.", parts) for i, parts in enumerate(BLOCKS[config.block.kind](config, run))]
+    read_out, others = Section("", {"norm": norm(config, run)}), []
     if config.block.kind == "future":
-        last["levels"] = objective(config, run)
-    elif config.block.kind == "multi_token":
-        last["further heads"] = further_losses(config, run)
-    return [("", first), *blocks, ("", last)]
+        others = [Section("", {"levels": objective(config, run)})]
+        for level, count in enumerate(accumulate(config.block.counts[::-1]), start=-1 - config.block.levels):
+            blocks[level] = blocks[level]._replace(waiting=stream * count)  # of what later layers read
+    elif config.block.kind == "multi_token" and config.block.heads > 1:
+        others = further_heads(config, run, blocks[-config.block.heads : -1])
+        # the first head goes back when the further ones have left their gradients at the trunk, whose result all read
+        first_head = blocks[-1]._replace(waiting=stream, recomputed=True)
+        blocks[-config.block.heads :] = [Section("", {"trunk": Part(kept=stream)}), first_head]
+        read_out = read_out._replace(waiting=stream)
+    return [Section("", first), *blocks, read_out, *others, Section("", {"head": head(config, run)})]
 
 
-def count(parts: Sections, what: str) -> int:
-    return sum(getattr(part, what) for _, section in parts for part in section.values())
+def count(parts: Iterable[Section], what: str) -> int:
+    return sum(getattr(part, what) for section in parts for part in section.parts.values())

@@ -347,7 +347,9 @@ def test_preset_architectures():
 
 
 def test_every_model_is_listed_and_is_a_preset():
-    assert list_models() == ["gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi", "future"]
+    assert list_models() == [
+        "gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi", "future", "multi-token"
+    ]  # fmt: skip
     assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
     model = preset("factored-alibi-tiny").model
     assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)

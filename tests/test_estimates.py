@@ -1,13 +1,10 @@
 """Estimates against the built model: parameters and FLOPs exactly, memory within 5 % of what the allocator saw."""
 
-import gc
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import (
@@ -24,6 +21,7 @@ from lab import component_costs
 from lab.estimates import decoding_memory, estimate, si, training_memory
 from modules import kernels, losses
 from modules.transformer import Transformer
+from tests.measures import peak_bytes
 from tests.variants import VARIANTS
 
 CHECKPOINTED = pytest.mark.parametrize("checkpointing", (False, True), ids=("kept", "checkpointed"))
@@ -90,22 +88,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def peak_bytes(work: Callable[[], None]) -> int:
-    """The most bytes that `work` had allocated for tensors at one time, temporaries inside operations included."""
-    gc.disable()  # else an earlier test's memory may be released in the middle, and counted
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-            work()
-    finally:
-        gc.enable()
-    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
-
-
 def test_the_allocators_record_is_exact():
     def work():
         first = torch.zeros(1000)  # 4,000 bytes
@@ -117,11 +99,12 @@ def test_the_allocators_record_is_exact():
 
 
 def train_two_steps(config: ModelConfig, train: TrainConfig, precision: str) -> None:
-    """As lab.training does: a step on short windows, to give AdamW its state, and the one that counts."""
+    """As lab.training does: a step on windows just long enough for every head, so that AdamW has its state of every
+    parameter, and the one that counts."""
     model = Transformer(config).train()
     model.gradient_checkpointing = train.gradient_checkpointing
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    for length in (2, config.context_length):
+    for length in (8, config.context_length):
         windows = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
         for part in windows.split(train.micro_batch_size or train.batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -234,6 +217,10 @@ def test_table_shows_the_numbers():
     for (what, amount, remark), line in zip(shown.rows(), repr(shown).splitlines(), strict=True):
         assert line.split() == f"{what} {amount} {remark}".split()
         assert all(f">{text.strip()}</td>" in html for text in (what, amount, remark))
+
+
+def test_heads_beside_each_other_are_layers_like_any_other_in_the_table():
+    assert "each of 6 blocks" in repr(estimate(VARIANTS["multi-token"]))
 
 
 def test_without_a_training_there_is_none_in_the_table():

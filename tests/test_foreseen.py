@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_future import LargestTensor, stirred
+from test_future import stirred
 from variants import VARIANTS, vary
 
 import lab.calibration
@@ -24,6 +24,7 @@ from lab.tokenizers import load_tokenizer
 from modules.future import CrossAttention
 from modules.losses import CHUNK
 from modules.transformer import Transformer
+from tests.measures import LargestTensor
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

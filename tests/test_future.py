@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from variants import VARIANTS, vary
 
 from config import ConfigError, FutureBlockConfig, ModelConfig, preset
@@ -19,6 +18,7 @@ from modules.future import CrossAttention
 from modules.losses import CHUNK, future_windows
 from modules.pools import POOLS, build_pool
 from modules.transformer import Transformer
+from tests.measures import LargestTensor
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -280,16 +280,6 @@ def test_expected_embedding_equals_the_plain_formula(offset):
     ours = expected_embedding(x, weight, table, offset, 7)
     torch.testing.assert_close(ours, plain(x, weight, table), rtol=1e-4, atol=1e-5)
     assert not ours.requires_grad  # a bag learns from its own loss alone
-
-
-class LargestTensor(TorchDispatchMode):
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            self.numel = max(self.numel, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
-        return result
 
 
 def test_the_logits_of_a_level_never_exist_all_at_once():

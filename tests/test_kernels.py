@@ -5,23 +5,23 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from variants import BATCH, VARIANTS
 
 from config import ARCHITECTURES
-from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention
+from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
 from modules.losses import CHUNK, IGNORE, next_token_loss, shift, token_losses
 from modules.transformer import Transformer
+from tests.measures import LargestTensor
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-def textbook_attention(q, k, v, scale=1.0):
-    """softmax(q·kᵀ·scale, causal) · v, every intermediate in full."""
+def textbook_attention(q, k, v, scale=1.0, first=0, each=1):
+    """softmax(q·kᵀ·scale, causal) · v, in full: query t sees the keys before first + each · (t + 1)."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.transpose(-2, -1) * scale
-    future = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1)
-    return scores.masked_fill(future, -math.inf).softmax(dim=-1) @ v
+    unseen = torch.arange(k.shape[2]) >= first + each * torch.arange(1, q.shape[2] + 1)[:, None]
+    return scores.masked_fill(unseen, -math.inf).softmax(dim=-1) @ v
 
 
 def values_and_gradients(function, *inputs):
@@ -36,17 +36,47 @@ def relative_error(result, reference):
     return ((result.double() - reference).norm() / reference.norm()).item()
 
 
-@pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 37])
-def test_written_out_attention_equals_sdpa_and_textbook(length):
-    q, k, v = (torch.randn(2, 3, length, 10) for _ in range(3))
-    written = values_and_gradients(lambda *x: CausalAttention.apply(*x, 0, 1), q, k, v)
-    sdpa = values_and_gradients(
-        lambda *x: F.scaled_dot_product_attention(*x, is_causal=True, scale=1.0), q, k, v
+LENGTHS = (1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 37)
+SEEN = ((0, 1), (1, 1), (1, 2), (1, 3))  # first, each: the tokens so far; `nothing`, and a few vectors of each position
+
+
+@pytest.mark.parametrize("first, each", SEEN)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_written_out_attention_equals_sdpa_and_textbook(length, first, each):
+    q = torch.randn(2, 3, length, 10)
+    k, v = (torch.randn(2, 3, first + each * length, 10) for _ in range(2))
+    written = values_and_gradients(lambda *x: CausalAttention.apply(*x, first, each), q, k, v)
+    mask = causal_mask(length, first, each, q.device)
+    sdpa = values_and_gradients(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask, scale=1.0), q, k, v)
+    textbook = values_and_gradients(
+        lambda *x: textbook_attention(*x, first=first, each=each), q.double(), k.double(), v.double()
     )
-    textbook = values_and_gradients(textbook_attention, q.double(), k.double(), v.double())
     for ours, theirs, formula in zip(written, sdpa, textbook, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours, formula.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("first, each", SEEN)
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
+    mask = causal_mask(length, first, each, torch.device("cpu"))
+    assert mask.shape == (length, first + each * length) and mask.dtype == torch.bool
+    for query in range(length):
+        for key in range(first + each * length):
+            position = (key - first) // each  # below 0 for the `first` ones
+            assert mask[query, key].item() == (position <= query)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("first, each", SEEN)
+def test_every_way_of_attention_sees_the_same_keys(first, each, gradient, dtype):
+    """By whichever kernel, and by grouped heads."""
+    q = torch.randn(2, 6, 70, 10).to(dtype).requires_grad_(gradient)
+    k, v = (torch.randn(2, 2, first + each * 70, 10).to(dtype) for _ in range(2))
+    formula = textbook_attention(*(x.detach().double() for x in (q, k, v)), 0.3, first, each)
+    error = relative_error(causal_attention(q, k, v, 0.3, first=first, each=each).detach(), formula)
+    assert error < (0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 6])
@@ -74,17 +104,20 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """bf16 with gradients on a CPU, short enough to keep its weights, no dropout; all else goes to SDPA."""
+    """bf16 with gradients on a CPU, few enough keys for its weights to be kept, no dropout; all else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
-    def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0):
-        q, k, v = (torch.randn(1, 2, length, 4, dtype=dtype, requires_grad=gradient) for _ in range(3))
+    def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1):
+        shapes = ((1, 2, n_rows, 4) for n_rows in (length, *[first + each * length] * 2))
+        q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=gradient) for shape in shapes)
         calls.clear()
-        causal_attention(q, k, v, 0.5, dropout)
+        causal_attention(q, k, v, 0.5, dropout, first, each)
         return len(calls)
 
-    assert run() == run(length=LONGEST) == 1
+    third = (LONGEST - 1) // 3
+    assert run() == run(length=LONGEST) == run(length=third, first=1, each=3) == 1
     assert run(length=LONGEST + 1) == run(dtype=torch.float32) == run(gradient=False) == run(dropout=0.1) == 0
+    assert run(length=LONGEST, first=1) == run(length=third + 1, first=1, each=3) == 0
 
 
 def test_attention_dropout_reaches_the_kernel():
@@ -166,21 +199,6 @@ def test_token_losses_across_chunks():
 def test_targets_are_the_tokens_that_follow():
     inputs, targets = shift(torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]))
     assert inputs.tolist() == [[1, 2, 3], [5, 6, 7]] and targets.tolist() == [[2, 3, 4], [6, 7, 8]]
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements that any operation's result has had."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
