@@ -22,7 +22,7 @@ from lab.scores import Scores, score, skills
 from lab.sweep import matched, mean_and_spread, sweep
 
 RESULTS = ROOT / "bench" / "results" / "foresight.csv"
-TOKENS, STORIES = 131_072, 60
+TOKENS, STORIES = 65_536, 20
 
 
 def variants() -> dict[str, Preset]:
@@ -32,11 +32,13 @@ def variants() -> dict[str, Preset]:
         data=data, steps=1000, batch_size=16, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
     )
     model = model.replace(vocab_size=512, width=96, n_heads=4, n_layers=5)
-    future = matched(Preset(model.replace(block=FutureBlockConfig()), train), estimate(model).parameters)
+    parameters, heads = estimate(model).parameters, MultiTokenBlockConfig()
+    # on its way to the next token, every model passes five layers
+    further = model.replace(block=heads, n_layers=model.n_layers + heads.heads - 1)
     return {
         "plain": Preset(model, train),
-        "future": future,
-        "multi-token": Preset(model.replace(block=MultiTokenBlockConfig()), train),
+        "future": matched(Preset(model.replace(block=FutureBlockConfig()), train), parameters),
+        "multi-token": matched(Preset(further, train), parameters),
     }
 
 

@@ -30,7 +30,7 @@ def write_card(run: Run, data: "TokenData", sample: str) -> None:
         "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.source}, {data.tokenizer.name} tokens",
         "training time": f"{log['seconds'].max() / 60:.1f} minutes, {log['tokens_per_second'].median():,.0f} tokens/s",
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
-        "code": code_version(),
+        "code": facts.get("code", code_version()),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
