@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from config import ConfigError, Preset
 from lab.data import TokenData
@@ -33,7 +34,8 @@ class LeakyTransformer(Transformer):
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         place = self.position.place(positions, positions, True, None)
-        thoughts = self.blocks[0].split(embedded * self.embedding_scale)
+        x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
+        thoughts = self.blocks[0].split(x)
         for block in self.blocks:
             x, vectors, read = block(thoughts, place)
             thoughts = Thoughts(x, truth[:, :, : vectors.shape[2]], read)
@@ -41,7 +43,7 @@ class LeakyTransformer(Transformer):
 
     def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:
         """The mean of what stands first to last places ahead of each position, 0 behind the end: (B, T, 1, C)."""
-        padded = torch.nn.functional.pad(embedded, (0, 0, 0, last))
+        padded = F.pad(embedded, (0, 0, 0, last))
         return padded[:, first:].unfold(1, last - first + 1, 1).mean(-1)[:, : embedded.shape[1], None]
 
 
@@ -74,13 +76,13 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
     models = {"causal": causal, "leaky": leaky}
     precision = "fp32" if config.precision == "auto" else config.precision
     losses = {name: descent(model, data, config, device, precision) for name, model in models.items()}
-    settings = dict(max_tokens=60, sampling=STRATEGIES["greedy"], cache=False)
+    plainly = dict(max_tokens=60, sampling=STRATEGIES["greedy"], cache=False)
     windows = next(data.validation.windows(model_config.context_length, n_windows, None))
     return Leak(
         losses=losses,
         held_out={name: evaluate(model, data.validation, data.tokenizer, 8192).loss for name, model in models.items()},
         blind={name: blind_loss(model, torch.from_numpy(windows).to(device)) for name, model in models.items()},
-        texts={name: generate_text(model, data.tokenizer, prompt, **settings) for name, model in models.items()},
+        texts={name: generate_text(model, data.tokenizer, prompt, **plainly) for name, model in models.items()},
     )  # fmt: skip
 
 
