@@ -115,7 +115,7 @@ def standardised(x: Tensor) -> Tensor:
 
 def spread(x: Tensor) -> Tensor:
     """√(variance over positions / mean square) of (B, N, J, C): 1 for vectors around 0, 0 where all are the same."""
-    x = x.detach().float()  # (B, N, J, C)
+    x = x.detach().float()  # (…, J, C)
     variance = (x - x.mean(dim=(0, 1), keepdim=True)).square().mean()  # ()
     return (variance / x.square().mean().clamp(min=1e-30)).sqrt()  # ()
 

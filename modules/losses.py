@@ -22,8 +22,8 @@ def future_windows(windows: Tensor, first: int, last: int) -> Tensor:
     last − first + 1, and N may be 0.
     """
     if windows.shape[1] <= last:
-        return windows.new_empty(len(windows), 0, last - first + 1)  # (B, N, W)
-    return windows[:, first:].unfold(1, last - first + 1, 1)  # (B, N, W) or (B, N, C, W)
+        return windows.new_empty(len(windows), 0, last - first + 1)  # (…, W)
+    return windows[:, first:].unfold(1, last - first + 1, 1)  # (…, W)
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ class Pool(LoggingModule):
 
     def forward(self, x: Tensor, count: int) -> Tensor:
         """Windows (B, N, W, C) as `count` vectors each: (B, N, J, C)."""
-        return self.after(self.pool(x, count))  # (B, N, J, C)
+        return self.after(self.pool(x, count))  # (…, J, C)
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         parts = x.tensor_split(count, dim=2)
-        return torch.stack([self.reduce(part) for part in parts], dim=2)  # (B, N, J, C)
+        return torch.stack([self.reduce(part) for part in parts], dim=2)  # (…, J, C)
 
     def reduce(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -66,7 +66,7 @@ class ParametricSumPool(Pool):
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         weight = self.weight[:count, : x.shape[2]]  # (J, W)
-        return (x.mT @ weight.mT).mT  # (B, N, J, C)
+        return (x.mT @ weight.mT).mT  # (…, J, C)
 
 
 class ParametricMaxPool(ParametricSumPool):
@@ -74,7 +74,7 @@ class ParametricMaxPool(ParametricSumPool):
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         weight = self.weight[:count, : x.shape[2], None]  # (J, W, 1)
-        return torch.stack([(row * x).amax(dim=2) for row in weight], dim=2)  # (B, N, J, C)
+        return torch.stack([(row * x).amax(dim=2) for row in weight], dim=2)  # (…, J, C)
 
 
 class FlattenPool(Pool):
@@ -87,7 +87,7 @@ class FlattenPool(Pool):
         inputs, outputs = x.shape[2] * x.shape[3], count * x.shape[3]
         bias = None if self.map.bias is None else self.map.bias[:outputs]  # (JC)
         y = F.linear(x.flatten(2), self.map.weight[:outputs, :inputs], bias)  # (B, N, JC)
-        return y.unflatten(-1, (count, -1))  # (B, N, J, C)
+        return y.unflatten(-1, (count, -1))  # (…, J, C)
 
 
 class ConvolutionPool(Pool):
@@ -102,7 +102,7 @@ class ConvolutionPool(Pool):
         neighbours = x.unflatten(2, (-1, self.factor)).flatten(3)  # (B, N, I, O)
         bias = None if self.map.bias is None else self.map.bias[:outputs]  # (JC)
         answers = F.linear(neighbours, self.map.weight[:outputs], bias)  # (B, N, I, JC)
-        return answers.amax(dim=2).unflatten(-1, (count, -1))  # (B, N, J, C)
+        return answers.amax(dim=2).unflatten(-1, (count, -1))  # (…, J, C)
 
 
 class AttentionPool(Pool):
@@ -113,7 +113,7 @@ class AttentionPool(Pool):
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         scores = x @ self.queries[:count].mT / x.shape[3] ** 0.5  # (B, N, W, J)
-        return scores.softmax(dim=2).mT @ x  # (B, N, J, C)
+        return scores.softmax(dim=2).mT @ x  # (…, J, C)
 
 
 class SelfAttentionPool(Pool):
@@ -124,9 +124,9 @@ class SelfAttentionPool(Pool):
         self.keys = Linear(width, width, bias=False)  # softmax ignores what all keys share
 
     def pool(self, x: Tensor, count: int) -> Tensor:
-        queries = self.queries(x.mean(dim=2)).unflatten(-1, (-1, x.shape[3]))[:, :, :count]  # (B, N, J, C)
+        queries = self.queries(x.mean(dim=2)).unflatten(-1, (-1, x.shape[3]))[:, :, :count]  # (…, J, C)
         scores = queries @ self.keys(x).mT / x.shape[3] ** 0.5  # (B, N, J, W)
-        return scores.softmax(dim=3) @ x  # (B, N, J, C)
+        return scores.softmax(dim=3) @ x  # (…, J, C)
 
 
 POOLS = {

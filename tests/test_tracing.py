@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modules.tracing.statements
-from config import ROOT, MLPConfig, NormConfig
+from config import ROOT, MLPConfig, ModelConfig, NormConfig
 from lab.generation import generate
 from modules import GLOSSARY, LOCAL, MAY_AGREE
 from modules.attention import Attention
@@ -108,15 +108,23 @@ def traces_for_lies() -> list[Trace]:
     torch.manual_seed(0)
     names = ("llama-grouped", "gpt2-grouped", "alibi-grouped-six-heads", "cosine-bias", "parallel-post-norm", "untied")
     names += ("factored-head-norm-frozen", "factored-head-norm", "factored-independent", "factored-mixed", "sasp")
-    long = vary("alibi", context_length=170, n_kv_heads=2, n_layers=3)
-    found = [everything(three_layers(name)) for name in names]
-    model = Transformer(long)
+    names += ("future-flatten", "future-convolution", "future-self-attention", "multi-token")
+    return [
+        *(everything(three_layers(name)) for name in names),
+        long_pass(vary("alibi", context_length=170, n_kv_heads=2, n_layers=3)),
+        long_pass(vary("future", context_length=170, n_kv_heads=2)),
+    ]
 
-    def long_pass():
+
+def long_pass(config: ModelConfig) -> Trace:
+    """Several blocks of queries, in bfloat16, forwards and backwards."""
+    model = Transformer(config)
+
+    def there_and_back():
         with torch.autocast("cpu", torch.bfloat16):
-            model.losses(tokens(model, 151))["loss"].backward()
+            model.objective(model.losses(tokens(model, 151))).backward()
 
-    return [*found, traced(model, long_pass)]
+    return traced(model, there_and_back)
 
 
 def mutations(claim: tuple[str, ...]):
