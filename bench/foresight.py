@@ -22,7 +22,7 @@ from lab.scores import Scores, score, skills
 from lab.sweep import matched, mean_and_spread, sweep
 
 RESULTS = ROOT / "bench" / "results" / "foresight.csv"
-TOKENS, STORIES = 65_536, 20
+TOKENS, STORIES = 65_536, 60
 
 
 def variants() -> dict[str, Preset]:

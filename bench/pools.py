@@ -49,12 +49,12 @@ def main(folder: Path, seeds: int) -> None:
     rows = mean_and_spread(results)
     plain = rows.loc["plain", "validation_loss"]
     cells = [
-        [name, f"{row.parameters:,.0f}", f"{row.validation_loss:.4f} ± {row['validation_loss sd']:.4f}",
+        [name, f"{row.parameters:,.0f}", f"{row.validation_loss:.4f}", f"{row['validation_loss sd']:.4f}",
          f"{row.validation_loss - plain:+.4f}"]
         for name, row in rows.iterrows()
     ]  # fmt: skip
-    headings = ["model", "parameters", "validation loss (nats per token)", "against plain"]
-    print(table(f"What to foresee, {seeds} seeds", headings, cells))
+    headings = ["model", "parameters", "validation loss (nats per token)", "sd over seeds", "against plain"]
+    print(table(f"What to foresee, seeds: {seeds}", headings, cells))
 
 
 if __name__ == "__main__":
