@@ -108,6 +108,23 @@ def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
             assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 1e-9, name
 
 
+@EVERY
+def test_one_batch_can_be_learned_by_heart(pool, predicts):
+    """Random tokens: only who has learned them by heart can tell them."""
+    for schedule in SCHEDULES:
+        model = Transformer(small(pool, schedule, predicts, width=16))
+        windows, optimizer = windows_of(model.config), torch.optim.AdamW(model.parameters(), lr=1e-2)
+        first = model.losses(windows)["loss"]
+        for _ in range(300):
+            losses = model.losses(windows)
+            if losses["loss"] < 0.1:
+                break
+            optimizer.zero_grad()
+            model.objective(losses).backward()
+            optimizer.step()
+        assert losses["loss"] < 0.1 < 2 < first
+
+
 def test_greedy_generation_follows_the_forward_pass_with_and_without_the_cache():
     model = stirred(VARIANTS["future-flatten"]).float()
     texts = []
