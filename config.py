@@ -284,8 +284,16 @@ class ALiBiConfig(Config):
 PositionConfig = NoPositionConfig | LearnedPositionConfig | SinusoidalConfig | RoPEConfig | ALiBiConfig
 
 
+class AnyBlockConfig(Config):
+    """What all kinds of blocks have in common."""
+
+    def model_problems(self, model: "ModelConfig") -> typing.Iterator[str]:
+        """What keeps the block from being part of this model, each with its remedy."""
+        yield from ()
+
+
 @dataclass(frozen=True, kw_only=True)
-class ResidualBlockConfig(Config):
+class ResidualBlockConfig(AnyBlockConfig):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
     post_norm: a second norm after each sub-layer, before it is added (as in Grok). parallel: attention and MLP
@@ -298,7 +306,7 @@ class ResidualBlockConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactoredBlockConfig(Config):
+class FactoredBlockConfig(AnyBlockConfig):
     """Two streams: attention moves the raw token stream xt, the MLP writes into xe (arXiv 2603.07461).
 
     A mixing maps the C = H · D channels of xt, before attention as its values and again behind it: not at all, by one
@@ -319,9 +327,14 @@ class FactoredBlockConfig(Config):
         if self.value_mixing == self.output_mixing == "identity" and self.mixing_init != usual:
             yield f"mixing_init={self.mixing_init!r} would start nothing: both mixings are the identity; leave it out"
 
+    def model_problems(self, model):
+        yield from _one_group_per_head(self, model)
+        if self.head_norm and model.norm.kind == "layer" and model.head_dim == 1:
+            yield "head_norm of layer norms needs heads of 2 channels or more: one by itself is always 0"
+
 
 @dataclass(frozen=True, kw_only=True)
-class ShapedBlockConfig(Config):
+class ShapedBlockConfig(AnyBlockConfig):
     """gain · mlp(norm(x)) + shaped attention(norm(x)): no skip, no value or output projection (arXiv 2311.01906).
 
     The block starts as norm(x) + mlp_gain · mlp(norm(x)), for its attention starts as the identity.
@@ -330,9 +343,20 @@ class ShapedBlockConfig(Config):
     kind: ClassVar[str] = "shaped"
     mlp_gain: float = 0.1  # Where the trained β_FF starts; the authors have 0.1 for 18 layers, less for more.
 
+    def model_problems(self, model):
+        yield from _one_group_per_head(self, model)
+
+
+def _one_group_per_head(block: AnyBlockConfig, model: "ModelConfig"):
+    if model.n_kv_heads not in (None, model.n_heads):
+        yield (
+            f"a {block.kind} block's values are the heads of its stream: n_kv_heads={model.n_kv_heads} must be "
+            f"n_heads={model.n_heads}; leave it out, or choose the residual block"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class FutureBlockConfig(Config):
+class FutureBlockConfig(AnyBlockConfig):
     """Residual blocks whose last ones foresee ever wider windows of the future, and read what those before foresaw.
 
     Level p, counted from 1, is about factor^p tokens; the windows follow each other from the second next token on:
@@ -377,6 +401,21 @@ class FutureBlockConfig(Config):
             yield "share=True has nothing to share with one level: leave it out, or raise levels"
         if self.share and self.pool in ("sum", "mean", "max") and not (self.norm_before or self.linear_after):
             yield f"share=True shares nothing: pool {self.pool!r} has no weights; leave it out, or set linear_after"
+
+    def model_problems(self, model):
+        parameterless = self.pool in ("sum", "mean", "max") and not self.linear_after
+        if self.share and parameterless and not (model.norm.weight or model.norm.bias):
+            yield "block.share has nothing to share: the pool and the norm have no weights; leave it out"
+        if model.n_layers < self.layers_needed:
+            yield (
+                f"{self.levels} levels need n_layers={self.layers_needed} or more (a body, one for each level, the "
+                f"last), not {model.n_layers}; raise n_layers, or lower block.levels"
+            )
+        if self.look_ahead >= model.context_length:
+            yield (
+                f"{self.levels} levels of factor {self.factor} look {self.look_ahead} tokens ahead, which must be "
+                f"below context_length={model.context_length}; lower block.levels or block.factor, or raise the context"
+            )
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
@@ -429,6 +468,15 @@ class MultiTokenBlockConfig(ResidualBlockConfig):
             yield f"heads must lie between 1 and 8, not {self.heads}"
         if self.loss_weight <= 0:
             yield f"loss_weight must be above 0, not {self.loss_weight}; without further heads choose heads=1"
+
+    def model_problems(self, model):
+        if model.n_layers < self.layers_needed:
+            yield (
+                f"{self.heads} heads need n_layers={self.layers_needed} or more (a trunk, a layer for each head), not "
+                f"{model.n_layers}; raise n_layers, or lower block.heads"
+            )
+        if self.heads >= model.context_length:
+            yield f"{self.heads} heads look as far as context_length={model.context_length}; lower block.heads"
 
     @property
     def layers_needed(self) -> int:
@@ -499,17 +547,7 @@ class ModelConfig(Config):
             yield f"RoPE turns pairs: width/n_heads={self.head_dim} must be even; change width or n_heads"
         if self.n_heads > 0 and self.kv_heads > 0 and self.n_heads % self.kv_heads:
             yield f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}"
-        if self.block.kind in ("factored", "shaped") and self.n_kv_heads not in (None, self.n_heads):
-            yield (
-                f"a {self.block.kind} block's values are the heads of its stream: n_kv_heads={self.n_kv_heads} must be "
-                f"n_heads={self.n_heads}; leave it out, or choose the residual block"
-            )
-        if self.block.kind == "factored" and self.block.head_norm and self.norm.kind == "layer" and self.head_dim == 1:
-            yield "head_norm of layer norms needs heads of 2 channels or more: one by itself is always 0"
-        if isinstance(self.block, FutureBlockConfig):
-            yield from self._future_problems(self.block)
-        if isinstance(self.block, MultiTokenBlockConfig):
-            yield from self._multi_token_problems(self.block)
+        yield from self.block.model_problems(self)
         if isinstance(self.position, SinusoidalConfig) and self.width % 2:
             yield f"sinusoidal positions come in pairs: width={self.width} must be even"
         slopes = self.position.slopes if isinstance(self.position, ALiBiConfig) else None
@@ -519,31 +557,6 @@ class ModelConfig(Config):
             yield f"max_positions={self.max_positions} must be at least context_length={self.context_length}"
         if isinstance(self.position, LearnedPositionConfig) and self.max_positions not in (None, self.context_length):
             yield "learned positions end at context_length: leave max_positions out, or choose another encoding"
-
-    def _future_problems(self, block: FutureBlockConfig):
-        parameterless = block.pool in ("sum", "mean", "max") and not block.linear_after
-        if block.share and parameterless and not (self.norm.weight or self.norm.bias):
-            yield "block.share has nothing to share: the pool and the norm have no weights; leave it out"
-        if self.n_layers < block.layers_needed:
-            yield (
-                f"{block.levels} levels need n_layers={block.layers_needed} or more (a body, one for each level, the "
-                f"last), not {self.n_layers}; raise n_layers, or lower block.levels"
-            )
-        if block.look_ahead >= self.context_length:
-            yield (
-                f"{block.levels} levels of factor {block.factor} look {block.look_ahead} tokens ahead, which must be "
-                f"below context_length={self.context_length}; lower block.levels or block.factor, or raise the context"
-            )
-
-
-    def _multi_token_problems(self, block: MultiTokenBlockConfig):
-        if self.n_layers < block.layers_needed:
-            yield (
-                f"{block.heads} heads need n_layers={block.layers_needed} or more (a trunk, a layer for each head), "
-                f"not {self.n_layers}; raise n_layers, or lower block.heads"
-            )
-        if block.heads >= self.context_length:
-            yield f"{block.heads} heads look as far as context_length={self.context_length}; lower block.heads"
 
 
 # --- training -------------------------------------------------------------------------------------------------

@@ -38,16 +38,19 @@ def step_of(config: ModelConfig, precision: str):
 
 
 def main(rounds: int = 9) -> None:
-    configs = contestants()
-    rows = []
+    print_steps("Blocks at equal parameters, ALiBi, against the standard block", "block", contestants(), rounds)
+
+
+def print_steps(title: str, what: str, configs: dict[str, ModelConfig], rounds: int) -> None:
+    """The time of a training step of each, in both precisions, as a multiple of the first one's."""
+    against, rows = next(iter(configs)), []
     measured = {
         precision: ratios(
-            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), "standard"
+            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), against
         )
         for precision in ("bf16", "fp32")
     }
     for name, config in configs.items():
         cells = [f"{1 / measured[precision][name]:.2f} ×" for precision in measured]
         rows.append([name, f"{estimate(config).parameters:,}", *cells])
-    headings = ["block", "parameters", "time of a step, bf16", "fp32"]
-    print(table("Blocks at equal parameters, ALiBi, against the standard block", headings, rows))
+    print(table(title, [what, "parameters", "time of a step, bf16", "fp32"], rows))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.study import small_llama
 from bench.timing import table
-from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset, preset
+from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset
 from lab.data import prepare
 from lab.estimates import estimate
 from lab.files import atomic_write_text
@@ -26,12 +27,7 @@ TOKENS, STORIES = 65_536, 60
 
 
 def variants() -> dict[str, Preset]:
-    model, train = preset("llama-tiny")
-    data = train.data.replace(tokenizer="bpe-512")
-    train = train.replace(
-        data=data, steps=1000, batch_size=16, learning_rate=3e-3, precision="bf16", compile="off", checkpoint_every=500
-    )
-    model = model.replace(vocab_size=512, width=96, n_heads=4, n_layers=5)
+    model, train = small_llama(width=96, n_layers=5, steps=1000, learning_rate=3e-3)
     parameters, heads = estimate(model).parameters, MultiTokenBlockConfig()
     # on its way to the next token, every model passes five layers
     further = model.replace(block=heads, n_layers=model.n_layers + heads.heads - 1)
@@ -56,7 +52,7 @@ def main(folder: Path, seeds: int) -> None:
     print_table(results, seeds)
     for other in ("future", "multi-token"):
         sides = ([scores[f"{name}-seed{seed}"] for seed in range(seeds)] for name in (other, "plain"))
-        print(paired(*sides, labels=(other, "plain")))
+        print(paired(*sides, labels=(other, "plain"), documents="stories"))
 
 
 def measured(run: Run) -> tuple[Scores, dict]:

@@ -7,7 +7,7 @@ equal parameters. Memory is that of a fresh process each. Decoding is that of th
 import sys
 from statistics import median
 
-from bench.blocks import step_of
+from bench.blocks import print_steps, step_of
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
 from bench.training import CONFIG
@@ -38,20 +38,6 @@ def with_heads(heads: int) -> ModelConfig:
     return CONFIG.replace(n_layers=TRUNK + heads, block=MultiTokenBlockConfig(heads=heads))
 
 
-def training(rounds: int) -> None:
-    rows, configs = [], contestants()
-    measured = {
-        precision: ratios(
-            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), "plain"
-        )
-        for precision in ("bf16", "fp32")
-    }
-    for name, config in configs.items():
-        cells = [f"{1 / measured[precision][name]:.2f} ×" for precision in measured]
-        rows.append([name, f"{estimate(config).parameters:,}", *cells])
-    print(table("Looking ahead at equal parameters", ["model", "parameters", "time of a step, bf16", "fp32"], rows))
-
-
 def memory() -> None:
     peaks = {heads: median(in_a_fresh_process("bench.future", str(heads)) for _ in range(3)) for heads in (1, 2, 4, 8)}
     rows = [[str(heads), f"{peak:.0f}", f"{peak / peaks[1]:.2f} ×"] for heads, peak in peaks.items()]
@@ -79,7 +65,7 @@ def decoding(rounds: int) -> None:
 
 
 def main(rounds: int = 9) -> None:
-    training(rounds)
+    print_steps("Looking ahead at equal parameters", "model", contestants(), rounds)
     memory()
     decoding(rounds)
 

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from bench.study import small_llama
 from bench.timing import table
-from config import ROOT, FutureBlockConfig, Preset, preset
+from config import ROOT, FutureBlockConfig, Preset
 from lab.estimates import estimate
 from lab.files import atomic_write_text
 from lab.runs import Run
@@ -23,12 +24,7 @@ WEIGHTS = (0.03, 0.3, 1.0)  # beside the 0.1 that all others have
 
 
 def variants() -> dict[str, Preset]:
-    model, train = preset("llama-tiny")
-    data = train.data.replace(tokenizer="bpe-512")
-    train = train.replace(
-        data=data, steps=600, batch_size=16, learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=300
-    )
-    model = model.replace(vocab_size=512, width=72, n_heads=4, n_layers=4)
+    model, train = small_llama(width=72, n_layers=4, steps=600, learning_rate=4e-3)
     hints = get_type_hints(FutureBlockConfig)
     blocks = {f"pool-{pool}": dict(pool=pool) for pool in get_args(hints["pool"])}
     blocks |= {f"predicts-{kind}": dict(predicts=kind) for kind in get_args(hints["predicts"]) if kind != "bag"}

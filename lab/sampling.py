@@ -14,7 +14,7 @@ from torch import Tensor
 from lab.sampling_config import STRATEGIES, SamplingConfig, strategy
 
 __all__ = [
-    "STRATEGIES", "SamplingConfig", "filter_logits", "keep_min_p", "keep_top_k", "keep_top_p", "penalise",
+    "STRATEGIES", "SamplingConfig", "draw", "filter_logits", "keep_min_p", "keep_top_k", "keep_top_p", "penalise",
     "probabilities", "sample", "strategy",
 ]  # fmt: skip
 
@@ -82,14 +82,22 @@ def sample(
 ) -> Tensor:  # fmt: skip
     """One token id for each row: (B,). One generator serves all rows, or each row brings its own.
 
-    Draws by inversion, id = the first whose cumulated probability exceeds u ~ U[0, 1), in float64 on the CPU: so a
-    seed gives the same ids on every device, and slightly different logits hardly ever give another one.
+    Draws in float64 on the CPU: so a seed gives the same ids on every device, and slightly different logits hardly ever
+    give another one.
     """
     if config.temperature == 0:
         return penalise(logits.float(), previous, config.repetition_penalty).argmax(dim=-1)
-    cumulated = probabilities(logits, previous, config).cpu().double().cumsum(dim=-1)
+    return draw(probabilities(logits, previous, config).cpu().double(), generator).to(logits.device)
+
+
+def draw(weights: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """One id for each row of weights (B, V) of any sum: the first whose cumulated weight exceeds u ~ U[0, sum).
+
+    (B,), by inversion; the generators are those of `sample`.
+    """
+    cumulated = weights.cumsum(dim=-1)
     if isinstance(generator, torch.Generator):
-        drawn = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
     else:
         drawn = torch.cat([torch.rand(1, 1, generator=each, dtype=torch.float64) for each in generator])
-    return torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).squeeze(-1).to(logits.device)
+    return torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).squeeze(-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from config import GenerationError
 from lab.generation import check_finite, check_settings, eval_mode, marked, padded, row_generators
-from lab.sampling import STRATEGIES, SamplingConfig, probabilities
+from lab.sampling import STRATEGIES, SamplingConfig, draw, probabilities
 from lab.tokenizers import Tokenizer
 from modules.cache import Cache
 from modules.multi_token import MultiTokenBlock
@@ -170,10 +170,8 @@ class Row:
             self.emit(self.draw(p))
 
     def draw(self, weights: Tensor) -> int:
-        """An id by inversion, as lab.sampling.sample draws it, from weights (V) of any sum."""
-        cumulated = weights.cumsum(dim=0)
-        drawn = torch.rand(1, generator=self.generator, dtype=torch.float64) * cumulated[-1]
-        return int(torch.searchsorted(cumulated, drawn, right=True))
+        """An id from weights (V) of any sum."""
+        return int(draw(weights[None], self.generator))
 
     def emit(self, token: int) -> None:
         self.tokens.append(token)

@@ -10,7 +10,7 @@ from config import ModelConfig
 from modules.bags import BagLoss, expected_embedding
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
-from modules.losses import CHUNK, future_windows
+from modules.losses import CHUNK, future_windows, in_autocast_type
 from modules.norms import build_norm
 from modules.pools import Pool
 
@@ -25,7 +25,7 @@ class Foresight(LoggingModule):
     would be alike, and a pool could not tell near from far. True tokens enter `losses`, and nothing else.
 
     Bags learn from their own loss alone: no gradient leads from those who read a vector through the vocabulary to the
-    prediction. So a bag stays what the model expects, and is not bent to carry messages; and it costs half as much.
+    prediction. So a bag stays what the model expects, and is not bent to carry messages; and it is cheaper.
     """
 
     def __init__(self, config: ModelConfig, level: int, words: tuple[nn.Embedding, nn.Module], pool: Pool):
@@ -65,7 +65,7 @@ class Foresight(LoggingModule):
         if self.forecast is None:
             read = read[:, :complete]  # (B, N, C)
             if self.training:
-                apart = side_by_side(bags, bags.shape[2])  # (B, 1), (B, O)
+                apart = side_by_side(bags)  # (B, 1), (B, O)
                 read, bags = read[apart], bags[apart]  # (B, O, C), (B, O, W)
             rows = in_autocast_type(read).flatten(0, 1)  # (P, C)
             total = BagLoss.apply(rows, self.words[1].weight, bags.flatten(0, 1), self.offset, CHUNK)  # ()
@@ -92,13 +92,12 @@ class Foresight(LoggingModule):
         return {self.name: weight} | dict.fromkeys(watched, 0.0)
 
 
-def side_by_side(complete: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def side_by_side(complete: Tensor) -> tuple[Tensor, Tensor]:
     """The indices of rows (B, 1) and positions (B, O) of windows (B, N, W) that lie side by side, from a random start.
 
-    Neighbouring windows share all but one of their tokens. So that no token counts twice, one in `size` teaches: as
-    much, for a fraction of the cost.
+    Neighbouring windows share all but one of their tokens: so that no token counts twice, one in W teaches.
     """
-    n_rows, n_windows = complete.shape[:2]
+    n_rows, n_windows, size = complete.shape
     stride = min(size, n_windows)
     count = n_windows // stride
     starts = torch.randint(n_windows - stride * (count - 1), (n_rows, 1), device=complete.device)  # (B, 1)
@@ -118,10 +117,3 @@ def spread(x: Tensor) -> Tensor:
     x = x.detach().float()  # (…, J, C)
     variance = (x - x.mean(dim=(0, 1), keepdim=True)).square().mean()  # ()
     return (variance / x.square().mean().clamp(min=1e-30)).sqrt()  # ()
-
-
-def in_autocast_type(x: Tensor) -> Tensor:
-    """x as autocast would have it enter a product."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.get_autocast_dtype(x.device.type))  # (…, C)
-    return x  # (…, C)

@@ -186,7 +186,9 @@ class FutureBlock(Block):
         return self.foresight.loss_weights(self.settings.loss_weight * self.settings.decay ** (self.level - 1))
 
 
-def build_future_blocks(config: ModelConfig, embedding: nn.Embedding, head: nn.Module) -> nn.ModuleList:
+def build_future_blocks(
+    config: ModelConfig, embedding: nn.Embedding, norm: nn.Module, head: nn.Module
+) -> nn.ModuleList:  # fmt: skip
     """The body, a layer for each level from the furthest to the nearest, the last layer."""
     settings = config.block
     windows = [last - first + 1 for first, last in settings.windows]

@@ -32,10 +32,15 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     hidden (B, T, C), weight (V, C), targets (B, T) with IGNORE where nothing counts. Chunk by chunk: no more than
     (CHUNK, V) logits exist at a time.
     """
-    rows, answers = hidden.flatten(0, 1), targets.flatten()  # (N, C), (N)
-    if torch.is_autocast_enabled(rows.device.type):
-        rows = rows.to(torch.get_autocast_dtype(rows.device.type))  # (N, C)
+    rows, answers = in_autocast_type(hidden).flatten(0, 1), targets.flatten()  # (N, C), (N)
     return HeadLoss.apply(rows, weight, answers, IGNORE, CHUNK) / (answers != IGNORE).sum()  # ()
+
+
+def in_autocast_type(x: Tensor) -> Tensor:
+    """x as autocast would have it enter a product."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.get_autocast_dtype(x.device.type))  # (…, C)
+    return x  # (…, C)
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

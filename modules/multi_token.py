@@ -72,7 +72,9 @@ class MultiTokenBlock(ResidualBlock):
         return {self.name: self.weight} if self.offset > 1 else {}
 
 
-def build_multi_token_blocks(config: ModelConfig, norm: nn.Module, head: nn.Module) -> nn.ModuleList:
+def build_multi_token_blocks(
+    config: ModelConfig, embedding: nn.Embedding, norm: nn.Module, head: nn.Module
+) -> nn.ModuleList:  # fmt: skip
     """The trunk, then the heads from the furthest to the nearest."""
     offsets = [0] * (config.n_layers - config.block.heads) + list(range(config.block.heads, 0, -1))
     return nn.ModuleList(MultiTokenBlock(config, offset, (norm, head)) for offset in offsets)

@@ -354,7 +354,7 @@ def test_incomplete_windows_count_for_nothing():
 
 @pytest.mark.parametrize("length, size", [(1, 8), (5, 8), (8, 8), (20, 8), (100, 2)])
 def test_windows_side_by_side_share_no_token_wherever_a_row_begins(length, size):
-    rows, positions = side_by_side(torch.zeros(64, length, size), size)
+    rows, positions = side_by_side(torch.zeros(64, length, size))
     assert torch.equal(rows[:, 0], torch.arange(64)) and positions.max() < length
     assert positions.shape[1] == max(1, length // size)
     assert (positions.diff(dim=1) >= size).all()

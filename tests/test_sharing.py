@@ -23,17 +23,14 @@ from crafted_zips import (
 )
 from safetensors.torch import load_file, save_file
 
-from config import DataConfig, ModelConfig, RunError, ScheduleConfig, TrainConfig
+from config import RunError
 from lab.generation import generate_text
 from lab.runs import Run
 from lab.sharing import export_run, import_run
 from lab.terminal import main
 from lab.weights import write_tensors
 from modules.transformer import Transformer
-
-MODEL = ModelConfig(vocab_size=257, context_length=16, n_layers=1, n_heads=2, width=16)
-TRAIN = TrainConfig(data=DataConfig(tokenizer="byte"), steps=4, schedule=ScheduleConfig(warmup_steps=0))
-LOG = "step,tokens,seconds,loss,validation_loss,learning_rate,gradient_norm,tokens_per_second,memory\n"
+from tests.test_runs import LOG, MODEL, TRAIN
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
