@@ -1,0 +1,100 @@
+"""The zoo: every architecture at equal size, trained alike on tales and on pydocs, as they ship in trained/.
+
+    python -m bench.zoo FOLDER [GLOB]
+
+trains those of GLOB (by default all) in FOLDER, one on each core, and holds each against the one that ships: on one
+machine the losses are the same to the last digit, for every training runs on one thread in a fixed precision. Stopped,
+it goes on where it was.
+"""
+
+import fnmatch
+import math
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from bench.timing import table
+from config import SIZES, ConfigError, Preset, RunError, list_models, preset, suggest
+from lab.data import prepare
+from lab.estimates import estimate
+from lab.runs import Run
+from lab.sweep import matched, opened
+from lab.training import train
+
+VOCABULARY = 1024
+STEPS = {"tales": 1000, "pydocs": 500}  # pydocs is small: five times through it
+PAIR, SEEDS = ("alibi", "factored-alibi"), 3  # the idea and what it is held against
+DEEP_WIDTH = 80  # of those that need five layers where the others have two
+
+
+def zoo() -> dict[str, Preset]:
+    """The settings of each run by its name: as many parameters in each as the factored one has, to 2 %."""
+    found = {f"{name}-tiny-{source}": settings(name, source) for source in STEPS for name in list_models()}
+    for name in PAIR:
+        model, config = found[f"{name}-tiny-tales"]
+        found |= {f"{name}-tiny-tales-seed{n}": Preset(model, config.replace(seed=n)) for n in range(1, SEEDS)}
+    return found
+
+
+def settings(architecture: str, source: str) -> Preset:
+    parameters = estimate(unmatched(PAIR[1], source).model).parameters
+    return matched(unmatched(architecture, source), parameters)
+
+
+def unmatched(architecture: str, source: str) -> Preset:
+    """The tiny preset in the zoo's tokenizer and training."""
+    model, config = preset(f"{architecture}-tiny")
+    width = DEEP_WIDTH if model.n_layers > SIZES["tiny"].n_layers else model.width
+    data = config.data.replace(source=source, tokenizer=f"bpe-{VOCABULARY}")
+    config = config.replace(
+        data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250
+    )
+    return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)
+
+
+def train_one(name: str, folder: Path) -> float:
+    """Trains a run of the zoo to its end, on one thread; its best validation loss."""
+    torch.set_num_threads(1)
+    run = opened(name, zoo()[name], folder)
+    data = prepare(run.train_config.data)
+    if run.steps_done() < run.train_config.steps:
+        for step in train(run, data):
+            if step.validation_loss is not None:
+                print(f"{name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    return validation_loss(run)
+
+
+def validation_loss(run: Run) -> float:
+    return float(run.weights_facts()["validation_loss"])
+
+
+def shipped_loss(name: str) -> float:
+    """NaN where it does not ship yet."""
+    try:
+        return validation_loss(Run.open(name))
+    except RunError:
+        return math.nan
+
+
+def main(folder: Path, glob: str = "*") -> None:
+    names = fnmatch.filter(zoo(), glob)
+    if not names:
+        raise ConfigError(f"no run {glob!r} in the zoo; {suggest(glob, zoo())}")
+    names.sort(key=lambda name: -zoo()[name].model.n_layers)  # the longest first
+    for data in {zoo()[name].train.data for name in names}:
+        prepare(data)  # once, and not by all at the same time
+    losses = {}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+        jobs = {workers.submit(train_one, name, folder): name for name in names}
+        for job in as_completed(jobs):
+            losses[jobs[job]] = job.result()
+    rows = [[name, f"{losses[name]!r}", f"{losses[name] - shipped_loss(name):+.6f}"] for name in sorted(losses)]
+    print(table("The zoo, validation loss in nats per token", ["run", "retrained", "− shipped"], rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:3])
