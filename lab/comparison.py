@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from config import ConfigError, RunError, suggest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lab.comparison_plots import Line
     from lab.disagreement import Disagreement
+    from lab.extrapolation import Extrapolation
     from lab.paired import Paired
     from lab.plot_style import Picture
 
@@ -41,6 +43,14 @@ def compare(runs: Chosen = None, folder: Path | str | None = None) -> "Compariso
 
 class Comparison(ScoredRuns):
     """Runs beside each other. runs: by name. left_out: the others, each with the reason."""
+
+    @property
+    def configurations(self) -> dict[str, list[str]]:
+        """The names of the runs that differ in their seed alone, by what they have in common."""
+        groups: dict[tuple, list[str]] = {}
+        for name, compared in self.runs.items():
+            groups.setdefault(compared.configuration, []).append(name)
+        return {group_name(names): names for names in groups.values()}
 
     # --- the table ------------------------------------------------------------------------------------------------
 
@@ -161,6 +171,31 @@ class Comparison(ScoredRuns):
             raise ConfigError(f"a side is one run, or several that differ in their seed alone, not {given}")
         return names
 
+    # --- longer than the training ---------------------------------------------------------------------------------
+
+    def extrapolation(self, factors: Sequence[int] = (1, 2, 4, 8), max_tokens: int = 65_536) -> "Extrapolation":
+        """Every run on the first max_tokens held-out tokens, in windows of `factors` times its training length.
+
+        In `unit`. Raises ConfigError where the factors make no sense, or the longest window exceeds max_tokens.
+        """
+        from lab.extrapolation import Extrapolation, check_lengths, losses_by_length
+
+        def measure(name: str) -> dict[int, np.ndarray]:
+            run, tokens = self.runs[name].run, self.data(name).validation
+            return losses_by_length(run, tokens, factors, max_tokens)
+
+        check_lengths(factors, max_tokens, (compared.run.model_config for compared in self.runs.values()))
+        found = self.each(list(self.runs), measure)
+        losses = {
+            group: {
+                name: {length: values * self.to_unit(name, "validation") for length, values in found[name].items()}
+                for name in names
+            }
+            for group, names in self.configurations.items()
+        }
+        contexts = (compared.run.model_config.context_length for compared in self.runs.values())
+        return Extrapolation(losses=losses, trained=min(contexts, default=0), unit=self.unit)
+
     # --- pictures -------------------------------------------------------------------------------------------------
 
     def curves(
@@ -217,12 +252,9 @@ class Comparison(ScoredRuns):
         if not self.in_nats:
             self.each(list(self.runs), self.data)  # before the unit: who is left may share one
         scales = {name: self.to_unit(name, "train") for name in self.runs}
-        groups: dict[tuple, list[str]] = {}
-        for name in scales:
-            groups.setdefault(self.runs[name].configuration, []).append(name)
         return [
-            Line(group_name(names), [(self.runs[name], scales[name]) for name in names], y, smoothing)
-            for names in groups.values()
+            Line(group, [(self.runs[name], scales[name]) for name in names], y, smoothing)
+            for group, names in self.configurations.items()
         ]
 
 

@@ -10,16 +10,13 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 from config import ConfigError
 from lab.compared import Compared
-from lab.plot_style import INK, Picture, PlotError, axes, drawable
+from lab.plot_style import INK, MARKERS, Picture, PlotError, axes, drawable, series
 from lab.plots import extremes, usual_smoothing
-from lab.position_plots import SERIES
 
 PLACES = 400  # at which a smoothed line is drawn; half of them crowd at the beginning, for logarithmic axes
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "training time (s)", "flops": "training FLOPs"}
 LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 COSTS = {"parameters": "parameters", "seconds": "training time (s)", "flops": "training FLOPs"}
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "X", "P")
 SHOWN_FROM = 0.1  # of a linear axis: the fall before it would press everything else flat
 RAW_POINTS = 10_000  # of all raw lines together: the more runs, the fainter
 MOST_LINES = 60  # more can't be told apart
@@ -158,11 +155,6 @@ def _scale(plot: Axes, bands: Sequence[tuple], floors: Mapping[str, float], x: s
     plot.set_xlim(0, 1.01 * max(at[-1] for at, *_ in bands))
     plot.set_ylim(top=top + pad)
     return "\nthe first fall lies above" if whole > top + pad else ""
-
-
-def series(i: int) -> dict:
-    """Colour, dash and marker of line i: no two of the first 42 share both colour and marker."""
-    return dict(color=SERIES[i % len(SERIES)][0], linestyle=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)])
 
 
 def check_axes(x: str, y: str) -> None:

@@ -1,20 +1,28 @@
 """How a model does on texts longer than those it was trained on (Press et al. 2021, arXiv 2108.12409, section 2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from config import DataError
+from config import ConfigError, DataError, LearnedPositionConfig, ModelConfig
 from lab.data import TokenFile
 from lab.evaluation import evaluating
+from lab.runs import Run
 from modules.losses import shift, token_losses
+
+if TYPE_CHECKING:
+    from lab.plot_style import Picture
 
 FACTORS = (1, 2, 4, 8)  # times the training length
 AT_ONCE = 4096  # tokens: bounds the memory
+ENDS = "no such positions"
 
 
 def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_tokens: int = 65_536) -> np.ndarray:
@@ -51,3 +59,81 @@ def extrapolation(
         loss = loss_by_position(model, tokens, length, max_tokens).mean() if accepted else math.nan
         rows.append({"factor": factor, "length": length, "loss": loss})
     return pd.DataFrame(rows)
+
+
+# --- runs beside each other -------------------------------------------------------------------------------------
+
+
+def losses_by_length(run: Run, tokens: TokenFile, factors: Sequence[int], max_tokens: int) -> dict[int, np.ndarray]:
+    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where
+    learned positions end. Other encodings go on beyond the config's max_positions: no weight depends on it."""
+    config = run.model_config
+    lengths = [factor * config.context_length for factor in factors]
+    ends = isinstance(config.position, LearnedPositionConfig)
+    model = run.load_model(max_positions=None if ends else max(config.context_length, *lengths))
+    return {
+        length: loss_by_position(model, tokens, length, max_tokens) if length <= model.config.position_limit
+        else np.empty(0) for length in lengths
+    }  # fmt: skip
+
+
+def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[ModelConfig]) -> None:
+    """Raises ConfigError for factors that are not different whole numbers from 1 on, and windows beyond max_tokens."""
+    whole = all(isinstance(factor, int) and factor >= 1 for factor in factors)
+    if not factors or not whole or len(set(factors)) < len(factors):
+        raise ConfigError(f"factors must name different whole numbers from 1 on, as in {FACTORS}, not {factors}")
+    longest = max((max(factors) * model.context_length for model in models), default=0)
+    if longest > max_tokens:
+        raise ConfigError(f"no window of {longest:,} tokens fits into max_tokens={max_tokens:,}; raise it")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Extrapolation:
+    """What the runs of a comparison make of texts longer than their training's.
+
+    losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned ones end; the
+    seeds of one configuration are a variant. trained: the shortest training length.
+    """
+
+    losses: dict[str, dict[str, dict[int, np.ndarray]]]
+    trained: int
+    unit: str
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each run and length: variant, run, length (tokens), loss (NaN where positions end)."""
+        rows = [
+            (variant, run, length, values.mean() if len(values) else math.nan)
+            for variant, runs in self.losses.items()
+            for run, by_length in runs.items()
+            for length, values in by_length.items()
+        ]
+        return pd.DataFrame(rows, columns=["variant", "run", "length", "loss"])
+
+    def curves(self) -> "Picture":
+        """Loss by length, a line for each variant: the mean of its seeds, bars of one sd."""
+        from lab.position_plots import extrapolation_curves
+
+        return extrapolation_curves(self.frame, unit=self.unit)
+
+    def by_position(self) -> "Picture":
+        """Loss at each position of the longest windows, a line for each variant: the mean of its seeds."""
+        from lab.position_plots import position_losses
+
+        longest = {
+            variant: np.mean([max(by_length.values(), key=len) for by_length in runs.values()], axis=0)
+            for variant, runs in self.losses.items()
+        }
+        return position_losses({name: at for name, at in longest.items() if len(at)}, self.trained, unit=self.unit)
+
+    def table(self) -> pd.DataFrame:
+        """Variants by length: the mean of the seeds' losses, NaN where positions end."""
+        return self.frame.groupby(["variant", "length"], sort=False)["loss"].mean().unstack("length").sort_index(axis=1)
+
+    def __repr__(self) -> str:
+        table = self.table().to_string(float_format="{:.4f}".format, na_rep=ENDS)
+        return f"loss in {self.unit} by length of the text (tokens)\n{table}"
+
+    def _repr_html_(self) -> str:
+        table = self.table().to_html(float_format="{:.4f}".format, na_rep=ENDS, border=0)
+        return f"<div>loss in {self.unit} by length of the text (tokens)</div>{table}"

@@ -14,9 +14,8 @@ from config import FutureBlockConfig
 from lab.calibration import PREDICTORS, Calibration
 from lab.foreseen import NOTHING, ahead
 from lab.heat_maps import heat_maps
-from lab.plot_style import CARD, INK, Picture, PlotError, axes, drawable, panels
+from lab.plot_style import CARD, COLOURS, INK, Picture, PlotError, axes, drawable, panels, series
 from lab.plots import percent
-from lab.position_plots import SERIES
 from lab.token_display import BOX
 
 HIT = "✓"
@@ -73,7 +72,7 @@ def staircase(
             draw_token(plot, column, labels[column] if column < len(labels) else "", column == position, size)
         middles, top = [], 0.0
         for level, ((first, last), texts, height) in enumerate(zip(windows, lines, heights)):
-            colour, start, end = SERIES[level % len(SERIES)][0], position + first - 0.45, position + last + 0.45
+            colour, start, end = COLOURS[level % len(COLOURS)], position + first - 0.45, position + last + 0.45
             plot.add_patch(Rectangle((start, -0.8), end - start, top + 0.95, color=colour, alpha=0.22, linewidth=0))
             ends, bar = top + 0.07, top + 0.15
             plot.plot([start, start, end, end], [ends, bar, bar, ends], color=colour, linewidth=2)
@@ -155,7 +154,7 @@ class ForesightTable:
             f'<tr><th style="{style}">{bag.name}</th><td colspan="{self.position + bag.first - left}"></td>'
             f'<td colspan="{bag.last + 1 - bag.first}" style="{style};border-top:3px solid {colour};'
             f'background:{colour}22">{bag_html(bag)}</td></tr>'
-            for bag, (colour, _, _) in zip(self.bags, SERIES * len(self.bags))
+            for bag, colour in zip(self.bags, COLOURS * len(self.bags))
         )
         return (
             f"<div>Foreseen after the outlined token, beneath the window that it is for ({HIT}: it came there)</div>"
@@ -201,16 +200,16 @@ def calibration_plot(found: Calibration) -> Picture:
     levels = measures.drop_duplicates("level")
     names = [ahead(first, last).removesuffix(" ahead") for first, last in zip(levels["first"], levels["last"])]
     with panels(3.4, 3) as plots:
-        for name, (colour, line, marker) in zip(PREDICTORS, ((INK, "-", "o"), *SERIES[3:])):
+        for name, style in zip(PREDICTORS, (dict(color=INK, marker="o"), series(3), series(4))):
             rows = measures[measures["predictor"] == name]
             for plot, column, scale in zip(plots, ("loss", "top_window"), (1, 100)):
-                style = dict(color=colour, linestyle=line, marker=marker, markersize=5)
-                plot.plot(names, scale * rows[column], label=name if column == "loss" else None, **style)
+                label = name if column == "loss" else None
+                plot.plot(names, scale * rows[column], label=label, markersize=5, **style)
             facts.append(f"{name} " + " ".join(f"{loss:.2f}" for loss in rows["loss"]))
-        for (level, bins), name, (colour, line, marker) in zip(found.bins.groupby("level"), names, SERIES):
+        for i, ((level, bins), name) in enumerate(zip(found.bins.groupby("level"), names)):
             windows = levels.loc[levels["level"] == level, "windows"].iloc[0]
             bins = bins[(bins["predicted"] * bins["pairs"] * windows >= EXPECTED) & (bins["observed"] > 0)]
-            style = dict(color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1)
+            style = series(i) | dict(markersize=3.5, linewidth=1)
             plots[2].plot(bins["predicted"], bins["observed"], label=f"{name} ahead", **style)
         ends = np.array([min(found.bins["predicted"].min(), 1e-4), 1.0])
         plots[2].plot(ends, ends, color=INK, linewidth=0.8)

@@ -22,6 +22,10 @@ from lab.files import atomic_write_bytes
 
 BLUE, VERMILLION, SKY = "#0072B2", "#D55E00", "#56B4E9"
 INK, FAINT, CARD = "#222222", "#d4d4d0", "#f5f5f2"
+# of the lines of one picture, told apart without the colour too
+COLOURS = (BLUE, VERMILLION, SKY, "#009E73", "#CC79A7", INK)
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "X", "P")
 FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same on every machine
 STYLE = {
     "font.family": FONT, "font.size": 10, "text.parse_math": False,
@@ -90,6 +94,11 @@ def axes(height: float, title: str, margins: dict[str, float] | None = None) -> 
     with panels(height, 1, margins) as (drawn,):
         drawn.set_title(drawable(title))
         yield drawn
+
+
+def series(i: int) -> dict:
+    """Colour, dash and marker of line i: no two of the first 42 share both colour and marker."""
+    return dict(color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)])
 
 
 def drawable(text: str, most: int = 76) -> str:

@@ -1,6 +1,6 @@
 """Position encodings seen: vectors that are added, angles that turn, biases that fall, and how far each one reaches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from lab.heat_maps import PLAIN, heat_maps
-from lab.plot_style import BLUE, INK, SKY, VERMILLION, Picture, PlotError, axes, panels
+from lab.plot_style import BLUE, INK, VERMILLION, Picture, PlotError, axes, drawable, panels, series
 
-# colour, line, marker: told apart without the colour too
-SERIES = [
-    (BLUE, "-", "o"), (VERMILLION, "--", "s"), (SKY, "-.", "^"), ("#009E73", ":", "D"), ("#CC79A7", "-", "v"),
-    (INK, "--", "x"),
-]  # fmt: skip
 MOST_HEADS = 8
+MOST_LINES = 12
 
 
 def position_vectors(table: np.ndarray, name: str) -> Picture:
@@ -68,9 +64,9 @@ def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
 def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
     """The slopes of each head on a logarithmic scale, for one or more rules."""
     with axes(2.8, "ALiBi's slopes, head by head") as plot:
-        for (name, values), (colour, _, marker) in zip(slopes.items(), SERIES):
-            plot.plot(range(len(values)), values, linestyle="", marker=marker, color=colour, label=name, markersize=7,
-                      fillstyle="none", markeredgewidth=1.8)  # fmt: skip
+        for i, (name, values) in enumerate(slopes.items()):
+            style = series(i) | dict(linestyle="", markersize=7, fillstyle="none", markeredgewidth=1.8)
+            plot.plot(range(len(values)), values, label=name, **style)
         plot.set(xlabel="head", ylabel="slope", xticks=range(max(map(len, slopes.values()))))
         plot.set_yscale("log", base=2)
         plot.yaxis.set_major_formatter(lambda value, _: f"1/{round(1 / value)}")
@@ -83,47 +79,68 @@ def scores_by_offset(scores: Mapping[str, np.ndarray], title: str) -> Picture:
     """The score of one query with one key at every distance, for several places of the query: lines on one another say
     that the distance alone counts. Each array holds the scores at distances 0, 1, 2, …"""
     with axes(2.9, title) as plot:
-        for i, ((name, values), (colour, line, marker)) in enumerate(zip(scores.items(), SERIES)):
+        for i, (name, values) in enumerate(scores.items()):
             every = max(1, len(values) // 12)
-            style = dict(color=colour, linestyle=line, marker=marker, markersize=4)
-            plot.plot(values, markevery=(i, every), label=name, **style)
+            plot.plot(values, markevery=(i, every), markersize=4, label=name, **series(i))
         plot.set(xlabel="distance from query back to key (tokens)", ylabel="score")
         plot.figure.legend(loc="outside lower center", ncols=3)
         return Picture(plot.figure, f"{title}: {', '.join(scores)}")
 
 
-def extrapolation_curves(results: pd.DataFrame, title: str = "") -> Picture:
+def extrapolation_curves(results: pd.DataFrame, title: str = "", unit: str = "nats per token") -> Picture:
     """Loss by length of the window, a line per variant: the mean over seeds, bars of one sd where there are several.
 
     results: columns variant, length, loss (NaN where the model does not go), as `extrapolation` gives them.
     """
-    if results.empty or len(results["variant"].unique()) > len(SERIES):
-        raise PlotError(f"give the results of 1 to {len(SERIES)} variants, not {len(results['variant'].unique())}")
     lengths, facts = sorted(results["length"].unique()), []
-    with axes(3.6, title or "Longer than the training") as plot:
-        for (name, rows), (colour, line, marker) in zip(results.groupby("variant", sort=False), SERIES):
-            by_length = rows.dropna(subset="loss").groupby("length")["loss"].agg(["mean", "std"])
-            style = dict(color=colour, linestyle=line, marker=marker, markersize=5, capsize=3, label=name)
+    results = results.dropna(subset="loss")
+    names = list(results["variant"].unique())
+    check_lines(names)
+    with axes(3.6 + legend_height(names), title or "Longer than the training") as plot:
+        for i, (name, rows) in enumerate(results.groupby("variant", sort=False)):
+            by_length = rows.groupby("length")["loss"].agg(["mean", "std"])
+            style = dict(markersize=5, capsize=3, label=drawable(name, most=52), **series(i))
             plot.errorbar(by_length.index, by_length["mean"], yerr=by_length["std"].fillna(0), **style)
             facts.append(f"{name} {by_length['mean'].iloc[0]:.3f} to {by_length['mean'].iloc[-1]:.3f}")
         plot.axvline(lengths[0], color=INK, linewidth=0.8, linestyle=":")
         plot.set_xscale("log", base=2)
         length_axis(plot, lengths)
-        plot.set(xlabel="length of the text it reads (tokens; dotted: as trained)", ylabel="loss (nats per token)")
-        plot.figure.legend(loc="outside right center")
+        plot.set(xlabel="length of the text it reads (tokens; dotted: as trained)", ylabel=f"loss ({unit})")
+        legend(plot, names)
         return Picture(plot.figure, f"Loss from {lengths[0]} to {lengths[-1]} tokens: " + ", ".join(facts))
 
 
-def position_losses(losses: Mapping[str, np.ndarray], trained: int, title: str = "") -> Picture:
+def position_losses(
+    losses: Mapping[str, np.ndarray], trained: int, title: str = "", unit: str = "nats per token"
+) -> Picture:
     """Loss by position in the window, the mean of 16 neighbours; the dotted line is where training ended."""
-    with axes(3.4, title or "Loss at each position of one long text") as plot:
-        for (name, values), (colour, line, _) in zip(losses.items(), SERIES):
-            bins = np.array([part.mean() for part in np.array_split(values, max(1, len(values) // 16))])
-            plot.plot(np.linspace(0, len(values), len(bins)), bins, color=colour, linestyle=line, label=name)
+    check_lines(list(losses))
+    with axes(3.4 + legend_height(losses), title or "Loss at each position of one long text") as plot:
+        for i, (name, values) in enumerate(losses.items()):
+            bins = np.array_split(np.arange(len(values)), max(1, len(values) // 16))
+            style = series(i) | dict(markersize=4, markevery=(i % 4, 4), label=drawable(name, most=52))
+            plot.plot([part.mean() for part in bins], [values[part].mean() for part in bins], **style)
         plot.axvline(trained, color=INK, linewidth=0.8, linestyle=":")
-        plot.set(xlabel="position (tokens; dotted: the training length)", ylabel="loss (nats)")
-        plot.figure.legend(loc="outside right center")
+        plot.set(xlabel="position (tokens; dotted: the training length)", ylabel=f"loss ({unit})")
+        legend(plot, losses)
         return Picture(plot.figure, "Loss by position of " + ", ".join(losses))
+
+
+def check_lines(names: Sequence[str]) -> None:
+    if not 1 <= len(names) <= MOST_LINES:
+        raise PlotError(f"give the losses of 1 to {MOST_LINES} models, not of {len(names)}: more can't be told apart")
+
+
+def legend(plot: Axes, names: Collection[str]) -> None:
+    """Beside the lines where the names are few and short, below where they are not."""
+    below = legend_height(names) > 0
+    plot.figure.legend(loc="outside lower center" if below else "outside right center", ncols=2 if below else 1)
+
+
+def legend_height(names: Collection[str]) -> float:
+    """Inches that a legend takes below."""
+    beside = len(names) <= 6 and max(map(len, names)) <= 16
+    return 0.0 if beside else 0.1 + 0.19 * -(-len(names) // 2)
 
 
 def length_axis(plot: Axes, lengths: Sequence[int]) -> None:

@@ -168,11 +168,16 @@ class Run:
         """What model.safetensors says of itself: the step and validation loss it was stored at."""
         return read_header(self.weights_path)[1]
 
-    def load_model(self, device: "torch.device | str" = "cpu") -> "Transformer":
-        """The trained model, in eval mode: the weights of the best validation."""
+    def load_model(self, device: "torch.device | str" = "cpu", max_positions: int | None = None) -> "Transformer":
+        """The trained model, in eval mode: the weights of the best validation.
+
+        max_positions: how many it shall accept, if not as many as its config says. No weight depends on it, but for
+        learned positions: they end with the training, and ConfigError is raised.
+        """
         from modules.transformer import Transformer
 
-        model = Transformer(self.model_config)
+        config = self.model_config if max_positions is None else self.model_config.replace(max_positions=max_positions)
+        model = Transformer(config)
         read_weights(model, self.weights_path)
         return model.to(device).eval()
 

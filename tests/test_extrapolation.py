@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from config import ALiBiConfig, DataConfig, DataError, LearnedPositionConfig, ModelConfig
+from config import ALiBiConfig, ConfigError, DataConfig, DataError, LearnedPositionConfig, ModelConfig
+from lab.comparison import compare
 from lab.data import prepare
 from lab.extrapolation import extrapolation, loss_by_position
 from lab.plot_style import PlotError
@@ -20,7 +21,9 @@ from lab.position_plots import (
     scores_by_offset,
     slope_dots,
 )
+from lab.weights import read_weights
 from modules.transformer import Transformer
+from tests.small_runs import MODEL, TRAIN, make_run
 
 CONFIG = ModelConfig(
     vocab_size=257, context_length=8, max_positions=64, n_layers=1, n_heads=2, width=16, position=ALiBiConfig(),
@@ -86,5 +89,72 @@ def test_curves_have_a_point_for_each_length_that_was_reached():
     drawn = extrapolation_curves(pd.DataFrame(rows))
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawn.figure.axes[0].containers}
     assert lines == {"rope": [[8, 1.0], [16, 2.0]], "learned": [[8, 1.5]]}
-    with pytest.raises(PlotError, match="1 to 6 variants, not 0"):
+    with pytest.raises(PlotError, match="losses of 1 to 12 models, not of 0"):
         extrapolation_curves(pd.DataFrame(rows).iloc[:0])
+
+
+# --- runs beside each other -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two seeds with RoPE that accept no more positions than they were trained on, and one with learned positions."""
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    narrow = MODEL.replace(max_positions=MODEL.context_length)
+    made = [make_run(tmp_path, f"rope-seed{n}", narrow, TRAIN.replace(seed=n)) for n in range(2)]
+    learned = MODEL.replace(position=LearnedPositionConfig())
+    return [*made, make_run(tmp_path, "learned", learned, TRAIN.replace(seed=5))]
+
+
+def test_a_comparison_reads_on_as_each_run_alone(runs):
+    found = compare(runs).extrapolation((1, 4), max_tokens=1280)
+    held_out = prepare(TRAIN.data).validation
+    assert found.unit == "nats per token" and found.trained == 16
+    assert list(found.frame["variant"]) == ["rope (2 seeds)"] * 4 + ["learned"] * 2
+    for row in found.frame[found.frame["variant"] != "learned"].itertuples():
+        wide = Transformer(MODEL.replace(max_positions=64))
+        read_weights(wide, runs[int(row.run[-1])].weights_path)
+        assert row.loss == loss_by_position(wide, held_out, row.length, 1280).mean()
+    with pytest.raises(DataError, match="ends at 16 positions"):
+        loss_by_position(runs[0].load_model(), held_out, 64, 1280)
+    table, losses = found.table(), found.frame.set_index(["run", "length"])["loss"]
+    assert table.loc["rope (2 seeds)", 64] == pytest.approx((losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2)
+    assert math.isfinite(table.loc["learned", 16]) and math.isnan(table.loc["learned", 64])
+    assert "no such positions" in repr(found) and "no such positions" in found._repr_html_()
+    lines = {c.get_label(): c.lines[0].get_xdata().tolist() for c in found.curves().figure.axes[0].containers}
+    assert lines == {"rope (2 seeds)": [16, 64], "learned": [16]}
+    drawn = found.by_position().figure.axes[0].get_lines()
+    assert [list(line.get_xdata()) for line in drawn[:2]] == [[7.5, 23.5, 39.5, 55.5], [7.5]]
+
+
+def test_other_tokenizers_are_compared_in_bits_per_byte(runs):
+    bpe = make_run(
+        runs[0].folder.parent, "bpe", MODEL.replace(vocab_size=512),
+        TRAIN.replace(data=TRAIN.data.replace(tokenizer="bpe-512")),
+    )  # fmt: skip
+    alone, found = compare(runs[:1]), compare([runs[0], bpe])
+    nats, bits = (one.extrapolation((2,), 640).frame["loss"][0] for one in (alone, found))
+    tokens = prepare(TRAIN.data).validation
+    assert bits == pytest.approx(nats / math.log(2) * len(tokens) / tokens.n_bytes)
+    assert "bits per byte" in repr(found.extrapolation((2,), 640).curves().figure.axes[0].get_ylabel())
+
+
+@pytest.mark.parametrize(
+    "factors, max_tokens, message",
+    [
+        ((), 64, "different whole numbers from 1 on"),
+        ((1, 1), 64, "different whole numbers"),
+        ((0.5,), 64, "different whole numbers"),
+        ((8,), 64, "no window of 128 tokens fits into max_tokens=64"),
+    ],
+)
+def test_impossible_lengths_leave_nobody_out(runs, factors, max_tokens, message):
+    comparison = compare(runs)
+    with pytest.raises(ConfigError, match=message):
+        comparison.extrapolation(factors, max_tokens)
+    assert len(comparison.runs) == 3
+
+
+def test_learned_positions_cannot_be_stretched(runs):
+    with pytest.raises(ConfigError, match="learned positions end at context_length"):
+        runs[2].load_model(max_positions=64)
