@@ -1,10 +1,11 @@
-"""Takes a finished run among those that ship: without its checkpoint, its weights rounded to bfloat16.
+"""Takes finished runs among those that ship: without their checkpoints, their weights rounded to bfloat16.
 
-    python -m bench.ship FOLDER/RUN NAME
+    python -m bench.ship FOLDER/RUN [FOLDER/RUN ...]
 
-The card is written anew, from the log and the rounded weights.
+A run replaces the one that ships under its name. Its card is written anew, from the log and the rounded weights.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,22 +14,24 @@ import torch
 
 from lab.card import write_card
 from lab.data import prepare
-from lab.runs import Run
+from lab.runs import TRAINED, Run
 from lab.sharing import export_run, import_run
 from lab.training import sample_text
 from lab.weights import read_tensors, write_tensors
 
 
-def ship(run: Run, name: str) -> Run:
-    """The run under a new name in trained/. Raises RunError where that name is taken."""
-    with tempfile.TemporaryDirectory() as folder:
-        shipped = import_run(export_run(run, Path(folder) / "run.zip"), name=name)
-    tensors, facts = read_tensors(shipped.weights_path)
-    rounded = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
-    write_tensors(shipped.weights_path, rounded, facts | {"rounded": "bfloat16"})
-    write_card(shipped, prepare(shipped.train_config.data), sample_text(shipped.load_model(), shipped))
-    return shipped
+def ship(run: Run, folder: Path = TRAINED) -> Run:
+    """The run in `folder`. Raises RunError for a damaged one, and leaves what was there."""
+    with tempfile.TemporaryDirectory(prefix=".ship.", dir=folder) as temporary:
+        made = import_run(export_run(run, Path(temporary) / "run.zip"), Path(temporary))
+        tensors, facts = read_tensors(made.weights_path)
+        rounded = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
+        write_tensors(made.weights_path, rounded, facts | {"rounded": "bfloat16"})
+        write_card(made, prepare(made.train_config.data), sample_text(made.load_model(), made))
+        shutil.rmtree(folder / run.name, ignore_errors=True)
+        return Run(made.folder.rename(folder / run.name))
 
 
 if __name__ == "__main__":
-    print(ship(Run.open(Path(sys.argv[1])), sys.argv[2]))
+    for path in sys.argv[1:]:
+        print(ship(Run.open(Path(path))))

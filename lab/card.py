@@ -32,6 +32,8 @@ def write_card(run: Run, data: "TokenData", sample: str) -> None:
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }
+    if "rounded" in facts:
+        rows["weights"] = f"rounded to {facts['rounded']} after the training"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
     atomic_write_text(

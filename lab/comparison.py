@@ -138,6 +138,15 @@ class Comparison(ScoredRuns):
         what = "stories" if first.text.source == "tales" else "documents"
         return paired(*scores, labels=labels, documents=what, in_nats=first.tokens_key == second.tokens_key)
 
+    def against_best(self, max_tokens: int | None = None) -> list["Paired"]:
+        """The configuration of the lowest loss against each other one, the nearest first, seeds averaged."""
+        means = {
+            group: np.mean([self.scores(name, max_tokens).metrics["bits_per_byte"] for name in names])
+            for group, names in self.configurations.items()
+        }
+        ranked = [self.configurations[group] for group in sorted(means, key=means.get)]
+        return [self.paired(ranked[0], other, max_tokens) for other in ranked[1:]]
+
     def disagreement(
         self, a: str, b: str, n: int = 5, max_tokens: int | None = None, length: int = 40
     ) -> "Disagreement":

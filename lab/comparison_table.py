@@ -104,7 +104,7 @@ def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> Non
     if suffix == ".csv":
         text = table.to_csv(lineterminator="\n")
     elif suffix == ".md":
-        text = _markdown(shown(table).reset_index()) + "".join(f"\n- {remark}" for remark in remarks) + "\n"
+        text = markdown(shown(table).reset_index()) + "".join(f"\n- {remark}" for remark in remarks) + "\n"
     else:
         text = "".join(f"% {remark}\n" for remark in remarks) + shown(table).reset_index().to_latex(
             index=False, escape=True
@@ -112,6 +112,6 @@ def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> Non
     atomic_write_text(path, text)
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)

@@ -333,6 +333,18 @@ def test_paired_takes_names_and_seeds(folder):
         comparison.paired("wied", "sines")
 
 
+def test_the_best_is_held_against_each_other_configuration(folder):
+    comparison = compare(None, folder)
+    losses = {name: comparison.scores(name, 3000).metrics["loss"] for name in comparison.runs}
+    means = {"wide": losses["wide"], "sines": losses["sines"],
+             "plain (2 seeds)": (losses["plain-seed0"] + losses["plain-seed1"]) / 2}  # fmt: skip
+    best, *others = sorted(means, key=means.get)
+    found = comparison.against_best(3000)
+    assert [(one.a, one.b) for one in found] == [(best, other) for other in others]
+    assert [one.difference for one in found] == pytest.approx([means[best] - means[other] for other in others])
+    assert compare("wide", folder).against_best(3000) == []
+
+
 def test_paired_of_two_tokenizers_is_in_bits_per_byte(folder):
     make_run(folder, "bpe", *BPE)
     comparison = compare(["plain-seed0", "bpe"], folder)
