@@ -186,6 +186,8 @@ def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, cache, monk
     spike = logs(tmp_path)["run0"]["loss"].idxmax()
     raw = [line for line in drawn if line.get_alpha()]
     assert spike + 1 in raw[0].get_xdata(), "a thinned line keeps its highest point"
+    (first, *_) = (line for line in comparison.curves(log_x=True).figure.axes[0].get_lines() if line.get_alpha())
+    assert first.get_xdata()[:9].tolist() == list(range(1, 10)), "a logarithmic beginning shows every step"
     wide_median = medians(logs(tmp_path)["run3"], 201)
     points = lines(picture)["run3"]
     assert points[:, 1] == pytest.approx(wide_median[points[:, 0].astype(int) - 1])
