@@ -6,6 +6,7 @@ lives in that variant's own small class. `preset("llama-tiny")` gives a matching
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -127,6 +128,7 @@ def _required(spec: dataclasses.Field) -> bool:
     return spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
 
 
+@functools.cache
 def _field_types(cls: type) -> dict[str, object]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}

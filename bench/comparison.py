@@ -1,5 +1,10 @@
-"""How long a comparison of 50 runs of 10,000 logged steps takes to open: read, table, curves drawn."""
+"""How long a comparison of 50 runs of 10,000 logged steps takes to open: read, table, curves drawn.
 
+In a session that has drawn before, and in a new process, where Python and the libraries are loaded too.
+"""
+
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -9,19 +14,20 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from bench.timing import alternate, table
-from config import DataConfig, ModelConfig, TrainConfig
+from config import ROOT, DataConfig, ModelConfig, TrainConfig
 from lab.comparison import compare
 from lab.log import COLUMNS
 from lab.runs import Run
 
 RUNS, SEEDS, STEPS = 50, 2, 10_000
+ALONE = "import sys; from bench.comparison import open_all; open_all(sys.argv[1])"
 
 
 def write_run(number: int, folder: Path) -> None:
     """A run with a log like a training's, and a weights file of one number: a comparison reads its header alone."""
     random = np.random.default_rng(number)
-    model = ModelConfig(vocab_size=257, width=64 + 16 * (number // SEEDS), n_heads=2, n_layers=2)
-    data = DataConfig(tokenizer="byte", max_documents=60)
+    model = ModelConfig(vocab_size=2048, width=64 + 16 * (number // SEEDS), n_heads=2, n_layers=2)
+    data = DataConfig(tokenizer="bpe-2048", max_documents=60)
     run = Run.create(f"run-{number // SEEDS}-seed{number % SEEDS}", model,
                      TrainConfig(data=data, steps=STEPS, seed=number % SEEDS), folder)  # fmt: skip
     step = np.arange(1, STEPS + 1)
@@ -32,7 +38,7 @@ def write_run(number: int, folder: Path) -> None:
     save_file({"x": np.zeros(1, np.float32)}, run.weights_path, {"step": str(STEPS), "validation_loss": "1.3"})
 
 
-def open_all(folder: Path) -> None:
+def open_all(folder: Path | str) -> None:
     comparison = compare(folder=folder)
     assert len(comparison.runs) == RUNS
     comparison._repr_html_()
@@ -40,9 +46,17 @@ def open_all(folder: Path) -> None:
 
 
 def main(rounds: int = 5) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as folder:
         for number in range(RUNS):
-            write_run(number, Path(temporary))
-        seconds = alternate({"open": lambda: open_all(Path(temporary))}, rounds, warmup=1)["open"]
-    rows = [[f"{RUNS} runs of {STEPS:,} steps", f"{median(seconds):.2f}", f"{max(seconds):.2f}"]]
-    print(table("Opening a comparison: read, table, curves", ["", "seconds", "at most"], rows))
+            write_run(number, Path(folder))
+        seconds = alternate(
+            {
+                "in a session": lambda: open_all(folder),
+                "in a new process": lambda: subprocess.run([sys.executable, "-c", ALONE, folder], cwd=ROOT, check=True),
+            },
+            rounds,
+            warmup=1,
+        )
+    rows = [[name, f"{median(times):.2f}", f"{max(times):.2f}"] for name, times in seconds.items()]
+    title = f"Opening a comparison of {RUNS} runs of {STEPS:,} steps: read, table, curves"
+    print(table(title, ["", "seconds", "at most"], rows))

@@ -141,8 +141,9 @@ def open_one(run: Run) -> Compared:
         raise RunError(f"run {run.name!r} has taken no step yet; train it")
     for name in (*NUMBERS, "validation_loss"):
         column = log[name] if log[name].dtype.kind in "if" else pd.to_numeric(log[name], errors="coerce")
-        values, blank = column.to_numpy(dtype=float), log[name].isna().to_numpy() & (name == "validation_loss")
-        wrong = ~(np.isfinite(values) | blank)
+        wrong = ~np.isfinite(column.to_numpy(dtype=float))
+        if name == "validation_loss":
+            wrong &= log[name].notna().to_numpy()
         if wrong.any():
             row = int(np.argmax(wrong))
             raise RunError(

@@ -224,7 +224,7 @@ class Comparison(ScoredRuns):
         return curves(self.lines(y, smoothing), self.floors(), x, y, self.unit, log_x=log_x, log_y=log_y)
 
     def curves_widget(self) -> "ipywidgets.VBox":
-        """The curves with a choice of axis, scales and smoothing, and the values at the place of a slider.
+        """The curves with a choice of axis, scales and smoothing, and the values where the mouse or a slider is.
 
         The static twin: `curves`.
         """

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
+from numpy.lib.stride_tricks import sliding_window_view
 
 from config import ConfigError
 from lab.compared import Compared
@@ -18,7 +19,7 @@ AXES = {"steps": "step", "tokens": "tokens", "seconds": "training time (s)", "fl
 LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 COSTS = {"parameters": "parameters", "seconds": "training time (s)", "flops": "training FLOPs"}
 SHOWN_FROM = 0.1  # of a linear axis: the fall before it would press everything else flat
-RAW_POINTS = 10_000  # of all raw lines together: the more runs, the fainter
+RAW_POINTS = 3_000  # of all raw lines together: the more runs, the fainter
 MOST_LINES = 60  # more can't be told apart
 
 
@@ -75,12 +76,14 @@ def places(n_rows: int) -> np.ndarray:
 
 def medians(values: np.ndarray, rows: np.ndarray, half: int) -> np.ndarray:
     """The median of each row with its `half` neighbours on either side, as many of them as there are."""
-    found = values[rows]
-    inside = (rows >= half) & (rows < len(values) - half)
-    found[inside] = np.median(values[rows[inside, None] + np.arange(-half, half + 1)], axis=1)
-    for i in np.flatnonzero(~inside):
-        found[i] = np.median(values[max(0, rows[i] - half) : rows[i] + half + 1])
-    return found
+    half = min(half, len(values) - 1)
+    if half < 1:
+        return values[rows]
+    padded = np.pad(values, half, constant_values=np.inf)  # sorted last, so that each window begins with its values
+    windows = np.sort(sliding_window_view(padded, 2 * half + 1)[rows], axis=1)
+    neighbours = np.minimum(rows, half) + np.minimum(len(values) - 1 - rows, half)
+    lower, upper = (windows[np.arange(len(rows)), middle] for middle in (neighbours // 2, (neighbours + 1) // 2))
+    return (lower + upper) / 2
 
 
 def curves(
@@ -104,6 +107,8 @@ def curves(
                 logged, values = line.logged(member, x)
                 if line.width(len(logged)) > 1:
                     shown = extremes(values, most=max(100, RAW_POINTS // n_runs))
+                    if log_x:  # where the first of these stretches is half of the axis
+                        shown = np.union1d(shown, places(len(values)))
                     faint = dict(linewidth=0.5, alpha=float(np.clip(3 / n_runs, 0.06, 0.35)))
                     plot.plot(logged[shown], values[shown], color=style["color"], **faint)
             if len(line.members) > 1:

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colour-blin
 alone. A figure is drawn under this style whatever the user's own rcParams say, and leaves those as they were.
 """
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,12 @@ def series(i: int) -> dict:
 
 def drawable(text: str, most: int = 76) -> str:
     """`text` cut to `most` characters; those that the font lacks, and controls, are written as ⟨U+4E2D⟩."""
-    known = get_font(findfont(FONT)).get_charmap()
+    known = _characters()
     text = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(c if c.isprintable() and ord(c) in known else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+@functools.cache
+def _characters() -> dict[int, int]:
+    """The characters that the font can draw, each with its glyph."""
+    return get_font(findfont(FONT)).get_charmap()

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 TRAINED = ROOT / "trained"
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
+shared_tokenizer = lru_cache(maxsize=8)(tokenizer_from_json)  # one for all runs that stored the same
+
 
 class Run:
     """One folder under trained/ (or the `folder` given), opened. `Run.create` starts one, `Run.open` finds one."""
@@ -42,7 +45,7 @@ class Run:
         self.name = self.folder.name
         self.model_config = ModelConfig.from_json(self._read("model_config.json"))
         self.train_config = TrainConfig.from_json(self._read("train_config.json"))
-        self.tokenizer: Tokenizer = tokenizer_from_json(self._read("tokenizer.json"))
+        self.tokenizer: Tokenizer = shared_tokenizer(self._read("tokenizer.json"))
 
     @classmethod
     def create(
@@ -136,9 +139,9 @@ class Run:
 
     def _rows(self, path: Path, columns: set[str]) -> pd.DataFrame:
         """A log's whole lines. Raises RunError where they are no table or lack one of `columns`."""
-        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        text = path.read_bytes()
         try:
-            rows = pd.read_csv(io.StringIO(whole))
+            rows = pd.read_csv(io.BytesIO(text[: text.rfind(b"\n") + 1]))
         except (ValueError, pd.errors.ParserError) as error:
             raise RunError(f"{path.name} of {self.name!r} is damaged: {error}") from error
         missing = columns - set(rows.columns)

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 
 import tiktoken
@@ -116,7 +116,7 @@ class Tokenizer:
         """All that `tokenizer_from_json` needs: our own with every token, public encodings by name."""
         return json.dumps(self._description, ensure_ascii=False, indent=1) + "\n"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Equal for equal tokenizers on every machine; part of the key under which prepared data is kept."""
         return hashlib.sha256(self.to_json().encode("utf-8")).hexdigest()[:16]

@@ -120,6 +120,7 @@ DAMAGES = {
     "zero steps": (lambda run: run.log_path.write_text(run.log_path.read_text().split("\n")[0] + "\n"), "no step"),
     "empty log": (lambda run: run.log_path.write_text(""), "log_data.csv .* is damaged"),
     "torn log": (lambda run: run.log_path.write_text('a,b\n1,"2\n3,4,5,6\n7\n'), "log_data.csv"),
+    "log of no text": (lambda run: run.log_path.write_bytes(b"\xff\xfe\x00\n" * 9), "log_data.csv .* is damaged"),
     "missing loss": (lambda run: drop_column(run, "loss"), "lacks the columns loss"),
     "missing seconds": (lambda run: drop_column(run, "seconds"), "lacks the columns seconds"),
     "NaN": (lambda run: set_value(run, "loss", None), "loss is nan in row 8"),

@@ -1,7 +1,10 @@
 """The pictures of a comparison hold the numbers of the logs; its panel and its disagreements say the same."""
 
+import base64
 import math
 import re
+from dataclasses import replace
+from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +14,8 @@ from safetensors.numpy import save_file
 
 from config import ConfigError, DataError
 from lab.comparison import compare
-from lab.comparison_plots import MOST_LINES, PLACES, RAW_POINTS, front, series
+from lab.comparison_panel import STRIPS, as_table, hoverable, values_at
+from lab.comparison_plots import MOST_LINES, PLACES, RAW_POINTS, curves, front, series
 from lab.disagreement import disagreement, stretches
 from lab.plot_style import PlotError
 from lab.runs import Run
@@ -186,6 +190,8 @@ def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, cache, monk
     spike = logs(tmp_path)["run0"]["loss"].idxmax()
     raw = [line for line in drawn if line.get_alpha()]
     assert spike + 1 in raw[0].get_xdata(), "a thinned line keeps its highest point"
+    (first, *_) = (line for line in comparison.curves(log_x=True).figure.axes[0].get_lines() if line.get_alpha())
+    assert first.get_xdata()[:9].tolist() == list(range(1, 10)), "a logarithmic beginning shows every step"
     wide_median = medians(logs(tmp_path)["run3"], 201)
     points = lines(picture)["run3"]
     assert points[:, 1] == pytest.approx(wide_median[points[:, 0].astype(int) - 1])
@@ -257,6 +263,30 @@ def test_pareto_of_two_tokenizers_needs_bits_per_byte(folder):
 # --- the panel --------------------------------------------------------------------------------------------------
 
 
+class Page(HTMLParser):
+    """What the panel's HTML says to a browser. image, strips: attributes; box: left, top, width and height of all
+    strips together, in % of the picture."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.strips = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.tags.append(tag)
+        found = dict(attributes)
+        if tag == "img":
+            self.image = found
+        if tag == "i":
+            self.strips.append(found)
+        if found.get("class") == "glassbox-strips":
+            self.box = {side: float(share) for side, share in re.findall(r"(\w+):([\d.]+)%", found["style"])}
+
+
+def png(html: str) -> bytes:
+    return base64.b64decode(Page(html).image["src"].removeprefix("data:image/png;base64,"))
+
+
 def child(panel, description: str):
     found = [c for row in panel.children for c in getattr(row, "children", [row])
              if getattr(c, "description", None) == description]  # fmt: skip
@@ -267,14 +297,14 @@ def child(panel, description: str):
 def test_the_panel_shows_what_the_static_call_draws(folder):
     comparison = compare(None, folder)
     panel = comparison.curves_widget()
-    image, values = panel.children[-2:]
-    assert image.value == comparison.curves().png
+    shown, values = panel.children[-2:]
+    assert png(shown.value) == comparison.curves().png
     child(panel, "x").value = "flops"
     child(panel, "logarithmic y").value = True
-    assert image.value == comparison.curves("flops", log_y=True).png
+    assert png(shown.value) == comparison.curves("flops", log_y=True).png
     child(panel, "usual smoothing").value = False
     child(panel, "median of").value = 9
-    assert image.value == comparison.curves("flops", log_y=True, smoothing=9).png
+    assert png(shown.value) == comparison.curves("flops", log_y=True, smoothing=9).png
     child(panel, "x").value = "steps"
     child(panel, "median of").value = 1
     child(panel, "values at (%)").value = 50
@@ -291,6 +321,59 @@ def test_the_panel_says_what_cannot_be_drawn(folder):
     panel = compare(None, folder).curves_widget()
     child(panel, "y").value = "validation_loss"
     assert "<b>0 configurations have a validation loss to draw" in panel.children[-1].value
+    assert panel.children[-2].value == "", "no picture of another choice"
+
+
+@pytest.mark.parametrize("log_x", [False, True])
+def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
+    """One run goes on for longer than the others, so that not everybody has been everywhere."""
+    log = make_log(60, seed=7)
+    log.to_csv(folder / "wide" / "log_data.csv", index=False)
+    comparison = compare(None, folder)
+    picture = comparison.curves(log_x=log_x)
+    bands = [(line, line.band("steps")) for line in comparison.lines("loss", None)]
+    page = Page(hoverable(picture, bands, "steps", "nats per token"))
+    assert page.image["alt"] == repr(picture) and len(page.strips) == STRIPS
+    assert all(strip["style"] == "flex:1" for strip in page.strips), "equal shares of the box over the axes"
+    plot, (width, height) = picture.figure.axes[0], picture.figure.canvas.get_width_height()
+    box = plot.get_window_extent()
+    assert page.box == pytest.approx(
+        {"left": 100 * box.x0 / width, "top": 100 * (1 - box.y1 / height),
+         "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)  # fmt: skip
+    n_told = set()
+    for i, strip in enumerate(page.strips):
+        at, _ = plot.transData.inverted().transform((box.x0 + (i + 0.5) / STRIPS * box.width, box.y0))
+        where, *told = strip["title"].split("\n")
+        assert where == f"step {at:,.0f}, nats per token"
+        expected = values_at(bands, at)
+        assert told == [f"{value:.4f}  {name}" + (f"  ({span})" if span else "") for value, name, span in expected]
+        names = [name for name, last in (("plain (3 seeds)", 40), ("wide", 60)) if 1 <= at <= last * (1 + 1e-9)]
+        assert sorted(name for _, name, _ in expected) == names
+        n_told.add(len(told))
+    assert n_told == {0, 1, 2}, "nobody is told of before the first step or after the last"
+
+
+def test_values_are_the_lines_lowest_first(folder):
+    bands = [(line, line.band("steps")) for line in compare(None, folder).lines("loss", 1)]
+    each = logs(folder)
+    seeds = np.stack([each[f"plain-seed{seed}"]["loss"] for seed in range(3)])
+    for step in (1, 20, 40):
+        here = seeds[:, step - 1]
+        expected = sorted([
+            (pytest.approx(here.mean()), "plain (3 seeds)", f"{here.min():.4f} to {here.max():.4f}"),
+            (pytest.approx(each["wide"]["loss"][step - 1]), "wide", ""),
+        ], key=lambda told: told[0].expected)  # fmt: skip
+        assert values_at(bands, step) == expected
+    assert values_at(bands, 0.9) == values_at(bands, 40.1) == []
+
+
+def test_names_of_runs_are_no_html(folder):
+    named = [replace(line, name='w<b>&"') for line in compare(["wide"], folder).lines("loss", None)]
+    bands = [(line, line.band("steps")) for line in named]
+    page = Page(hoverable(curves(named, {}, "steps", "loss", "nats"), bands, "steps", "nats"))
+    assert 'w<b>&"' in page.image["alt"] and 'w<b>&"' in page.strips[50]["title"]
+    assert page.tags == ["style", "div", "img", "div"] + ["i"] * STRIPS
+    assert "<td>w&lt;b&gt;&amp;&quot;</td>" in as_table(bands, "steps", 20, "nats")
 
 
 # --- disagreement -----------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_names_that_some_file_system_refuses(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_stored_tokenizer_is_built_once_for_all_runs(run):
+    again = Run.open(run.folder)
+    assert again.tokenizer is run.tokenizer
+    stored = run.folder / "tokenizer.json"
+    stored.write_text(stored.read_text(encoding="utf-8").replace('"name": "', '"name": "other-'), encoding="utf-8")
+    assert Run.open(run.folder).tokenizer.name == f"other-{run.tokenizer.name}", "another file, another tokenizer"
+
+
 def test_a_taken_name_is_refused_or_numbered(run, tmp_path):
     before = run.weights_path.read_bytes()
     with pytest.raises(RunError, match="exists"):
