@@ -100,7 +100,8 @@ def curves(
         raise PlotError(f"{len(drawn)} configurations have a {LOSSES[y]} to draw; choose 1 to {MOST_LINES} of them")
     rows = -(-(len(drawn) + len(floors)) // 2)
     facts, n_runs = [], sum(len(line.members) for line in drawn)
-    with axes(3.9 + 0.19 * rows, f"{LOSSES[y].capitalize()} of {len(drawn)} configurations") as plot:
+    several = f"{len(drawn)} configurations" if len(drawn) > 1 else next(iter(drawn)).name
+    with axes(3.9 + 0.19 * rows, f"{LOSSES[y].capitalize()} of {several}") as plot:
         for i, (line, (at, mean, low, high)) in enumerate(drawn.items()):
             style = series(i)
             for member in line.members:
