@@ -170,6 +170,15 @@ def _plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
+def _variants(hint) -> list[type[Config]]:
+    return [member for member in _members(hint) if isinstance(member, type) and issubclass(member, Config)]
+
+
+def _kinds(variants: list[type[Config]]) -> dict[str, type[Config]]:
+    """Variants by the ClassVar that tells them apart; a norm's kind is a setting like any other."""
+    return {v.kind: v for v in variants if hasattr(v, "kind") and "kind" not in _field_types(v)}
+
+
 def _revived(value, hint):
     """JSON's dict or list as the config or tuple that `hint` names, or the ConfigError that says why it is none."""
     try:
@@ -179,11 +188,9 @@ def _revived(value, hint):
 
 
 def _revive(value, hint):
-    variants = [member for member in _members(hint) if isinstance(member, type) and issubclass(member, Config)]
+    variants = _variants(hint)
     if isinstance(value, dict) and variants:
-        # a ClassVar tells variants apart; a norm's kind is a setting like any other
-        kinds = {v.kind: v for v in variants if hasattr(v, "kind") and "kind" not in _field_types(v)}
-        kind = value.get("kind")
+        kinds, kind = _kinds(variants), value.get("kind")
         if not kinds:
             return variants[0].from_dict(value)
         if kind not in kinds:
@@ -738,3 +745,49 @@ def preset(name: str) -> Preset:
         data=DataConfig(tokenizer=tokenizer), batch_size=size.batch_size, learning_rate=size.learning_rate
     )
     return Preset(model, train)
+
+
+# --- single settings by name ----------------------------------------------------------------------------------
+
+
+def setting_types() -> dict[str, object]:
+    """The type of every setting by dotted name, those of all variants: "model.position.theta", "train.seed", ..."""
+    return _types_below(ModelConfig, "model") | _types_below(TrainConfig, "train")
+
+
+def _types_below(config: type[Config], prefix: str) -> dict[str, object]:
+    found = {}
+    for name, hint in _field_types(config).items():
+        variants, name = _variants(hint), f"{prefix}.{name}"
+        if not variants:
+            found[name] = hint
+        elif kinds := tuple(_kinds(variants)):
+            found[f"{name}.kind"] = Literal[kinds]
+        for variant in variants:
+            found |= _types_below(variant, name)
+    return found
+
+
+def check_setting(name: str, value: object) -> None:
+    """Raises ConfigError unless there is a setting of that dotted name, and `value` is of its type."""
+    types_by_name = setting_types()
+    if name not in types_by_name:
+        raise ConfigError(f"unknown setting {name!r}; {suggest(name, types_by_name)}")
+    if not _fits(value, types_by_name[name]):
+        raise ConfigError(f"{name} must be {_describe(types_by_name[name])}, not {value!r}")
+
+
+def read_setting(name: str, text: str) -> object:
+    """What `text` means as a value of that setting: None, True, False, a number or the text, whichever its type takes.
+
+    Raises ConfigError for an unknown name, or where its type takes none of them.
+    """
+    for read in ({"None": None, "True": True, "False": False}.__getitem__, int, float):
+        try:
+            value = read(text)
+            check_setting(name, value)
+            return value
+        except (KeyError, ValueError):  # a ConfigError is one
+            pass
+    check_setting(name, text)
+    return text

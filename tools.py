@@ -36,6 +36,7 @@ HOMES = {
     "lab.lens_plots": ("lens_curves", "lens_heatmap"),
     "lab.lenses": ("lens_quality", "read_layers"),
     "lab.live": ("live",),
+    "lab.overrides": ("grid", "overridden"),
     "lab.plots": ("bars", "loss_curve", "next_token_bars", "schedule_preview", "shaded_tokens", "side_by_side"),
     "lab.position_plots": (
         "alibi_biases", "extrapolation_curves", "position_losses", "position_vectors", "rotations",
@@ -54,7 +55,7 @@ HOMES = {
     "lab.side_by_side": ("generate_side_by_side",),
     "lab.source_view": ("show",),
     "lab.speculative": ("speculate", "speculative_text"),
-    "lab.sweep": ("matched", "mean_and_spread", "sweep", "sweep_results"),
+    "lab.sweep": ("compare_sweep", "matched", "mean_and_spread", "sweep", "sweep_results"),
     "lab.tales": ("stories", "story"),
     "lab.token_display": ("show_tokens",),
     "lab.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),

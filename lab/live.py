@@ -31,15 +31,18 @@ FIRST_SHARE = 0.2  # of the time so far passes between two pictures at first, wh
 
 
 def live(
-    steps: Generator["Step"], run: "Run", floor: float | None = None, every_seconds: float = 1.0
-) -> Iterator["Step"]:
+    steps: Generator["Step"], run: "Run", floor: float | None = None, every_seconds: float = 1.0,
+    stopping: threading.Event | None = None,
+) -> Iterator["Step"]:  # fmt: skip
     """Yields `steps` as they are, while showing how far `run` is: loss, time left, tokens per second, memory, samples.
 
     The Stop button ends it after the current step. However it ends, `steps` is closed before anything else, and so the
     run is kept. The curve is drawn from run.log(): it shows what is on disk. It is drawn every `every_seconds`, or less
-    often where drawing is slow. floor: the data's entropy in nats per token.
+    often where drawing is slow. floor: the data's entropy in nats per token. stopping: what the button sets, so that
+    the caller can tell a stop in the last step from an end.
     """
     view, step = open_view(run, floor, every_seconds), None
+    view.stopping = stopping or view.stopping
     try:
         with closing(steps):
             for step in steps:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modules.transformer import Transformer
 
 TRAINED = ROOT / "trained"
+LONGEST_NAME = 80  # characters
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 shared_tokenizer = lru_cache(maxsize=8)(tokenizer_from_json)  # one for all runs that stored the same
@@ -208,10 +209,10 @@ def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object
 
 def check_name(name: str) -> None:
     """Raises RunError unless every common file system takes `name` as a folder."""
-    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) and not name.endswith(".")
-    if not fits or name.split(".")[0].lower() in RESERVED:
+    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and not name.endswith(".")
+    if not fits or len(name) > LONGEST_NAME or name.split(".")[0].lower() in RESERVED:
         raise RunError(
-            f"{name!r} can't be a run's name; use up to 80 letters, digits, '-', '_' and '.', "
+            f"{name!r} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
             "starting with a letter or digit, and none of Windows' device names"
         )
 

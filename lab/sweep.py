@@ -1,46 +1,148 @@
-"""Many trainings, one after another: each variant with each seed, taken up again where they were left."""
+"""Many trainings, one after another: each variant with each seed, taken up again where they were left.
 
-from collections.abc import Iterable, Iterator
+    variants = overridden(preset("llama-tiny"), grid({"train.learning_rate": (1e-3, 4e-3)}), name="rates")
+    for run, step in sweep(variants, seeds=range(3), show=True):
+        ...
+    compare_sweep(variants, seeds=range(3)).table(sort="validation_loss")
+"""
+
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from config import ConfigError, DataConfig, Preset, RunError
+from config import ConfigError, DataConfig, GlassboxError, Preset, RunError
+from lab.compared import open_runs
+from lab.comparison import Comparison
 from lab.data import TokenData, prepare
 from lab.estimates import estimate
-from lab.runs import Run
-from lab.training import Step, train
+from lab.live import live
+from lab.runs import Run, check_name, check_vocabulary, run_names
+from lab.tokenizers import load_tokenizer
+from lab.training import Step, check_resumable, check_trainable, train
 
 
-def sweep(variants: dict[str, Preset], seeds: Iterable[int], folder: Path) -> Iterator[tuple[Run, Step]]:
-    """Trains every variant with every seed in `folder`, seed by seed, and yields each step with its run.
+def sweep(
+    variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path | None = None, *, show: bool = False
+) -> Iterator[tuple[Run, Step]]:
+    """Trains every variant with every seed in `folder` (None: trained/), seed by seed; yields each step with its run.
 
-    The runs are called NAME-seedN. What is finished is left as it is, what was stopped goes on; leaving the loop or
-    Ctrl-C stops after the step. Raises RunError where a run of that name was made with other settings.
+    The runs are called NAME-seedN. What is finished is left as it is, what was stopped goes on; leaving the loop,
+    Ctrl-C and the Stop button stop all of it after the step. A training that fails, as by diverging, does not keep the
+    others from theirs; at the end, RunError names those that did. show: the live view of each run, under a line that
+    says which of how many it is.
+
+    Before the first step it raises what keeps any of them from being trained: RunError for a name that can't be a
+    run's, and where a run of that name was made with other settings; ConfigError, TokenizerError or DataError for
+    settings, tokenizers and data.
     """
-    prepared: dict[DataConfig, TokenData] = {}
-    for seed in seeds:
-        for name, (model, config) in variants.items():
-            config = config.replace(seed=seed)
-            run = opened(f"{name}-seed{seed}", Preset(model, config), folder)
-            if run.steps_done() >= config.steps:
-                continue
-            if config.data not in prepared:
-                prepared[config.data] = prepare(config.data)
-            for step in train(run, prepared[config.data]):
-                yield run, step
-            if run.steps_done() < config.steps:  # stopped by hand
-                return
+    plan = planned(variants, seeds)
+    found = {name: run_of(name, settings, folder) for name, settings in plan.items()}
+    waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
+    data = {config: prepare(config) for config in dict.fromkeys(settings.train.data for settings in waiting.values())}
+    for name, (model, config) in waiting.items():
+        with naming(name):
+            check_trainable(model, config, data[config.data])
+            if found[name]:
+                check_resumable(found[name])
+    return trained(plan, data, folder, show)
 
 
-def opened(name: str, settings: Preset, folder: Path) -> Run:
-    """The run of that name, made if it is not there. Raises RunError if it is another training's."""
-    if not (folder / name).exists():
-        return Run.create(name, *settings, folder=folder)
+def planned(variants: Mapping[str, Preset], seeds: Iterable[int]) -> dict[str, Preset]:
+    """The settings of each run of a sweep by its name, seed by seed. Raises RunError or ConfigError for bad ones."""
+    seeds = list(seeds)
+    if not variants or not seeds:
+        raise ConfigError(f"a sweep needs variants and seeds, not {len(variants)} and {len(seeds)} of them")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds {seeds} hold one twice; give each once")
+    for name, (model, config) in variants.items():
+        with naming(name):
+            check_vocabulary(model, load_tokenizer(config.data.tokenizer))
+    plan = {
+        f"{name}-seed{seed}": Preset(model, config.replace(seed=seed))
+        for seed in seeds
+        for name, (model, config) in variants.items()
+    }
+    for name in plan:
+        check_name(name)
+    return plan
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """What goes wrong within says of which variant or run."""
+    try:
+        yield
+    except GlassboxError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def trained(
+    plan: Mapping[str, Preset], data: Mapping[DataConfig, TokenData], folder: Path | None, show: bool
+) -> Iterator[tuple[Run, Step]]:
+    """The trainings of a plan that has been checked."""
+    stopping, failed = threading.Event(), {}
+    for number, (name, settings) in enumerate(plan.items(), start=1):
+        if stopping.is_set():
+            print("stopped; the same sweep goes on from here", file=sys.stderr)
+            break
+        run = opened(name, settings, folder)
+        if is_finished(run):
+            continue
+        tokens = data[settings.train.data]
+        steps = train(run, tokens, stopping)
+        if show:
+            print(f"run {number} of {len(plan)}: {name}, {run.status()}", flush=True)
+            steps = live(steps, run, tokens.floor, stopping=stopping)
+        try:
+            with closing(steps):
+                for step in steps:
+                    yield run, step
+        except RunError as error:
+            failed[name] = error
+            print(f"{name} failed; the others are trained all the same", file=sys.stderr, flush=True)
+    if failed:
+        reasons = "".join(f"\n  {name}: {error}" for name, error in failed.items())
+        raise RunError(f"{len(failed)} of {len(plan)} trainings failed:{reasons}")
+
+
+def is_finished(run: Run | None) -> bool:
+    return run is not None and run.steps_done() >= run.train_config.steps
+
+
+def run_of(name: str, settings: Preset, folder: Path | None = None) -> Run | None:
+    """The run of that name, if there is one. Raises RunError if it is another training's."""
+    if name not in run_names(folder):
+        return None
     run = Run.open(name, folder)
     if (run.model_config, run.train_config) != settings:
-        raise RunError(f"run {name!r} in {folder} was made with other settings; delete it, or sweep in another folder")
+        raise RunError(
+            f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
+            "sweep in another folder"
+        )
     return run
+
+
+def opened(name: str, settings: Preset, folder: Path | None = None) -> Run:
+    """The run of that name, made if it is not there. Raises RunError if it is another training's."""
+    return run_of(name, settings, folder) or Run.create(name, *settings, folder=folder)
+
+
+def compare_sweep(variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path | None = None) -> Comparison:
+    """The comparison of exactly this sweep's runs, variant by variant; those not yet begun are left out and listed.
+
+    Raises what `sweep` raises for names and settings.
+    """
+    seeds = list(seeds)
+    plan = planned(variants, seeds)
+    names = [f"{variant}-seed{seed}" for variant in variants for seed in seeds]
+    found = {name: run_of(name, plan[name], folder) for name in names}
+    waiting = {name: "it has not begun; the same sweep trains it" for name, run in found.items() if run is None}
+    runs, left_out = open_runs([run for run in found.values() if run is not None], folder)
+    return Comparison(runs, left_out | waiting)
 
 
 def sweep_results(runs: Iterable[Run]) -> pd.DataFrame:

@@ -224,6 +224,19 @@ def compare(
         print(f"wrote {export}")
 
 
+def starting_settings(start: str) -> Preset:
+    """The settings of a preset, or of a run by its name or folder."""
+    from lab.runs import Run, run_names
+
+    names = [*list_presets(), *run_names()]
+    if start in list_presets():
+        return preset(start)
+    if start not in names and not Path(start).is_dir():
+        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
+    run = Run.open(start)
+    return Preset(run.model_config, run.train_config)
+
+
 def find_rate(
     start: Positional[str], lowest: float = 1e-6, highest: float = 1.0, steps: int = 100, picture: Path | None = None
 ) -> None:
@@ -237,22 +250,40 @@ def find_rate(
         picture: A PNG to draw the losses into.
     """
     from lab.rate_finder import find_learning_rate, rate_curve
-    from lab.runs import Run, run_names
 
-    names = [*list_presets(), *run_names()]
-    if start not in names and not Path(start).is_dir():
-        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
-    if start in list_presets():
-        settings = preset(start)
-    else:
-        run = Run.open(start)
-        settings = Preset(run.model_config, run.train_config)
+    settings = starting_settings(start)
     print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
     found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
     print(repr(found))
     if picture is not None:
         rate_curve(found).save(picture)
         print(f"picture: {picture}")
+
+
+def sweep(
+    start: Positional[str], vary: tyro.conf.UseAppendAction[tuple[str, ...]] = (), seeds: int = 1,
+    name: str | None = None,
+) -> None:  # fmt: skip
+    """Train each combination of some settings with each seed, and compare them. The same command again goes on.
+
+    Args:
+        start: A preset, or the name or folder of a run, whose settings to start from.
+        vary: A setting and its values, as in --vary train.learning-rate=1e-3,4e-3; several make a grid. A single value
+            holds for all, as in --vary train.steps=200. Parts go by kind: --vary model.position.kind=rope,alibi.
+        seeds: How many seeds, from 0 on.
+        name: What the names of the runs begin with; by default that of START.
+    """
+    from lab.overrides import grid, overridden, read_values
+    from lab.sweep import compare_sweep
+    from lab.sweep import sweep as train_all
+
+    variants = overridden(starting_settings(start), grid(read_values(vary)), name or Path(start).name)
+    steps = train_all(variants, range(seeds), show=True)
+    try:
+        for _ in steps:
+            pass
+    finally:  # where one has failed, the others can be compared
+        print(repr(compare_sweep(variants, range(seeds))))
 
 
 def runs(delete: str | None = None, confirm: str | None = None) -> None:
@@ -363,6 +394,6 @@ def lab(port: int | None = None) -> None:
 
 COMMANDS = {
     "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
-    "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache, "notebook": notebook,
-    "lab": lab,
+    "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
+    "notebook": notebook, "lab": lab,
 }  # fmt: skip

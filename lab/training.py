@@ -31,6 +31,7 @@ from lab.log import StepLog
 from lab.optimizer import build_optimizer
 from lab.runs import Run, code_version
 from lab.schedule import learning_rate
+from lab.tokenizers import Tokenizer
 from lab.watch import Watch
 from lab.weights import check_shapes, read_tensors, write_tensors
 from modules.dropout import set_dropout_share
@@ -70,18 +71,18 @@ class Progress:
     compiled: bool = False
 
 
-def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
+def train(run: Run, data: TokenData | None = None, stopping: threading.Event | None = None) -> Iterator[Step]:
     """Trains `run` from where it is to its last step, yielding each; a finished run yields nothing.
 
-    Leaving the loop, Ctrl-C and a notebook's stop button all end it after the current step with a checkpoint.
+    Leaving the loop, Ctrl-C and a notebook's stop button all end it after the current step with a checkpoint, and so
+    does `stopping` when it is set; Ctrl-C sets it.
     Raises RunError where a loss or gradient stops being finite: the weights then still are the last good ones.
     """
     config = run.train_config
     data = data or prepare(config.data)
+    check_trainable(run.model_config, config, data)
     device = pick_device(config.device)
     model = untrained(run.model_config, config, device)
-    if room_for_sample(run) < 1:
-        raise ConfigError(f"sample_prompt leaves none of the model's {run.model_config.position_limit} positions free")
     optimizer = build_optimizer(model, config)
     progress = load_checkpoint(run, model, optimizer)
     if progress.step >= config.steps:
@@ -95,7 +96,7 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
     losses_of = compiled(model.losses, device) if progress.compiled else model.losses
     log = StepLog(run.log_path, keep_steps=progress.step)
     watch = Watch(model, StepLog(run.watch_path, keep_steps=progress.step))
-    with stop_after_step() as stopping:
+    with stop_after_step(stopping or threading.Event()) as stopping:
         try:
             while progress.step < config.steps and not stopping.is_set():
                 watching = watch if watch_due(progress.step + 1, config) else None
@@ -115,6 +116,17 @@ def train(run: Run, data: TokenData | None = None) -> Iterator[Step]:
     finish(run, model, optimizer, progress, data)
     if progress.step < config.steps:
         print(f"stopped after step {progress.step} of {config.steps}; train(run) goes on from there", file=sys.stderr)
+
+
+def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
+    """Raises ConfigError for a device, a compiler or a prompt that can't be had, DataError for too little text."""
+    device = pick_device(config.device)
+    if config.compile == "on":
+        check_compiler(device)
+    if room_for_sample(model, config, data.tokenizer) < 1:
+        raise ConfigError(f"sample_prompt leaves none of the model's {model.position_limit} positions free")
+    for side in (data.train, data.validation):
+        side.n_windows(model.context_length)
 
 
 def one_step(
@@ -209,12 +221,12 @@ def sampled(record: Step, model: Transformer, run: Run) -> Step:
 def sample_text(model: Transformer, run: Run) -> str:
     """The run's own prompt continued, always with the same seed, within the positions the model accepts."""
     config = run.train_config
-    n_tokens = min(config.sample_tokens, room_for_sample(run))
+    n_tokens = min(config.sample_tokens, room_for_sample(run.model_config, config, run.tokenizer))
     return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
 
 
-def room_for_sample(run: Run) -> int:
-    return run.model_config.position_limit - len(run.tokenizer.encode(run.train_config.sample_prompt))
+def room_for_sample(model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer) -> int:
+    return model.position_limit - len(tokenizer.encode(config.sample_prompt))
 
 
 def finish(
@@ -242,9 +254,8 @@ def save_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimiz
 
 def load_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
     """Puts model and optimizer where the run stopped; a run that never was trained starts at step 0."""
+    check_resumable(run)
     if not run.checkpoint_path.exists():
-        if run.weights_path.exists():
-            raise RunError(f"run {run.name!r} has no checkpoint (shipped runs have none); start a new one")
         return Progress()
     tensors, facts = read_tensors(run.checkpoint_path)
     device = next(model.parameters()).device
@@ -262,6 +273,12 @@ def load_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimiz
     return Progress(**json.loads(facts["progress"]))
 
 
+def check_resumable(run: Run) -> None:
+    """Raises RunError where there are weights, but nothing to go on from."""
+    if run.weights_path.exists() and not run.checkpoint_path.exists():
+        raise RunError(f"run {run.name!r} has no checkpoint (shipped runs have none); start a new one")
+
+
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Random numbers that depend on (seed, step) alone; the generators outside are as before afterwards."""
@@ -272,9 +289,8 @@ def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def stop_after_step() -> Iterator[threading.Event]:
+def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
     """Ctrl-C sets the event instead of breaking in on a step; a second one interrupts at once, as ever."""
-    stopping = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopping  # signals reach the main thread alone
         return
@@ -294,9 +310,13 @@ def stop_after_step() -> Iterator[threading.Event]:
 
 def compiled(losses, device: torch.device):
     """torch.compile of the losses alone: the model stays as it is, and so do the names of its weights."""
+    check_compiler(device)
+    return torch.compile(losses)
+
+
+def check_compiler(device: torch.device) -> None:
     if not has_compiler(device):
         raise ConfigError("compile 'on' needs a C++ compiler on a CPU: install g++ or clang++, or set it to 'off'")
-    return torch.compile(losses)
 
 
 def explain_non_finite(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,14 @@ from config import (
     SinusoidalConfig,
     TrainConfig,
     cache_folder,
+    check_setting,
     list_models,
     list_presets,
     preset,
+    read_setting,
+    setting_types,
 )
+from lab.runs import settings_by_name
 from lab.tokenizers import load_tokenizer
 
 
@@ -374,6 +379,38 @@ def test_gpt2_124m_has_the_published_parameters():
     assert sum(parameter.numel() for parameter in built.parameters()) == 124_439_808
     assert {tensor.device.type for tensor in built.parameters()} == {"meta"}
     assert (model.vocab_size, model.context_length, train.data.tokenizer) == (50_257, 1024, "gpt2")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_setting_is_read_from_what_it_prints(name):
+    for setting, value in settings_by_name(VARIANTS[name], TrainConfig()).items():
+        if isinstance(value, list):  # JSON's tuple
+            check_setting(setting, tuple(value))
+        else:
+            read = read_setting(setting, str(value))
+            assert read == value and type(read) is type(value), setting
+
+
+def test_settings_by_name_are_those_of_all_variants_and_no_more():
+    there = {setting for model in VARIANTS.values() for setting in settings_by_name(model, TrainConfig())}
+    missing = set(setting_types()) - there
+    assert there <= set(setting_types()) and not missing, missing
+
+
+@pytest.mark.parametrize(
+    "setting, text, message",
+    [
+        ("train.step", "3", "unknown setting 'train.step'; did you mean 'train.steps'"),
+        ("train.steps", "3.0", "train.steps must be an integer, not '3.0'"),
+        ("train.steps", "True", "train.steps must be an integer, not 'True'"),
+        ("train.precision", "fp16", "train.precision must be one of 'auto', 'fp32', 'bf16', not 'fp16'"),
+        ("model.n_kv_heads", "none", "model.n_kv_heads must be an integer or None, not 'none'"),
+        ("model.init_std", "inf", "model.init_std must be a finite number, not 'inf'"),
+    ],
+)
+def test_a_setting_reads_only_what_it_takes(setting, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read_setting(setting, text)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import types
 from dataclasses import dataclass
 
@@ -198,6 +199,19 @@ def test_the_stop_button_ends_it_after_the_current_step(panels, clock, capsys):
             assert button.disabled and "stopping" in button.description
     assert passed == [1, 2, 3] and run.events == ["kept"] and "step 3" in repr(panels[1])
     assert "stopped at step 3 of 100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("last", [3, 100])
+def test_an_event_of_the_callers_is_what_the_button_sets_and_stops_it_too(panels, last, capsys):
+    run, stopping, passed = FakeRun(), threading.Event(), 0
+    for step in live(run.train(), run, stopping=stopping):
+        passed += 1
+        if step.step == last:
+            assert not stopping.is_set()
+            panels[0].children[0].children[1].click()
+    assert passed == last and stopping.is_set()
+    assert [step.step for step in live(run.train(), run, stopping=stopping)] == [1]
+    assert run.events == ["kept", "kept"] and "stopped at step 1 of 100" in capsys.readouterr().out
 
 
 def test_slow_drawing_happens_less_often_but_not_at_first(panels, clock, monkeypatch):

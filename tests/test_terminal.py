@@ -5,8 +5,15 @@ import sys
 
 import pytest
 
-from config import ROOT, FactoredBlockConfig, FutureBlockConfig, ResidualBlockConfig, ShapedBlockConfig
-from lab.runs import Run
+from config import (
+    ROOT,
+    ALiBiConfig,
+    FactoredBlockConfig,
+    FutureBlockConfig,
+    ResidualBlockConfig,
+    ShapedBlockConfig,
+)
+from lab.runs import Run, run_names
 from lab.terminal import main, parse_training
 
 TINY = [
@@ -26,7 +33,7 @@ def trained(tmp_path, monkeypatch):
     return tmp_path / "trained"
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "runs", "export", "import", "find-rate"])
+@pytest.mark.parametrize("command", ["", "train", "generate", "runs", "export", "import", "find-rate", "sweep"])
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
     code = (
@@ -58,6 +65,43 @@ def test_train_generate_evaluate_and_resume(trained, tmp_path, capsys):
     assert list(one.loss) == list(two.loss)
 
 
+def test_sweep_trains_the_grid_and_the_same_command_again_only_compares(trained, capsys):
+    vary = [f"{name.removeprefix('--')}={value}" for name, value in zip(TINY[::2], TINY[1::2])]
+    vary += ["train.learning-rate=1e-3,4e-3", "model.position.kind=rope,alibi", "train.evaluate-every=3"]
+    command = ["sweep", "llama-tiny", *(part for text in vary for part in ("--vary", text)), "--seeds", "2"]
+    assert main([*command, "--name", "rates"]) == 0
+    stem = "rates-learning-rate-"
+    variants = [f"{stem}{rate}_position-{kind}" for rate in ("0.001", "0.004") for kind in ("rope", "alibi")]
+    names = [f"{variant}-seed{seed}" for seed in (0, 1) for variant in variants]
+    first = capsys.readouterr().out
+    found = [line.split(", ")[0] for line in first.splitlines() if line.startswith("run ") and " of " in line]
+    assert found == [f"run {number} of 8: {name}" for number, name in enumerate(names, start=1)]
+    assert run_names(trained) == sorted(names)
+    run = Run.open(names[5], trained)
+    expected = parse_training(["--preset", "llama-tiny", *TINY, "--train.evaluate-every", "3", "--train.seed", "1"])
+    assert run.model_config == expected.model.replace(position=ALiBiConfig()) and run.status() == "finished, 6 steps"
+    assert run.train_config == expected.train.replace(learning_rate=1e-3)
+    logs = {name: (trained / name / "log_data.csv").stat().st_mtime_ns for name in names}
+    table = first[first.index(" validation loss (nats)") :]
+    assert all(f"{float(Run.open(name, trained).weights_facts()['validation_loss']):.4f}" in table for name in names)
+    assert main([*command, "--name", "rates"]) == 0
+    again = capsys.readouterr().out
+    assert again in first and table in again
+    assert logs == {name: (trained / name / "log_data.csv").stat().st_mtime_ns for name in names}
+    assert main(["sweep", names[0], "--vary", "train.steps=2", "--vary", "model.block.parallel=True"]) == 0
+    started = Run.open(f"{names[0]}-steps-2_block-parallel-True-seed0", trained)
+    assert started.train_config.learning_rate == 1e-3 and started.model_config.block.parallel
+
+
+def test_sweep_prints_the_others_where_one_fails_and_says_so(trained, capsys):
+    assert main(["train", "--name", "first", *TINY, "--train.gradient-clip", "None"]) == 0
+    assert main(["sweep", "first", "--vary", "train.learning-rate=1e30,1e-3", "--name", "far"]) == 1
+    shown = capsys.readouterr()
+    assert "error: 1 of 2 trainings failed:\n  far-learning-rate-1e30-seed0: step 2" in shown.err
+    loss = float(Run.open("far-learning-rate-0.001-seed0", trained).weights_facts()["validation_loss"])
+    assert f"{loss:.4f}" in shown.out and "left out: far-learning-rate-1e30-seed0" in shown.out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -69,6 +113,11 @@ def test_train_generate_evaluate_and_resume(trained, tmp_path, capsys):
         (["resume", "nothing"], "no run 'nothing'"),
         (["generate", "nothing", "--strategy", "wild"], "unknown strategy 'wild'"),
         (["runs", "--delete", "nothing"], "no run 'nothing'"),
+        (["sweep", "lama-tiny"], "neither a preset nor a run; did you mean 'llama-tiny'"),
+        (["sweep", "llama-tiny", "--vary", "train.steps"], "'train.steps' must name a setting and its values"),
+        (["sweep", "llama-tiny", "--vary", "train.seed=1,2"], "train.seed is no override"),
+        (["sweep", "llama-tiny", "--seeds", "0"], "not 1 and 0 of them"),
+        (["sweep", "llama-tiny", "--name", "a|b"], "can't be a run's name"),
         (["tokenizer", "bpe-17"], "bpe-17"),
         (["notebook", "nowhere.ipynb"], "can't be read as a notebook"),
     ],
