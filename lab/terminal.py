@@ -198,7 +198,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
 
 
 def compare(
-    runs: Positional[tuple[str, ...]] = (), sort: str | None = None, evaluate: bool = False,
+    runs: Positional[tuple[str, ...]] = (), sort: str | None = None, evaluate: bool = False, paired: bool = False,
     max_tokens: int | None = None, export: Path | None = None,
 ) -> None:  # fmt: skip
     """Set runs beside each other: what differs between them, what they took, what they reached.
@@ -207,18 +207,21 @@ def compare(
         runs: Names, globs such as "factored-*", or queries such as "parameters < 1e6"; by default all runs.
         sort: The column to sort by, as in --sort loss; --sort=-loss for falling values.
         evaluate: True scores all of them on the same held-out tokens first.
+        paired: True tests the best configuration against each other one, document by document, seeds averaged.
         max_tokens: How many held-out tokens at most; by default all of them.
         export: A .csv, .md or .tex file to write the table to.
     """
     from lab.comparison import compare as compare_runs
     from lab.comparison_table import as_text
 
-    if max_tokens is not None and not evaluate:
-        raise ConfigError("--max-tokens says how much to evaluate on; add --evaluate True")
+    if max_tokens is not None and not (evaluate or paired):
+        raise ConfigError("--max-tokens says how much to read; add --evaluate True or --paired True")
     comparison = compare_runs(runs or None)
     if evaluate:
         comparison.evaluate(max_tokens)
     print(as_text(comparison.table(sort), comparison.remarks))
+    if paired:
+        print(*comparison.against_best(max_tokens), sep="\n")
     if export is not None:
         comparison.export(export, sort)
         print(f"wrote {export}")

@@ -390,6 +390,9 @@ def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys
         assert main(["compare", "plain-*", "model.width > 20", *flags]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] and "loss (nats)" in printed[0] and "wrote " in printed[0]
+    assert main(["compare", "plain-*", "wide", "--paired", "True", "--max-tokens", "3000"]) == 0
+    (verdict,) = compare(["plain-*", "wide"], folder).against_best(3000)
+    assert str(verdict) in capsys.readouterr().out
     assert "sines" not in printed[0] and "| wide |" in (tmp_path / "out.md").read_text(encoding="utf-8")
     for arguments, message in {("nobody",): "no run 'nobody'", ("--max-tokens", "3"): "add --evaluate True"}.items():
         assert main(["compare", *arguments]) == 1
