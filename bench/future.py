@@ -1,7 +1,7 @@
 """What looking ahead costs: a training step's time and memory, and what drafting brings in decoding.
 
 6 layers, width 256, 8 heads, 16 × 256 tokens of vocabulary 2,048; forward, backward, clipping and AdamW, all models of
-equal parameters. Memory is that of a fresh process each. Decoding is that of the shipped run `multi-token-tiny`.
+equal parameters. Memory is that of a fresh process each. Decoding is that of the shipped run `multi-token-tiny-tales`.
 """
 
 import sys
@@ -45,7 +45,7 @@ def memory() -> None:
 
 
 def decoding(rounds: int) -> None:
-    run = Run.open("multi-token-tiny")
+    run = Run.open("multi-token-tiny-tales")
     model, prompt = run.load_model(), run.tokenizer.encode(PROMPT)
     rows = []
     for name in ("greedy", "balanced"):
@@ -61,7 +61,7 @@ def decoding(rounds: int) -> None:
         for way, call in ways.items():
             found = "" if way == "plain" else str(call())
             rows.append([name, way, f"{faster[way]:.2f} ×", found])
-    print(table(f"{TOKENS} tokens of multi-token-tiny", ["sampling", "decoding", "speed", "drafts"], rows))
+    print(table(f"{TOKENS} tokens of multi-token-tiny-tales", ["sampling", "decoding", "speed", "drafts"], rows))
 
 
 def main(rounds: int = 9) -> None:

@@ -1,8 +1,9 @@
-"""Takes finished runs among those that ship: without their checkpoints, their weights rounded to bfloat16.
+"""Takes finished runs among those that ship: without checkpoints, weights rounded to bfloat16, logs to nine digits.
 
     python -m bench.ship FOLDER/RUN [FOLDER/RUN ...]
 
 A run replaces the one that ships under its name. Its card is written anew, from the log and the rounded weights.
+Nine digits are all that a float32 has.
 """
 
 import shutil
@@ -27,6 +28,7 @@ def ship(run: Run, folder: Path = TRAINED) -> Run:
         tensors, facts = read_tensors(made.weights_path)
         rounded = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
         write_tensors(made.weights_path, rounded, facts | {"rounded": "bfloat16"})
+        made.log().to_csv(made.log_path, index=False, float_format="%.9g", lineterminator="\n")
         write_card(made, prepare(made.train_config.data), sample_text(made.load_model(), made))
         shutil.rmtree(folder / run.name, ignore_errors=True)
         return Run(made.folder.rename(folder / run.name))

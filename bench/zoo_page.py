@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from bench.extrapolation import POSITIONS
 from bench.zoo import PAIR, SEEDS, STEPS, zoo
 from config import ROOT
 from lab.comparison import Comparison, compare
 from lab.comparison_table import markdown
 from lab.estimates import si
 from lab.files import atomic_write_text
-from lab.runs import TRAINED, run_names
+from lab.runs import TRAINED
 
 README = ROOT / "README.md"
 START, END = "<!-- written by python -m bench.zoo_page -->\n", "<!-- to here -->\n"
@@ -29,7 +30,7 @@ def comparisons() -> dict[str, Comparison]:
 
 def results(comparison: Comparison) -> pd.DataFrame:
     """A row for each configuration, the lowest loss first: architecture, its runs, parameters, loss (the mean over
-    seeds) and sd, seeds, tokens, flops and minutes of the training."""
+    seeds) and sd, seeds, tokens and flops of the training."""
     facts, rows = comparison.table(), []
     for names in comparison.configurations.values():
         seeds = facts.loc[names]
@@ -37,7 +38,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
             "architecture": names[0].partition("-tiny-")[0], "runs": names, "seeds": len(names),
             "parameters": int(seeds["parameters"].iloc[0]), "loss": seeds["validation_loss"].mean(),
             "sd": seeds["validation_loss"].std(), "tokens": int(seeds["tokens"].iloc[0]),
-            "flops": seeds["flops"].iloc[0], "minutes": seeds["seconds"].mean() / 60,
+            "flops": seeds["flops"].iloc[0],
         })  # fmt: skip
     return pd.DataFrame(rows).sort_values("loss", ignore_index=True)
 
@@ -55,7 +56,7 @@ def full_table(found: pd.DataFrame) -> str:
         {
             "architecture": row.architecture, "validation loss (nats per token)": loss_cell(row),
             "parameters": f"{row.parameters:,}", "FLOPs of the training": si(row.flops, "FLOP"),
-            "minutes on one core": f"{row.minutes:.1f}", "runs": links(row.runs),
+            "runs": links(row.runs),
         }
         for row in found.itertuples()
     ]  # fmt: skip
@@ -80,7 +81,6 @@ def short_table(found: dict[str, pd.DataFrame]) -> str:
 def page(found: dict[str, pd.DataFrame], floor: float) -> str:
     """trained/README.md."""
     tales, pydocs = found["tales"], found["pydocs"]
-    others = sorted(set(run_names()) - {name for frame in found.values() for names in frame["runs"] for name in names})
     return f"""# The zoo
 
 Every architecture at tiny size, trained alike, so that a comparison compares the architectures: as many parameters in
@@ -112,7 +112,7 @@ another text.
 ## Other runs here
 
 Seed 0 of the study of positions (`python -m bench.extrapolation FOLDER 3`), read by the notebook
-[positions](../notebooks/positions.ipynb): {links(others)}.
+[positions](../notebooks/positions.ipynb): {links(f"positions-{name}-seed0" for name in POSITIONS)}.
 """
 
 

@@ -11,6 +11,7 @@ from config import ROOT
 from lab.notebooks import NotebookError, run_notebook
 
 TINY = {
+    "model_comparison.ipynb": {"held_out": 8192},
     "future_sight.ipynb": {"leak_steps": 60, "held_out": 2048},
     "positions.ipynb": {"held_out": 4096},
     "token_streams.ipynb": {"held_out": 2048, "factors": [1, 16]},

@@ -88,7 +88,7 @@ def test_token_stream_and_logits_are_rebuilt(name):
 
 
 def test_exact_on_a_trained_run():
-    run = Run.open("factored-tiny-tales")
+    run = Run.open("factored-alibi-tiny-tales")
     text = "Once upon a time, Mia had a red ball. Mia wanted to play with the"
     found = provenance(run.load_model(), text, run.tokenizer)
     for layer in range(found.n_layers + 1):

@@ -1,0 +1,110 @@
+"""The zoo that ships: complete, of equal size, small enough, what its script makes, and what its pages say."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+from bench.ship import ship
+from bench.zoo import PAIR, SEEDS, zoo
+from bench.zoo_page import END, README, START, comparisons, page, results, short_table
+from config import list_models
+from lab.data import prepare
+from lab.evaluation import evaluate
+from lab.runs import TRAINED, Run
+from lab.training import train
+from lab.weights import read_tensors
+from modules.transformer import Transformer
+from tests.small_runs import make_run
+
+MOST_BYTES = 25e6
+TALES = [name for name in zoo() if "-tales" in name]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cached(cache, monkeypatch):
+    monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
+
+
+def test_it_holds_every_architecture_on_both_texts_and_seeds_of_the_pair():
+    expected = {f"{name}-tiny-{source}" for name in list_models() for source in ("tales", "pydocs")}
+    expected |= {f"{name}-tiny-tales-seed{seed}" for name in PAIR for seed in range(1, SEEDS)}
+    assert set(zoo()) == expected
+    for source in ("tales", "pydocs"):
+        configs = [made.train.replace(seed=0) for name, made in zoo().items() if f"-{source}" in name]
+        assert all(config == configs[0] for config in configs), "trained alike"
+
+
+def test_all_have_as_many_parameters_to_two_percent():
+    with torch.device("meta"):
+        counts = {name: sum(p.numel() for p in Transformer(made.model).parameters()) for name, made in zoo().items()}
+    assert max(counts.values()) / min(counts.values()) < 1.02, counts
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_what_ships_is_what_the_script_trains_to_its_end(name):
+    run = Run.open(name)
+    assert (run.model_config, run.train_config) == zoo()[name]
+    assert run.steps_done() == run.train_config.steps and not run.checkpoint_path.exists()
+    tensors, facts = read_tensors(run.weights_path)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16} and facts["rounded"] == "bfloat16"
+    logged = run.log()["validation_loss"].min()
+    assert float(facts["validation_loss"]) == pytest.approx(logged, rel=1e-8)
+    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    assert f"{logged:.4f} nats per token" in card and "rounded to bfloat16" in card and facts["code"] in card
+
+
+@pytest.mark.parametrize("name", TALES)
+def test_the_weights_are_as_good_as_the_log_says(name):
+    """Tales are the same on every machine; bfloat16 keeps eight bits of a weight."""
+    run = Run.open(name)
+    data = prepare(run.train_config.data)
+    found = evaluate(run.load_model(), data.validation, run.tokenizer, run.train_config.evaluation_tokens)
+    assert found.loss == pytest.approx(float(run.weights_facts()["validation_loss"]), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["llama-tiny-tales", "factored-alibi-tiny-tales-seed2"])
+def test_trained_again_it_starts_with_the_losses_that_ship(name, tmp_path, seeded):
+    """Another machine rounds otherwise: a seed or a batch that differs is a hundred times further off."""
+    again = Run.create(name, *zoo()[name], folder=tmp_path)
+    shipped = Run.open(name).log()["loss"]
+    for step, expected in zip(train(again), shipped[:3]):
+        assert step.loss == pytest.approx(expected, abs=2e-3)
+
+
+def test_together_they_are_small():
+    sizes = {name: sum(file.stat().st_size for file in (TRAINED / name).iterdir()) for name in zoo()}
+    assert sum(sizes.values()) < MOST_BYTES
+
+
+def test_the_pages_say_what_the_logs_say():
+    compared = comparisons()
+    found = {source: results(comparison) for source, comparison in compared.items()}
+    (floor,) = compared["tales"].floors().values()
+    assert (TRAINED / "README.md").read_text(encoding="utf-8") == page(found, floor)
+    assert START + short_table(found) + END in README.read_text(encoding="utf-8")
+    tales = page(found, floor).partition("## Pydocs")[0]
+    said = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([0-9.]+)", tales, re.MULTILINE))
+    for name in set(list_models()) - {*PAIR}:
+        assert said[name] == f"{Run.open(f'{name}-tiny-tales').log()['validation_loss'].min():.4f}"
+
+
+def test_shipping_rounds_the_weights_and_replaces_what_was_there(tmp_path):
+    (tmp_path / "there").mkdir()
+    run = make_run(tmp_path / "made", "one")
+    (run.folder / "checkpoint").mkdir()
+    old = make_run(tmp_path / "there", "one", n_steps=10)
+    exact, facts = read_tensors(run.weights_path)
+    shipped = ship(run, tmp_path / "there")
+    tensors, shipped_facts = read_tensors(shipped.weights_path)
+    assert all(torch.equal(tensors[name], exact[name].to(torch.bfloat16)) for name in exact)
+    assert shipped_facts == facts | {"rounded": "bfloat16"}
+    assert shipped.folder == old.folder and not shipped.checkpoint_path.exists()
+    pd.testing.assert_frame_equal(shipped.log(), run.log(), rtol=1e-8, check_dtype=False)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["one"]
