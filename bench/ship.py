@@ -2,27 +2,32 @@
 
     python -m bench.ship FOLDER/RUN [FOLDER/RUN ...]
 
-A run replaces the one that ships under its name. Its card is written anew, from the log and the rounded weights.
-Nine digits are all that a float32 has.
+A run replaces the one that ships under its name; if that had a lens, it gets one for its own weights. The card is
+written anew, from the log and the rounded weights. Nine digits are all that a float32 has.
 """
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from config import RunError
 from lab.card import write_card
 from lab.data import prepare
 from lab.runs import TRAINED, Run
 from lab.sharing import export_run, import_run
 from lab.training import sample_text
+from lab.tuned_lens import lens_path, train_lens
 from lab.weights import read_tensors, write_tensors
 
 
 def ship(run: Run, folder: Path = TRAINED) -> Run:
-    """The run in `folder`. Raises RunError for a damaged one, and leaves what was there."""
+    """The run in `folder`. Raises RunError for a damaged one, and where it would lose its own checkpoint; leaves what
+    was there then."""
+    place = folder / run.name
+    if run.checkpoint_path.exists() and run.folder.resolve() == place.resolve():
+        raise RunError(f"run {run.name!r} is there already, with a checkpoint that would be lost; ship a copy of it")
     with tempfile.TemporaryDirectory(prefix=".ship.", dir=folder) as temporary:
         made = import_run(export_run(run, Path(temporary) / "run.zip"), Path(temporary))
         tensors, facts = read_tensors(made.weights_path)
@@ -30,8 +35,11 @@ def ship(run: Run, folder: Path = TRAINED) -> Run:
         write_tensors(made.weights_path, rounded, facts | {"rounded": "bfloat16"})
         made.log().to_csv(made.log_path, index=False, float_format="%.9g", lineterminator="\n")
         write_card(made, prepare(made.train_config.data), sample_text(made.load_model(), made))
-        shutil.rmtree(folder / run.name, ignore_errors=True)
-        return Run(made.folder.rename(folder / run.name))
+        old = place.rename(Path(temporary) / "old") if place.exists() else None
+        shipped = Run(made.folder.rename(place))
+        if old and lens_path(Run(old)).exists() and not lens_path(shipped).exists():
+            train_lens(shipped)
+    return shipped
 
 
 if __name__ == "__main__":

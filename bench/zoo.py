@@ -21,7 +21,7 @@ from bench.timing import table
 from config import SIZES, ConfigError, Preset, RunError, list_models, preset, suggest
 from lab.data import prepare
 from lab.estimates import estimate
-from lab.runs import Run
+from lab.runs import TRAINED, Run
 from lab.sweep import matched, opened
 from lab.training import train
 
@@ -84,6 +84,8 @@ def main(folder: Path, glob: str = "*") -> None:
     names = fnmatch.filter(zoo(), glob)
     if not names:
         raise ConfigError(f"no run {glob!r} in the zoo; {suggest(glob, zoo())}")
+    if folder.resolve() == TRAINED:
+        raise ConfigError("in trained/ they would be held against themselves; name another folder")
     names.sort(key=lambda name: -zoo()[name].model.n_layers)  # the longest first
     for data in {zoo()[name].train.data for name in names}:
         prepare(data)  # once, and not by all at the same time
@@ -97,4 +99,6 @@ def main(folder: Path, glob: str = "*") -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:3])
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit("usage: python -m bench.zoo FOLDER [GLOB]")
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.extrapolation import POSITIONS
 from bench.zoo import PAIR, SEEDS, STEPS, zoo
-from config import ROOT
+from config import ROOT, RunError
 from lab.comparison import Comparison, compare
 from lab.comparison_table import markdown
 from lab.estimates import si
@@ -21,11 +21,15 @@ START, END = "<!-- written by python -m bench.zoo_page -->\n", "<!-- to here -->
 
 
 def comparisons() -> dict[str, Comparison]:
-    """The runs of the zoo by what they were trained on."""
+    """The runs of the zoo by what they were trained on. Raises RunError where one of them can't be compared."""
     made = zoo()
-    return {
+    found = {
         source: compare([name for name in made if made[name].train.data.source == source]) for source in STEPS
     }
+    left_out = {name: reason for comparison in found.values() for name, reason in comparison.left_out.items()}
+    if left_out:
+        raise RunError(f"the zoo is not whole, no page is written: {left_out}; ship these runs anew")
+    return found
 
 
 def results(comparison: Comparison) -> pd.DataFrame:

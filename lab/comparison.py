@@ -46,11 +46,16 @@ class Comparison(ScoredRuns):
 
     @property
     def configurations(self) -> dict[str, list[str]]:
-        """The names of the runs that differ in their seed alone, by what they have in common."""
+        """The names of the runs that differ in their seed alone, by what they have in common; by all of the names
+        where others have the same in common."""
         groups: dict[tuple, list[str]] = {}
         for name, compared in self.runs.items():
             groups.setdefault(compared.configuration, []).append(name)
-        return {group_name(names): names for names in groups.values()}
+        labels = [group_name(names) for names in groups.values()]
+        return {
+            label if labels.count(label) == 1 else ", ".join(names): names
+            for label, names in zip(labels, groups.values())
+        }
 
     # --- the table ------------------------------------------------------------------------------------------------
 
@@ -139,7 +144,14 @@ class Comparison(ScoredRuns):
         return paired(*scores, labels=labels, documents=what, in_nats=first.tokens_key == second.tokens_key)
 
     def against_best(self, max_tokens: int | None = None) -> list["Paired"]:
-        """The configuration of the lowest loss against each other one, the nearest first, seeds averaged."""
+        """The configuration of the lowest loss against each other one, the nearest first, seeds averaged.
+
+        Raises ConfigError where there are no two, or where they did not read the same text.
+        """
+        self.each(list(self.runs), lambda name: self.scores(name, max_tokens))
+        if len(self.configurations) < 2:
+            found = ", ".join(self.configurations) or "none"
+            raise ConfigError(f"a paired test needs two configurations that can be scored, not {found}; choose more")
         means = {
             group: np.mean([self.scores(name, max_tokens).metrics["bits_per_byte"] for name in names])
             for group, names in self.configurations.items()
@@ -202,8 +214,8 @@ class Comparison(ScoredRuns):
             }
             for group, names in self.configurations.items()
         }
-        contexts = (compared.run.model_config.context_length for compared in self.runs.values())
-        return Extrapolation(losses=losses, trained=min(contexts, default=0), unit=self.unit)
+        contexts = {compared.run.model_config.context_length for compared in self.runs.values()}
+        return Extrapolation(losses=losses, trained=tuple(sorted(contexts)), unit=self.unit)
 
     # --- pictures -------------------------------------------------------------------------------------------------
 

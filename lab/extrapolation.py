@@ -92,11 +92,11 @@ class Extrapolation:
     """What the runs of a comparison make of texts longer than their training's.
 
     losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned ones end; the
-    seeds of one configuration are a variant. trained: the shortest training length.
+    seeds of one configuration are a variant. trained: the lengths that they were trained on.
     """
 
     losses: dict[str, dict[str, dict[int, np.ndarray]]]
-    trained: int
+    trained: tuple[int, ...]
     unit: str
 
     @cached_property
@@ -114,7 +114,7 @@ class Extrapolation:
         """Loss by length, a line for each variant: the mean of its seeds, bars of one sd."""
         from lab.position_plots import extrapolation_curves
 
-        return extrapolation_curves(self.frame, unit=self.unit)
+        return extrapolation_curves(self.frame, unit=self.unit, trained=self.trained)
 
     def by_position(self) -> "Picture":
         """Loss at each position of the longest windows, a line for each variant: the mean of its seeds."""
@@ -127,13 +127,24 @@ class Extrapolation:
         return position_losses({name: at for name, at in longest.items() if len(at)}, self.trained, unit=self.unit)
 
     def table(self) -> pd.DataFrame:
-        """Variants by length: the mean of the seeds' losses, NaN where positions end."""
+        """Variants by length: the mean of the seeds' losses, NaN where positions end or nothing was measured."""
         return self.frame.groupby(["variant", "length"], sort=False)["loss"].mean().unstack("length").sort_index(axis=1)
 
+    def shown(self) -> pd.DataFrame:
+        """The same for readers; where positions end it says so, and what was not measured is empty."""
+        table = self.table().map(lambda loss: "" if math.isnan(loss) else f"{loss:.4f}")
+        for row in self.frame[self.frame["loss"].isna()].itertuples():
+            table.loc[row.variant, row.length] = ENDS
+        return table
+
+    @property
+    def title(self) -> str:
+        same = self.unit == "nats per token"
+        other = "" if same else "; each reads its own tokens, so that the stretches of text differ a little"
+        return f"loss in {self.unit} by length of the text (tokens){other}"
+
     def __repr__(self) -> str:
-        table = self.table().to_string(float_format="{:.4f}".format, na_rep=ENDS)
-        return f"loss in {self.unit} by length of the text (tokens)\n{table}"
+        return f"{self.title}\n{self.shown().to_string()}"
 
     def _repr_html_(self) -> str:
-        table = self.table().to_html(float_format="{:.4f}".format, na_rep=ENDS, border=0)
-        return f"<div>loss in {self.unit} by length of the text (tokens)</div>{table}"
+        return f"<div>{self.title}</div>{self.shown().to_html(border=0)}"

@@ -87,10 +87,13 @@ def scores_by_offset(scores: Mapping[str, np.ndarray], title: str) -> Picture:
         return Picture(plot.figure, f"{title}: {', '.join(scores)}")
 
 
-def extrapolation_curves(results: pd.DataFrame, title: str = "", unit: str = "nats per token") -> Picture:
+def extrapolation_curves(
+    results: pd.DataFrame, title: str = "", unit: str = "nats per token", trained: Sequence[int] | None = None
+) -> Picture:
     """Loss by length of the window, a line per variant: the mean over seeds, bars of one sd where there are several.
 
-    results: columns variant, length, loss (NaN where the model does not go), as `extrapolation` gives them.
+    results: columns variant, length, loss (NaN where the model does not go), as `extrapolation` gives them. trained:
+    the lengths that they were trained on (None: the shortest), dotted.
     """
     lengths, facts = sorted(results["length"].unique()), []
     results = results.dropna(subset="loss")
@@ -101,33 +104,38 @@ def extrapolation_curves(results: pd.DataFrame, title: str = "", unit: str = "na
             by_length = rows.groupby("length")["loss"].agg(["mean", "std"])
             style = dict(markersize=5, capsize=3, label=drawable(name, most=52), **series(i))
             plot.errorbar(by_length.index, by_length["mean"], yerr=by_length["std"].fillna(0), **style)
-            facts.append(f"{name} {by_length['mean'].iloc[0]:.3f} to {by_length['mean'].iloc[-1]:.3f}")
-        plot.axvline(lengths[0], color=INK, linewidth=0.8, linestyle=":")
+            ends = dict.fromkeys((by_length.index[0], by_length.index[-1]))  # one, where it goes no further
+            facts.append(f"{name} " + " and ".join(f"{by_length['mean'][n]:.3f} at {n:,}" for n in ends))
+        for length in lengths[:1] if trained is None else trained:
+            plot.axvline(length, color=INK, linewidth=0.8, linestyle=":")
         plot.set_xscale("log", base=2)
         length_axis(plot, lengths)
         plot.set(xlabel="length of the text it reads (tokens; dotted: as trained)", ylabel=f"loss ({unit})")
         legend(plot, names)
-        return Picture(plot.figure, f"Loss from {lengths[0]} to {lengths[-1]} tokens: " + ", ".join(facts))
+        return Picture(plot.figure, "Loss by length in tokens: " + ", ".join(facts))
 
 
 def position_losses(
-    losses: Mapping[str, np.ndarray], trained: int, title: str = "", unit: str = "nats per token"
+    losses: Mapping[str, np.ndarray], trained: int | Sequence[int], title: str = "", unit: str = "nats per token"
 ) -> Picture:
-    """Loss by position in the window, the mean of 16 neighbours; the dotted line is where training ended."""
+    """Loss by position in the window, the mean of 16 neighbours; dotted where training ended, or the trainings did."""
     check_lines(list(losses))
     with axes(3.4 + legend_height(losses), title or "Loss at each position of one long text") as plot:
         for i, (name, values) in enumerate(losses.items()):
             bins = np.array_split(np.arange(len(values)), max(1, len(values) // 16))
             style = series(i) | dict(markersize=4, markevery=(i % 4, 4), label=drawable(name, most=52))
             plot.plot([part.mean() for part in bins], [values[part].mean() for part in bins], **style)
-        plot.axvline(trained, color=INK, linewidth=0.8, linestyle=":")
+        for length in np.atleast_1d(trained):
+            plot.axvline(length, color=INK, linewidth=0.8, linestyle=":")
         plot.set(xlabel="position (tokens; dotted: the training length)", ylabel=f"loss ({unit})")
         legend(plot, losses)
         return Picture(plot.figure, "Loss by position of " + ", ".join(losses))
 
 
 def check_lines(names: Sequence[str]) -> None:
-    if not 1 <= len(names) <= MOST_LINES:
+    if not names:
+        raise PlotError("there is no loss to draw: no model accepts such lengths; take shorter ones")
+    if len(names) > MOST_LINES:
         raise PlotError(f"give the losses of 1 to {MOST_LINES} models, not of {len(names)}: more can't be told apart")
 
 

@@ -343,7 +343,17 @@ def test_the_best_is_held_against_each_other_configuration(folder):
     found = comparison.against_best(3000)
     assert [(one.a, one.b) for one in found] == [(best, other) for other in others]
     assert [one.difference for one in found] == pytest.approx([means[best] - means[other] for other in others])
-    assert compare("wide", folder).against_best(3000) == []
+    with pytest.raises(ConfigError, match="needs two configurations that can be scored, not plain \\(2 seeds\\)"):
+        compare("plain-*", folder).against_best(3000)
+
+
+def test_configurations_of_one_stem_stay_apart(folder):
+    for name, train in {"a-1": TRAIN, "a-2": TRAIN.replace(seed=1), "a-3": TRAIN.replace(learning_rate=2e-3),
+                        "a-4": TRAIN.replace(learning_rate=2e-3, seed=1)}.items():  # fmt: skip
+        make_run(folder, name, train=train)
+    comparison = compare("a-*", folder)
+    assert comparison.configurations == {"a-1, a-2": ["a-1", "a-2"], "a-3, a-4": ["a-3", "a-4"]}
+    assert [line.name for line in comparison.lines("loss", 1)] == ["a-1, a-2", "a-3, a-4"]
 
 
 def test_paired_of_two_tokenizers_is_in_bits_per_byte(folder):

@@ -89,7 +89,7 @@ def test_curves_have_a_point_for_each_length_that_was_reached():
     drawn = extrapolation_curves(pd.DataFrame(rows))
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawn.figure.axes[0].containers}
     assert lines == {"rope": [[8, 1.0], [16, 2.0]], "learned": [[8, 1.5]]}
-    with pytest.raises(PlotError, match="losses of 1 to 12 models, not of 0"):
+    with pytest.raises(PlotError, match="no loss to draw"):
         extrapolation_curves(pd.DataFrame(rows).iloc[:0])
 
 
@@ -109,7 +109,7 @@ def runs(tmp_path, monkeypatch):
 def test_a_comparison_reads_on_as_each_run_alone(runs):
     found = compare(runs).extrapolation((1, 4), max_tokens=1280)
     held_out = prepare(TRAIN.data).validation
-    assert found.unit == "nats per token" and found.trained == 16
+    assert found.unit == "nats per token" and found.trained == (16,)
     assert list(found.frame["variant"]) == ["rope (2 seeds)"] * 4 + ["learned"] * 2
     for row in found.frame[found.frame["variant"] != "learned"].itertuples():
         wide = Transformer(MODEL.replace(max_positions=64))
@@ -120,7 +120,7 @@ def test_a_comparison_reads_on_as_each_run_alone(runs):
     table, losses = found.table(), found.frame.set_index(["run", "length"])["loss"]
     assert table.loc["rope (2 seeds)", 64] == pytest.approx((losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2)
     assert math.isfinite(table.loc["learned", 16]) and math.isnan(table.loc["learned", 64])
-    assert "no such positions" in repr(found) and "no such positions" in found._repr_html_()
+    assert found.shown().loc["learned", 64] == "no such positions" and found._repr_html_().count("no such") == 1
     lines = {c.get_label(): c.lines[0].get_xdata().tolist() for c in found.curves().figure.axes[0].containers}
     assert lines == {"rope (2 seeds)": [16, 64], "learned": [16]}
     drawn = found.by_position().figure.axes[0].get_lines()
@@ -137,6 +137,22 @@ def test_other_tokenizers_are_compared_in_bits_per_byte(runs):
     tokens = prepare(TRAIN.data).validation
     assert bits == pytest.approx(nats / math.log(2) * len(tokens) / tokens.n_bytes)
     assert "bits per byte" in repr(found.extrapolation((2,), 640).curves().figure.axes[0].get_ylabel())
+
+
+def test_runs_of_different_training_lengths(runs):
+    longer = make_run(runs[0].folder.parent, "longer", MODEL.replace(context_length=32), TRAIN.replace(seed=7))
+    found = compare([runs[0], runs[2], longer]).extrapolation((2,), 640)
+    assert found.trained == (16, 32)
+    shown = found.shown()
+    assert shown.loc["rope-seed0", 64] == "" and shown.loc["longer", 32] == "", "what was not measured is not said"
+    assert shown.loc["learned", 32] == "no such positions"
+    for picture in (found.curves(), found.by_position()):
+        dotted = [line.get_xdata()[0] for line in picture.figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+        assert dotted[-2:] == [16, 32]
+    assert "learned" not in repr(found.curves()) and "rope-seed0" in repr(found.curves())
+    assert " at 32" in repr(found.curves()) and " and " not in repr(found.curves()), "one length, one number"
+    with pytest.raises(PlotError, match="no model accepts such lengths"):
+        compare([runs[2]]).extrapolation((2,), 640).curves()
 
 
 @pytest.mark.parametrize(

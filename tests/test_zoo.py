@@ -1,15 +1,16 @@
 """The zoo that ships: complete, of equal size, small enough, what its script makes, and what its pages say."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
 import torch
 
 from bench.ship import ship
-from bench.zoo import PAIR, SEEDS, zoo
+from bench.zoo import PAIR, SEEDS, main, zoo
 from bench.zoo_page import END, README, START, comparisons, page, results, short_table
-from config import list_models
+from config import ConfigError, RunError, list_models
 from lab.data import prepare
 from lab.evaluation import evaluate
 from lab.runs import TRAINED, Run
@@ -110,3 +111,16 @@ def test_shipping_rounds_the_weights_and_replaces_what_was_there(tmp_path):
     assert shipped.folder == old.folder and not shipped.checkpoint_path.exists()
     pd.testing.assert_frame_equal(shipped.log(), run.log(), rtol=1e-8, check_dtype=False)
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["one"]
+    with pytest.raises(RunError, match="a checkpoint that would be lost"):
+        (run.folder / "checkpoint" / "state.safetensors").touch()
+        ship(run, tmp_path / "made")
+
+
+def test_a_zoo_that_is_not_whole_gets_no_page_and_trained_is_no_place_to_train_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.compared.TRAINED", shutil.copytree(TRAINED, tmp_path / "trained"))
+    log = tmp_path / "trained" / "alibi-tiny-tales-seed1" / "log_data.csv"
+    log.write_text(log.read_text(encoding="utf-8").partition("\n")[0] + "\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"not whole.*alibi-tiny-tales-seed1.*no step"):
+        comparisons()
+    with pytest.raises(ConfigError, match="held against themselves"):
+        main(TRAINED, "llama-tiny-tales")
