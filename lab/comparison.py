@@ -8,6 +8,7 @@ A run that can't be compared is left out and listed with the reason; it never st
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +48,13 @@ class Comparison(ScoredRuns):
     @property
     def configurations(self) -> dict[str, list[str]]:
         """The names of the runs that differ in their seed alone, by what they have in common; by all of the names
-        where others have the same in common."""
+        where others have the same in common. A copy of a run is no further seed: it stands by itself."""
         groups: dict[tuple, list[str]] = {}
+        copies: Counter = Counter()
         for name, compared in self.runs.items():
-            groups.setdefault(compared.configuration, []).append(name)
+            run = compared.configuration, compared.run.train_config.seed
+            groups.setdefault((compared.configuration, copies[run]), []).append(name)
+            copies[run] += 1
         labels = [group_name(names) for names in groups.values()]
         return {
             label if labels.count(label) == 1 else ", ".join(names): names
@@ -187,7 +191,8 @@ class Comparison(ScoredRuns):
                     f"{name!r} was left out: {reason}" if reason
                     else f"{name!r} is not in this comparison; {suggest(name, self.runs)}"
                 )  # fmt: skip
-        if len({self.runs[name].configuration for name in names}) != 1 or len(set(names)) < len(names):
+        seeds = {self.runs[name].run.train_config.seed for name in names}
+        if len({self.runs[name].configuration for name in names}) != 1 or len(seeds) < len(names):
             given = ", ".join(names) or "none"
             raise ConfigError(f"a side is one run, or several that differ in their seed alone, not {given}")
         return names

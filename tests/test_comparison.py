@@ -356,6 +356,15 @@ def test_configurations_of_one_stem_stay_apart(folder):
     assert [line.name for line in comparison.lines("loss", 1)] == ["a-1, a-2", "a-3, a-4"]
 
 
+def test_a_copy_of_a_run_is_no_further_seed(folder):
+    make_run(folder, "again")
+    comparison = compare(["plain-*", "again"], folder)
+    assert list(comparison.configurations.values()) == [["plain-seed0", "plain-seed1"], ["again"]]
+    assert comparison.paired("plain-seed0", "again", 3000).difference == 0
+    with pytest.raises(ConfigError, match="several that differ in their seed alone, not plain-seed0, again"):
+        comparison.paired(["plain-seed0", "again"], "plain-seed1")
+
+
 def test_paired_of_two_tokenizers_is_in_bits_per_byte(folder):
     make_run(folder, "bpe", *BPE)
     comparison = compare(["plain-seed0", "bpe"], folder)
