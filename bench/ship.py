@@ -23,8 +23,8 @@ from lab.weights import read_tensors, write_tensors
 
 
 def ship(run: Run, folder: Path = TRAINED) -> Run:
-    """The run in `folder`. Raises RunError for a damaged one, and where it would lose its own checkpoint; leaves what
-    was there then."""
+    """The run in `folder`. Raises RunError for a damaged one, and for one that lies there already with a checkpoint,
+    which would be lost; what was there stays then."""
     place = folder / run.name
     if run.checkpoint_path.exists() and run.folder.resolve() == place.resolve():
         raise RunError(f"run {run.name!r} is there already, with a checkpoint that would be lost; ship a copy of it")

@@ -199,17 +199,19 @@ class Comparison(ScoredRuns):
 
     # --- longer than the training ---------------------------------------------------------------------------------
 
-    def extrapolation(self, factors: Sequence[int] = (1, 2, 4, 8), max_tokens: int = 65_536) -> "Extrapolation":
+    def extrapolation(self, factors: Sequence[int] | None = None, max_tokens: int = 65_536) -> "Extrapolation":
         """Every run on the first max_tokens held-out tokens, in windows of `factors` times its training length.
 
+        factors: None is 1, 2, 4, 8.
         In `unit`. Raises ConfigError where the factors make no sense, or the longest window exceeds max_tokens.
         """
-        from lab.extrapolation import Extrapolation, check_lengths, losses_by_length
+        from lab.extrapolation import FACTORS, Extrapolation, check_lengths, far_reaching, losses_by_length
 
         def measure(name: str) -> dict[int, np.ndarray]:
-            run, tokens = self.runs[name].run, self.data(name).validation
-            return losses_by_length(run, tokens, factors, max_tokens)
+            model = far_reaching(self.runs[name].run, factors)
+            return losses_by_length(model, self.data(name).validation, factors, max_tokens)
 
+        factors = FACTORS if factors is None else tuple(factors)
         check_lengths(factors, max_tokens, (compared.run.model_config for compared in self.runs.values()))
         found = self.each(list(self.runs), measure)
         losses = {

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from config import ConfigError
 from lab.compared import Compared
-from lab.plot_style import INK, MARKERS, Picture, PlotError, axes, drawable, series
+from lab.plot_style import INK, MARKERS, MOST_LINES, Picture, PlotError, axes, drawable, series
 from lab.plots import extremes, usual_smoothing
 
 PLACES = 400  # at which a smoothed line is drawn; half of them crowd at the beginning, for logarithmic axes
@@ -20,7 +20,6 @@ LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 COSTS = {"parameters": "parameters", "seconds": "training time (s)", "flops": "training FLOPs"}
 SHOWN_FROM = 0.1  # of a linear axis: the fall before it would press everything else flat
 RAW_POINTS = 3_000  # of all raw lines together: the more runs, the fainter
-MOST_LINES = 60  # more can't be told apart
 
 
 @dataclass(frozen=True, eq=False)

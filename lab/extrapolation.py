@@ -52,29 +52,37 @@ def extrapolation(
 
     The loss is NaN where the model does not accept the length: learned positions end where the training did.
     """
-    rows = []
-    for factor in factors:
-        length = factor * model.config.context_length
-        accepted = length <= model.config.position_limit
-        loss = loss_by_position(model, tokens, length, max_tokens).mean() if accepted else math.nan
-        rows.append({"factor": factor, "length": length, "loss": loss})
-    return pd.DataFrame(rows)
+    losses = losses_by_length(model, tokens, factors, max_tokens)
+    rows = [(factor, length, mean(values)) for factor, (length, values) in zip(factors, losses.items())]
+    return pd.DataFrame(rows, columns=["factor", "length", "loss"])
+
+
+def losses_by_length(
+    model: nn.Module, tokens: TokenFile, factors: Sequence[int], max_tokens: int
+) -> dict[int, np.ndarray]:
+    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where the
+    model does not accept the length."""
+    lengths = (factor * model.config.context_length for factor in factors)
+    return {
+        length: loss_by_position(model, tokens, length, max_tokens) if length <= model.config.position_limit
+        else np.empty(0) for length in lengths
+    }  # fmt: skip
+
+
+def mean(losses: np.ndarray) -> float:
+    """NaN of none."""
+    return float(losses.mean()) if len(losses) else math.nan
 
 
 # --- runs beside each other -------------------------------------------------------------------------------------
 
 
-def losses_by_length(run: Run, tokens: TokenFile, factors: Sequence[int], max_tokens: int) -> dict[int, np.ndarray]:
-    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where
-    learned positions end. Other encodings go on beyond the config's max_positions: no weight depends on it."""
+def far_reaching(run: Run, factors: Sequence[int]) -> nn.Module:
+    """The model, with as many positions as `factors` ask for: beyond the config's max_positions, on which no weight
+    depends, but where learned positions end."""
     config = run.model_config
-    lengths = [factor * config.context_length for factor in factors]
     ends = isinstance(config.position, LearnedPositionConfig)
-    model = run.load_model(max_positions=None if ends else max(config.context_length, *lengths))
-    return {
-        length: loss_by_position(model, tokens, length, max_tokens) if length <= model.config.position_limit
-        else np.empty(0) for length in lengths
-    }  # fmt: skip
+    return run.load_model(max_positions=None if ends else max(factors) * config.context_length)
 
 
 def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[ModelConfig]) -> None:
@@ -103,7 +111,7 @@ class Extrapolation:
     def frame(self) -> pd.DataFrame:
         """A row for each run and length: variant, run, length (tokens), loss (NaN where positions end)."""
         rows = [
-            (variant, run, length, values.mean() if len(values) else math.nan)
+            (variant, run, length, mean(values))
             for variant, runs in self.losses.items()
             for run, by_length in runs.items()
             for length, values in by_length.items()

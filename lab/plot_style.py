@@ -27,6 +27,7 @@ INK, FAINT, CARD = "#222222", "#d4d4d0", "#f5f5f2"
 COLOURS = (BLUE, VERMILLION, SKY, "#009E73", "#CC79A7", INK)
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "X", "P")
+MOST_LINES = 60  # more can't be told apart
 FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same on every machine
 STYLE = {
     "font.family": FONT, "font.size": 10, "text.parse_math": False,

@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from lab.heat_maps import PLAIN, heat_maps
-from lab.plot_style import BLUE, INK, VERMILLION, Picture, PlotError, axes, drawable, panels, series
+from lab.plot_style import BLUE, INK, MOST_LINES, VERMILLION, Picture, PlotError, axes, drawable, panels, series
 
 MOST_HEADS = 8
-MOST_LINES = 12
 
 
 def position_vectors(table: np.ndarray, name: str) -> Picture:

@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from config import ROOT, ConfigError, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
+from config import (
+    ROOT,
+    ConfigError,
+    GlassboxError,
+    ModelConfig,
+    Preset,
+    RunError,
+    TrainConfig,
+    list_presets,
+    preset,
+    suggest,
+)
 from lab.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_json
 from lab.weights import check_shapes, read_header, read_weights
 
@@ -205,6 +216,17 @@ def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object
         return found
 
     return flat(model.to_dict(), "model") | flat(train.to_dict(), "train")
+
+
+def starting_settings(start: str) -> Preset:
+    """The settings of a preset, or of a run by its name or folder. Raises ConfigError where it is neither."""
+    if start in list_presets():
+        return preset(start)
+    names = [*list_presets(), *run_names()]
+    if start not in names and not Path(start).is_dir():
+        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
+    run = Run.open(start)
+    return Preset(run.model_config, run.train_config)
 
 
 def check_name(name: str) -> None:

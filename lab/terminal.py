@@ -15,11 +15,8 @@ from config import (
     DataError,
     GlassboxError,
     ModelConfig,
-    Preset,
     TrainConfig,
-    list_presets,
     preset,
-    suggest,
 )
 from lab.sampling_config import SamplingConfig
 from lab.sampling_config import strategy as named_strategy
@@ -227,19 +224,6 @@ def compare(
         print(f"wrote {export}")
 
 
-def starting_settings(start: str) -> Preset:
-    """The settings of a preset, or of a run by its name or folder."""
-    from lab.runs import Run, run_names
-
-    names = [*list_presets(), *run_names()]
-    if start in list_presets():
-        return preset(start)
-    if start not in names and not Path(start).is_dir():
-        raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
-    run = Run.open(start)
-    return Preset(run.model_config, run.train_config)
-
-
 def find_rate(
     start: Positional[str], lowest: float = 1e-6, highest: float = 1.0, steps: int = 100, picture: Path | None = None
 ) -> None:
@@ -253,6 +237,7 @@ def find_rate(
         picture: A PNG to draw the losses into.
     """
     from lab.rate_finder import find_learning_rate, rate_curve
+    from lab.runs import starting_settings
 
     settings = starting_settings(start)
     print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
@@ -277,6 +262,7 @@ def sweep(
         name: What the names of the runs begin with; by default that of START.
     """
     from lab.overrides import grid, overridden, read_values
+    from lab.runs import starting_settings
     from lab.sweep import compare_sweep
     from lab.sweep import sweep as train_all
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from bench.ship import ship
-from bench.zoo import PAIR, SEEDS, main, zoo
+from bench.zoo import PAIR, SEEDS, against_shipped, main, zoo
 from bench.zoo_page import END, README, START, comparisons, page, results, short_table
 from config import ConfigError, RunError, list_models
 from lab.data import prepare
 from lab.evaluation import evaluate
 from lab.runs import TRAINED, Run
 from lab.training import train
+from lab.tuned_lens import load_lens, train_lens
 from lab.weights import read_tensors
 from modules.transformer import Transformer
 from tests.small_runs import make_run
@@ -103,12 +104,14 @@ def test_shipping_rounds_the_weights_and_replaces_what_was_there(tmp_path):
     run = make_run(tmp_path / "made", "one")
     (run.folder / "checkpoint").mkdir()
     old = make_run(tmp_path / "there", "one", n_steps=10)
+    train_lens(old, steps=1)
     exact, facts = read_tensors(run.weights_path)
     shipped = ship(run, tmp_path / "there")
     tensors, shipped_facts = read_tensors(shipped.weights_path)
     assert all(torch.equal(tensors[name], exact[name].to(torch.bfloat16)) for name in exact)
     assert shipped_facts == facts | {"rounded": "bfloat16"}
     assert shipped.folder == old.folder and not shipped.checkpoint_path.exists()
+    assert load_lens(shipped), "the old lens belonged to the old weights"
     pd.testing.assert_frame_equal(shipped.log(), run.log(), rtol=1e-8, check_dtype=False)
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["one"]
     with pytest.raises(RunError, match="a checkpoint that would be lost"):
@@ -122,5 +125,9 @@ def test_a_zoo_that_is_not_whole_gets_no_page_and_trained_is_no_place_to_train_i
     log.write_text(log.read_text(encoding="utf-8").partition("\n")[0] + "\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"not whole.*alibi-tiny-tales-seed1.*no step"):
         comparisons()
+    shipped = float(Run.open("llama-tiny-tales").weights_facts()["validation_loss"])
+    said = [against_shipped(*one) for one in (("llama-tiny-tales", shipped), ("llama-tiny-tales", shipped + 0.5),
+                                              ("nobody", 1.0))]  # fmt: skip
+    assert said == ["identical", "+0.500000", "none ships"]
     with pytest.raises(ConfigError, match="held against themselves"):
         main(TRAINED, "llama-tiny-tales")
