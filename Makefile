@@ -9,7 +9,7 @@ train: .venv/installed
 
 test: .venv/installed-tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lab: .venv/installed
 	$(BIN)/python tools.py lab

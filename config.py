@@ -600,7 +600,7 @@ class ScheduleConfig(Config):
     """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
 
     decay: Literal["cosine", "linear"] = "cosine"
-    warmup_steps: int = 100
+    warmup_steps: int | None = None  # None: a tenth of all steps.
     final_fraction: float = 0.1  # Of the peak, where the decay ends.
     flat_steps: int = 0  # At the end, at the final rate.
     cycles: int = 1  # The decay starts again from the peak so many times (warm restarts, arXiv 1608.03983).
@@ -609,7 +609,7 @@ class ScheduleConfig(Config):
     def problems(self):
         yield from _positive(self, "cycles", "cycle_growth")
         yield from _within(self, 0.0, 1.0, "final_fraction")
-        if self.warmup_steps < 0 or self.flat_steps < 0:
+        if (self.warmup_steps or 0) < 0 or self.flat_steps < 0:
             yield "warmup_steps and flat_steps must be 0 or more"
 
 
@@ -642,6 +642,15 @@ class TrainConfig(Config):
     seed: int = 0
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up: the schedule's, or a tenth of all."""
+        return self.steps // 10 if self.schedule.warmup_steps is None else self.schedule.warmup_steps
+
+    def settled(self) -> "TrainConfig":
+        """The same with what follows from other settings written out, as a run stores it."""
+        return self.replace(schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
+
+    @property
     def accumulation(self) -> int:
         return self.batch_size // (self.micro_batch_size or self.batch_size)
 
@@ -654,7 +663,7 @@ class TrainConfig(Config):
         yield from _within(self, 0.0, 0.9999, "beta1", "beta2")
         if self.micro_batch_size and self.micro_batch_size > 0 and self.batch_size % self.micro_batch_size:
             yield f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}"
-        used = self.schedule.warmup_steps + self.schedule.flat_steps + self.schedule.cycles
+        used = self.warmup_steps + self.schedule.flat_steps + self.schedule.cycles
         if used > self.steps:
             yield (
                 f"warm-up, flat part and one step per cycle take {used} of steps={self.steps}; "

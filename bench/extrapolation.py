@@ -24,7 +24,6 @@ from config import (
     SinusoidalConfig,
     preset,
 )
-from lab.data import prepare
 from lab.extrapolation import FACTORS, extrapolation
 from lab.files import atomic_write_text
 from lab.runs import Run
@@ -62,7 +61,7 @@ def main(folder: Path, seeds: int) -> None:
     for seed in range(seeds):
         for name in variants():
             run = Run.open(f"{name}-seed{seed}", folder)
-            found = extrapolation(run.load_model(), prepare(run.train_config.data).validation)
+            found = extrapolation(run.load_model(), run.load_data().validation)
             frames.append(found.assign(variant=name.removeprefix("positions-"), seed=seed))
     results = pd.concat(frames)
     atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))

@@ -14,7 +14,6 @@ import pandas as pd
 from bench.study import small_llama
 from bench.timing import table
 from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset
-from lab.data import prepare
 from lab.estimates import estimate
 from lab.files import atomic_write_text
 from lab.paired import paired
@@ -57,7 +56,7 @@ def main(folder: Path, seeds: int) -> None:
 
 def measured(run: Run) -> tuple[Scores, dict]:
     """The scores of a run on held-out tokens, and its row: losses, accuracies, share of right answers by skill."""
-    model, data = run.load_model(), prepare(run.train_config.data)
+    model, data = run.load_model(), run.load_data()
     scores = score(model, data.validation, data.tokenizer, TOKENS)
     asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
     name, _, seed = run.name.rpartition("-seed")

@@ -14,7 +14,6 @@ import pandas as pd
 
 from bench.timing import table
 from config import ROOT, FactoredBlockConfig, Preset, preset
-from lab.data import prepare
 from lab.estimates import estimate
 from lab.files import atomic_write_text
 from lab.interventions import amplify
@@ -55,7 +54,7 @@ def main(folder: Path, seeds: int) -> None:
 
 def amplify_run(run: Run) -> pd.DataFrame:
     """`amplify` on held-out tokens, without its samples."""
-    model, data = run.load_model(), prepare(run.train_config.data)
+    model, data = run.load_model(), run.load_data()
     found = amplify(model, data.validation, data.tokenizer, factors=FACTORS, max_tokens=TOKENS, sample_tokens=1)
     name, _, seed = run.name.rpartition("-seed")
     return found.drop(columns="sample").assign(variant=name, seed=seed)

@@ -14,7 +14,6 @@ import torch
 
 from config import RunError
 from lab.card import write_card
-from lab.data import prepare
 from lab.runs import TRAINED, Run
 from lab.sharing import export_run, import_run
 from lab.training import sample_text
@@ -34,7 +33,7 @@ def ship(run: Run, folder: Path = TRAINED) -> Run:
         rounded = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
         write_tensors(made.weights_path, rounded, facts | {"rounded": "bfloat16"})
         made.log().to_csv(made.log_path, index=False, float_format="%.9g", lineterminator="\n")
-        write_card(made, prepare(made.train_config.data), sample_text(made.load_model(), made))
+        write_card(made, made.load_data(), sample_text(made.load_model(), made))
         old = place.rename(Path(temporary) / "old") if place.exists() else None
         shipped = Run(made.folder.rename(place))
         if old and lens_path(Run(old)).exists() and not lens_path(shipped).exists():

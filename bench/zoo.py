@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from bench.timing import table
-from config import SIZES, ConfigError, Preset, list_models, preset, suggest
+from config import SIZES, ConfigError, Preset, ScheduleConfig, list_models, preset, suggest
 from lab.data import prepare
 from lab.estimates import estimate
 from lab.runs import TRAINED, Run, run_names
@@ -50,8 +50,9 @@ def unmatched(architecture: str, source: str) -> Preset:
     width = DEEP_WIDTH if model.n_layers > SIZES["tiny"].n_layers else model.width
     data = config.data.replace(source=source, tokenizer=f"bpe-{VOCABULARY}")
     config = config.replace(
-        data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250
-    )
+        data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250,
+        schedule=ScheduleConfig(warmup_steps=100),
+    )  # fmt: skip
     return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)
 
 
@@ -59,7 +60,7 @@ def train_one(name: str, folder: Path) -> float:
     """Trains a run of the zoo to its end, on one thread; its best validation loss."""
     torch.set_num_threads(1)
     run = opened(name, zoo()[name], folder)
-    for step in train(run, prepare(run.train_config.data)):
+    for step in train(run):
         if step.validation_loss is not None:
             print(f"{name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
     return validation_loss(run)

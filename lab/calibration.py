@@ -65,7 +65,7 @@ def calibration(model: Transformer, data: TokenData, max_tokens: int = 32_768) -
     if data.tokenizer.vocab_size > vocab_size:
         raise AnalysisError(
             f"{data.tokenizer.name} has {data.tokenizer.vocab_size:,} tokens, the model {vocab_size:,}: take the data "
-            "that it was trained on, prepare(run.train_config.data)"
+            "that it was trained on, run.load_data()"
         )
     unigram = unigram_shares(data.train.tokens, vocab_size)
     bigrams: dict[Level, Bigrams] = {}

@@ -77,6 +77,12 @@ def has_compiler(device: torch.device) -> bool:
     return device.type != "cpu" or any(map(shutil.which, ("g++", "clang++", "c++", "cl")))
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raises ConfigError where torch.compile can't work."""
+    if not has_compiler(device):
+        raise ConfigError("compile 'on' needs a C++ compiler on a CPU: install g++ or clang++, or set it to 'off'")
+
+
 def memory_in_use(device: torch.device) -> int:
     """Bytes: the device's peak allocation on CUDA, what the driver holds on MPS, the process's resident set on CPU."""
     if device.type == "cuda":

@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import ConfigError, Preset
+from lab.checks import check_vocabulary
 from lab.data import TokenData, prepare
 from lab.device import pick_device
 from lab.optimizer import build_optimizer
 from lab.plot_style import BLUE, SKY, VERMILLION, Picture, axes
-from lab.runs import check_vocabulary
 from lab.training import clip, descend, gradients, untrained
 
 SMOOTHING = 0.8  # how much of the running mean stays at each step

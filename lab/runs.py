@@ -1,6 +1,7 @@
 """The run folder: everything that a training stored, explained by itself.
 
     trained/<name>/model_config.json   train_config.json   tokenizer.json   what it was
+                   data.json                                                which text it learns, and where it lay
                    log_data.csv                                             a row per step
                    watch_data.csv  watch.png                                its layers, where they were watched
                    model.safetensors                                        the weights of the best validation
@@ -25,6 +26,7 @@ import pandas as pd
 from config import (
     ROOT,
     ConfigError,
+    DataError,
     GlassboxError,
     ModelConfig,
     Preset,
@@ -34,7 +36,9 @@ from config import (
     preset,
     suggest,
 )
-from lab.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_json
+from lab.data import TokenData, prepare
+from lab.run_text import RunText, check_text, load_text
+from lab.tokenizers import Tokenizer, tokenizer_from_json
 from lab.weights import check_shapes, read_header, read_weights
 
 if TYPE_CHECKING:
@@ -58,6 +62,13 @@ class Run:
         self.model_config = ModelConfig.from_json(self._read("model_config.json"))
         self.train_config = TrainConfig.from_json(self._read("train_config.json"))
         self.tokenizer: Tokenizer = shared_tokenizer(self._read("tokenizer.json"))
+        recorded = (self.folder / "data.json").exists()  # not in runs made before there was such a record
+        self.text = RunText.from_json(self._read("data.json")) if recorded else None
+        if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
+            raise RunError(
+                f"tokenizer.json holds another tokenizer ({self.tokenizer.fingerprint}) than the run was made with "
+                f"({self.text.tokenizer}); restore it from a copy"
+            )
 
     @classmethod
     def create(
@@ -65,12 +76,15 @@ class Run:
     ) -> "Run":
         """A new run folder with its settings in it. numbered: where the name is taken, take name-2, name-3, ...
 
-        Raises RunError for a name that some file system refuses or that is taken, ConfigError where the model's
-        vocabulary is smaller than the tokenizer's.
+        The data is prepared for it, and what keeps the training from starting is raised before a folder exists:
+        RunError for a name that some file system refuses or that is taken, TokenizerError, DataError or ConfigError
+        for settings that can't be trained with here.
         """
+        from lab.checks import check_trainable
+
         check_name(name)
-        tokenizer = load_tokenizer(train.data.tokenizer)
-        check_vocabulary(model, tokenizer)
+        data = prepare(train.data)
+        check_trainable(model, train, data)
         folder, taken = Path(folder or TRAINED), 1
         stem = name
         while (folder / name).exists():
@@ -85,8 +99,9 @@ class Run:
                 building.mkdir()
                 for file, text in {
                     "model_config.json": model.to_json(),
-                    "train_config.json": train.to_json(),
-                    "tokenizer.json": tokenizer.to_json(),
+                    "train_config.json": train.settled().to_json(),
+                    "tokenizer.json": data.tokenizer.to_json(),
+                    "data.json": RunText.of(data).to_json(),
                 }.items():
                     (building / file).write_text(text, encoding="utf-8", newline="\n")
                 building.rename(folder / name)
@@ -161,6 +176,20 @@ class Run:
             raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
         return rows
 
+    def load_data(self) -> TokenData:
+        """What the run was trained on, in the tokens of its own tokenizer. Raises DataError where it is gone or has
+        become another text."""
+        return load_text(self.train_config.data, self.tokenizer, self.text, self.name)
+
+    def check_data(self, data: TokenData) -> None:
+        """Raises DataError where `data` is another text than the run's, or in the tokens of another tokenizer."""
+        check_text(data, self.text, self.name)
+        if data.tokenizer.fingerprint != self.tokenizer.fingerprint:
+            raise DataError(
+                f"these tokens are made by another {data.tokenizer.name!r} than {self.name!r} was trained with (its "
+                "tokenizer.json); run.load_data() gives those that fit"
+            )
+
     def steps_done(self) -> int:
         return int(self.log()["step"].max()) if self.log_path.exists() and len(self.log()) else 0
 
@@ -195,15 +224,6 @@ class Run:
         model = Transformer(config)
         read_weights(model, self.weights_path)
         return model.to(device).eval()
-
-
-def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Raises ConfigError where the tokenizer has tokens that the model does not know."""
-    if model.vocab_size < tokenizer.vocab_size:
-        raise ConfigError(
-            f"vocab_size={model.vocab_size} is smaller than the {tokenizer.vocab_size} tokens of "
-            f"{tokenizer.name!r}; set vocab_size={tokenizer.vocab_size} or choose a smaller tokenizer"
-        )
 
 
 def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object]:

@@ -12,11 +12,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     linear: peak + (final − peak) · progress. Each further cycle starts at the peak, cycle_growth times as long.
     """
     schedule, peak = config.schedule, config.learning_rate
-    if step < schedule.warmup_steps:
-        return peak * (step + 1) / schedule.warmup_steps
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
     final = peak * schedule.final_fraction
-    decaying = config.steps - schedule.warmup_steps - schedule.flat_steps
-    progress = _progress_in_cycle((step - schedule.warmup_steps) / decaying, schedule.cycles, schedule.cycle_growth)
+    decaying = config.steps - config.warmup_steps - schedule.flat_steps
+    progress = _progress_in_cycle((step - config.warmup_steps) / decaying, schedule.cycles, schedule.cycle_growth)
     fallen = (1 - math.cos(math.pi * progress)) / 2 if schedule.decay == "cosine" else progress
     return peak + (final - peak) * fallen
 

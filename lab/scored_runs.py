@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from config import DataConfig, GlassboxError
+from config import GlassboxError
 from lab.compared import Compared
-from lab.data import TokenData, prepare
+from lab.data import TokenData
 
 if TYPE_CHECKING:
     from lab.scores import Scores
@@ -20,7 +20,7 @@ class ScoredRuns:
         self.evaluated: dict[str, Scores] = {}
         self.skills: dict[str, dict[str, float]] = {}
         self._scores: dict[tuple, Scores] = {}
-        self._data: dict[DataConfig, TokenData] = {}
+        self._data: dict[tuple, TokenData] = {}
 
     @property
     def in_nats(self) -> bool:
@@ -66,23 +66,23 @@ class ScoredRuns:
 
     def scores(self, name: str, max_tokens: int | None = None, top: Sequence[int] | None = None) -> "Scores":
         """Every held-out token of a run scored, once for the same arguments. Raises what reading the run raises."""
-        from lab.scores import TOP, check_tokenizer, score
+        from lab.scores import TOP, score
 
         top = TOP if top is None else tuple(top)
         if (name, max_tokens, top) not in self._scores:
             run = self.runs[name].run
-            data = check_tokenizer(run, self.data(name))
             self._scores[name, max_tokens, top] = score(
-                run.load_model(), data.validation, run.tokenizer, max_tokens, top
+                run.load_model(), self.data(name).validation, run.tokenizer, max_tokens, top
             )
         return self._scores[name, max_tokens, top]
 
     def data(self, name: str) -> TokenData:
         """What the run was trained and is scored on."""
-        config = self.runs[name].run.train_config.data
-        if config not in self._data:
-            self._data[config] = prepare(config)
-        return self._data[config]
+        run = self.runs[name].run
+        key = run.train_config.data, run.tokenizer.fingerprint, run.text
+        if key not in self._data:
+            self._data[key] = run.load_data()
+        return self._data[key]
 
     def each(self, names: Sequence[str], do: Callable[[str], object]) -> dict[str, object]:
         """do(name) of each run; one that can't be read is left out from then on, with the reason."""

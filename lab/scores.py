@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import ConfigError, DataConfig, RunError
+from config import ConfigError, DataConfig
 from lab import tales
 from lab.bootstrap import RESAMPLES, resampled_sums
-from lab.data import TokenData, TokenFile
+from lab.data import TokenFile
 from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
 from lab.evaluation import BATCH, measured, probe_accuracy, text_windows, token_lengths
-from lab.runs import Run
 from lab.tokenizers import Tokenizer
 from modules.losses import CHUNK
 
@@ -177,16 +176,6 @@ def with_error(name: str, value: float, error: float) -> str:
     if name.startswith("top_"):
         return f"{value:.2%}".replace("%", " %") + beside.format(f"{error:.2%}".replace("%", " %"))
     return f"{value:,.4f}" + beside.format(f"{error:,.4f}") + unit
-
-
-def check_tokenizer(run: Run, data: TokenData) -> TokenData:
-    """The data as it is. Raises RunError where its tokens are not those that the run was trained on."""
-    if data.tokenizer.fingerprint != run.tokenizer.fingerprint:
-        raise RunError(
-            f"{data.tokenizer.name!r} is no longer the tokenizer that {run.name!r} was trained with; register the "
-            "one of its tokenizer.json, or train it again"
-        )
-    return data
 
 
 def skills(model: nn.Module, tokenizer: Tokenizer, config: DataConfig, n_stories: int = PROBED_STORIES) -> dict:

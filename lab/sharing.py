@@ -20,9 +20,10 @@ from PIL import Image
 
 from config import GlassboxError, RunError
 from lab import runs
+from lab.checks import check_vocabulary
 from lab.estimates import estimate
 from lab.files import atomic_path
-from lab.runs import Run, check_name, check_vocabulary
+from lab.runs import Run, check_name
 from lab.tuned_lens import lens_path, load_lens
 from lab.weights import check_shapes, read_header
 
@@ -31,7 +32,8 @@ MANIFEST = "manifest.json"
 MIB = 2**20
 # All that a shared run may hold, and the most bytes of each; weights may be as large as they are
 MOST_BYTES = {
-    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 16 * MIB, "model.safetensors": 2**40,
+    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 16 * MIB, "data.json": MIB,
+    "model.safetensors": 2**40,
     "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB, "watch_data.csv": 1024 * MIB, "README.md": MIB,
     "loss.png": 16 * MIB, "watch.png": 16 * MIB, MANIFEST: MIB,
 }  # fmt: skip
@@ -58,6 +60,8 @@ def export_run(run: Run, path: Path | str | None = None) -> Path:
             files = {}
             for name in names:
                 data = (run.folder / name).read_bytes()
+                if name == "data.json":
+                    data = run.text.without_path().to_json().encode("utf-8")
                 files[name] = hashlib.sha256(data).hexdigest()
                 archive.writestr(entry(name), data)
             manifest = {"format": "glassbox run", "version": VERSION, "name": run.name, "sha256": files}

@@ -15,14 +15,15 @@ from pathlib import Path
 import pandas as pd
 
 from config import ConfigError, DataConfig, GlassboxError, Preset, RunError
+from lab.checks import check_trainable, check_vocabulary
 from lab.compared import open_runs
 from lab.comparison import Comparison
 from lab.data import TokenData, prepare
 from lab.estimates import estimate
 from lab.live import live
-from lab.runs import Run, check_name, check_vocabulary, run_names
+from lab.runs import Run, check_name, run_names
 from lab.tokenizers import load_tokenizer
-from lab.training import Step, check_resumable, check_trainable, train
+from lab.training import Step, check_resumable, train
 
 
 def sweep(
@@ -118,7 +119,7 @@ def run_of(name: str, settings: Preset, folder: Path | None = None) -> Run | Non
     if name not in run_names(folder):
         return None
     run = Run.open(name, folder)
-    if (run.model_config, run.train_config) != settings:
+    if (run.model_config, run.train_config) != (settings.model, settings.train.settled()):
         raise RunError(
             f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
             "sweep in another folder"

@@ -106,11 +106,10 @@ def resume(run: Positional[str]) -> None:
 
 def train_on(run) -> None:
     """The terminal's training loop."""
-    from lab.data import prepare
     from lab.live import live
     from lab.training import train as steps_of
 
-    data = prepare(run.train_config.data)
+    data = run.load_data()
     try:
         for _ in live(steps_of(run, data), run, floor=data.floor):
             pass
@@ -170,9 +169,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         text: A text file to evaluate on instead.
         max_tokens: How many held-out tokens at most; by default all of them.
     """
-    from lab.data import prepare
     from lab.runs import Run
-    from lab.scores import check_tokenizer, score, score_text, skills
+    from lab.scores import score, score_text, skills
 
     opened = Run.open(run)
     model = opened.load_model()
@@ -184,7 +182,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
         return
-    data = check_tokenizer(opened, prepare(opened.train_config.data))
+    data = opened.load_data()
     print(score(model, data.validation, opened.tokenizer, max_tokens))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")

@@ -21,17 +21,17 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
-from config import ConfigError, ModelConfig, RunError, TrainConfig
+from config import ModelConfig, RunError, TrainConfig
 from lab.card import write_card
-from lab.data import TokenData, prepare
-from lab.device import autocast, choose, has_compiler, memory_in_use, pick_device
+from lab.checks import check_trainable, room_for_sample
+from lab.data import TokenData
+from lab.device import autocast, check_compiler, choose, memory_in_use, pick_device
 from lab.evaluation import evaluate
 from lab.generation import generate_text
 from lab.log import StepLog
 from lab.optimizer import build_optimizer
 from lab.runs import Run, code_version
 from lab.schedule import learning_rate
-from lab.tokenizers import Tokenizer
 from lab.watch import Watch
 from lab.weights import check_shapes, read_tensors, write_tensors
 from modules.dropout import set_dropout_share
@@ -79,7 +79,8 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
     Raises RunError where a loss or gradient stops being finite: the weights then still are the last good ones.
     """
     config = run.train_config
-    data = data or prepare(config.data)
+    data = data or run.load_data()
+    run.check_data(data)
     check_trainable(run.model_config, config, data)
     device = pick_device(config.device)
     model = untrained(run.model_config, config, device)
@@ -116,17 +117,6 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
     finish(run, model, optimizer, progress, data)
     if progress.step < config.steps:
         print(f"stopped after step {progress.step} of {config.steps}; train(run) goes on from there", file=sys.stderr)
-
-
-def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
-    """Raises ConfigError for a device, a compiler or a prompt that can't be had, DataError for too little text."""
-    device = pick_device(config.device)
-    if config.compile == "on":
-        check_compiler(device)
-    if room_for_sample(model, config, data.tokenizer) < 1:
-        raise ConfigError(f"sample_prompt leaves none of the model's {model.position_limit} positions free")
-    for side in (data.train, data.validation):
-        side.n_windows(model.context_length)
 
 
 def one_step(
@@ -225,10 +215,6 @@ def sample_text(model: Transformer, run: Run) -> str:
     return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
 
 
-def room_for_sample(model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer) -> int:
-    return model.position_limit - len(tokenizer.encode(config.sample_prompt))
-
-
 def finish(
     run: Run, model: Transformer, optimizer: torch.optim.Optimizer, progress: Progress, data: TokenData
 ) -> None:
@@ -312,11 +298,6 @@ def compiled(losses, device: torch.device):
     """torch.compile of the losses alone: the model stays as it is, and so do the names of its weights."""
     check_compiler(device)
     return torch.compile(losses)
-
-
-def check_compiler(device: torch.device) -> None:
-    if not has_compiler(device):
-        raise ConfigError("compile 'on' needs a C++ compiler on a CPU: install g++ or clang++, or set it to 'off'")
 
 
 def explain_non_finite(

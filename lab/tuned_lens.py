@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from config import RunError
-from lab.data import TokenData, prepare
+from lab.data import TokenData
 from lab.device import pick_device
 from lab.forward_pass import AnalysisError, readers
 from lab.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
@@ -30,7 +30,7 @@ def train_lens(
     """
     if steps < 1 or learning_rate <= 0 or seed < 0:
         raise AnalysisError(f"need steps >= 1, learning_rate > 0, seed >= 0, not {steps}, {learning_rate}, {seed}")
-    data = data or prepare(run.train_config.data)
+    data = data or run.load_data()
     device, width = pick_device(run.train_config.device), run.model_config.width
     model = run.load_model(device).requires_grad_(False)
     other = untrained(model, seed)

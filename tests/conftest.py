@@ -1,6 +1,15 @@
-"""What all tests share."""
+"""What all tests share. `pytest -n auto` runs them side by side: then each process computes on one thread."""
+
+import os
+import tempfile
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported, here and in subprocesses
+else:
+    CACHE = tempfile.TemporaryDirectory(prefix="glassbox-tests-")  # prepared data of all tests, nobody else's
+    os.environ["GLASSBOX_CACHE"] = CACHE.name
 
 
 def pytest_addoption(parser):

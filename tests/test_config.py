@@ -170,7 +170,7 @@ WRONG = {
         cycle_growth=(0.0,),
     ),
     TrainConfig: dict(
-        steps=(0, 100), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
+        steps=(0,), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
         weight_decay=(-0.1,), beta2=(1.0,), gradient_clip=(0.0,), dropout_final=(1.5,), precision=("fp16",),
         device=("tpu",), compile=("yes", True), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
         watch_every=(-1, 0.5), seed=(-1,), data=("tales",), schedule=(None,),
@@ -200,6 +200,8 @@ def test_combinations_that_cannot_be():
     refused("learned", "max_positions", vocab_size=10, position=LearnedPositionConfig(), max_positions=512)
     refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
             schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))  # fmt: skip
+    assert [TrainConfig(steps=steps).warmup_steps for steps in (1, 30, 1000)] == [0, 3, 100], "a tenth, unless set"
+    assert TrainConfig(steps=30).settled() == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3))
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
 
 

@@ -135,7 +135,7 @@ def test_tokens_out_of_the_vocabulary_are_refused(tmp_path, monkeypatch):
 def test_progress_counts_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "CHUNK", 1000)
     calls = []
-    prepare(byte_config(write_jsonl(tmp_path / "a.jsonl", TEXTS)), lambda done, total: calls.append((done, total)))
+    prepare(byte_config(write_jsonl(tmp_path / "a.jsonl", TEXTS)), progress=lambda *counts: calls.append(counts))
     assert calls[-1] == (200, 200) and len(calls) > 5
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
 

@@ -276,7 +276,7 @@ def test_stopping_in_the_middle_leaves_nothing(config, folder):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, stop)
+        prepare(config, progress=stop)
     assert list(folder.iterdir()) == []
     assert prepare(config).train.n_documents > 0
 
@@ -285,7 +285,7 @@ def test_two_at_the_same_time_end_with_one_entry(config, folder):
     both_are_writing, results = threading.Barrier(2, timeout=60), []
 
     def work():
-        results.append(prepare(config, lambda done, total: both_are_writing.wait()))
+        results.append(prepare(config, progress=lambda done, total: both_are_writing.wait()))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:

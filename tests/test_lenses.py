@@ -1,6 +1,5 @@
 """Lenses against the same numbers worked out in numpy, the law of the last layer, and a lens trained for a run."""
 
-import os
 
 import numpy as np
 import pytest
@@ -117,10 +116,8 @@ def test_a_translator_is_an_affine_map():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    os.environ["GLASSBOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield prepare(TRAIN.data)
-    del os.environ["GLASSBOX_CACHE"]
+def data():
+    return prepare(TRAIN.data)
 
 
 @pytest.fixture(scope="module", params=[FactoredBlockConfig(), MODEL.block], ids=["factored", "residual"])

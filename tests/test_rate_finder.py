@@ -1,7 +1,6 @@
 """The learning rate range test: against a plain loop, against what training sees, and by whether its advice is good."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -27,10 +26,8 @@ SETTINGS = Preset(MODEL, TRAIN)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data(tmp_path_factory):
-    os.environ["GLASSBOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield prepare(TRAIN.data)
-    del os.environ["GLASSBOX_CACHE"]
+def data():
+    return prepare(TRAIN.data)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +150,7 @@ def test_in_the_terminal(found, tmp_path, monkeypatch, capsys):
     assert repr(found) in capsys.readouterr().out.splitlines()
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
-        "model_config.json", "tokenizer.json", "train_config.json",
+        "data.json", "model_config.json", "tokenizer.json", "train_config.json",
     ]  # fmt: skip
     assert main(["find-rate", "lama-tiny"]) == 1
     assert "neither a preset nor a run; did you mean 'llama-tiny'" in capsys.readouterr().err

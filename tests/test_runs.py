@@ -26,7 +26,8 @@ from lab.weights import write_tensors
 from modules.transformer import Transformer
 
 MODEL = ModelConfig(vocab_size=257, context_length=16, n_layers=1, n_heads=2, width=16)
-TRAIN = TrainConfig(data=DataConfig(tokenizer="byte"), steps=4, schedule=ScheduleConfig(warmup_steps=0))
+DATA = DataConfig(tokenizer="byte", max_documents=60)
+TRAIN = TrainConfig(data=DATA, steps=4, schedule=ScheduleConfig(warmup_steps=0))
 LOG = "step,tokens,seconds,loss,validation_loss,learning_rate,gradient_norm,tokens_per_second,memory\n"
 
 
@@ -59,6 +60,7 @@ def test_names_that_some_file_system_refuses(tmp_path, name):
 def test_a_stored_tokenizer_is_built_once_for_all_runs(run):
     again = Run.open(run.folder)
     assert again.tokenizer is run.tokenizer
+    (run.folder / "data.json").unlink()  # the record that would tell of the other
     stored = run.folder / "tokenizer.json"
     stored.write_text(stored.read_text(encoding="utf-8").replace('"name": "', '"name": "other-'), encoding="utf-8")
     assert Run.open(run.folder).tokenizer.name == f"other-{run.tokenizer.name}", "another file, another tokenizer"
@@ -172,7 +174,7 @@ def test_the_cards_command_makes_the_same_settings(tmp_path):
 def test_the_cards_command_knows_blocks(tmp_path, block):
     """A preset's own block has flags; a block that no preset has in this place is had by starting from the run."""
     name = "sasp-tiny" if block.kind == "shaped" else "factored-tiny"
-    model = preset(name).model.replace(block=block)
+    model = preset(name).model.replace(block=block, vocab_size=257)
     command = training_command(Run.create("one", model, TRAIN, tmp_path))
     assert f"--preset {name} " in command
     assert parse_training(shlex.split(command)[3:]).model == model

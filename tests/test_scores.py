@@ -8,12 +8,12 @@ import pytest
 import scipy.stats
 import torch
 
-from config import ConfigError, DataError, RunError
+from config import ConfigError, DataError
 from lab.bootstrap import interval, resampled_sums
 from lab.data import prepare
 from lab.evaluation import evaluate, evaluate_text
 from lab.paired import common_documents, paired
-from lab.scores import check_tokenizer, score, score_text, skills
+from lab.scores import score, score_text, skills
 from lab.terminal import main
 from lab.tokenizers import bpe_tokenizer, load_tokenizer
 from modules.transformer import Transformer
@@ -203,10 +203,10 @@ def test_skills_are_asked_about_held_out_stories_alone(model, data, monkeypatch)
 
 def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path, data):
     run = make_run(tmp_path, "one")
-    assert check_tokenizer(run, data) is data
+    run.check_data(data)
     run.tokenizer = bpe_tokenizer("byte", [(b"a", b"b")])
-    with pytest.raises(RunError, match="no longer the tokenizer that 'one' was trained with"):
-        check_tokenizer(run, data)
+    with pytest.raises(DataError, match="another 'byte' than 'one' was trained with"):
+        run.check_data(data)
 
 
 def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys):

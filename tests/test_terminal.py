@@ -20,7 +20,7 @@ TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "16", "--model.max-positions", "None",
     "--train.steps", "6", "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
     "--train.schedule.warmup-steps", "1", "--train.data.max-documents", "60", "--train.data.validation-fraction", "0.3",
-    "--train.precision", "fp32", "--train.data.tokenizer", "byte",
+    "--train.precision", "fp32", "--model.vocab-size", "257", "--train.data.tokenizer", "byte",
 ]  # fmt: skip
 
 

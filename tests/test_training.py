@@ -1,6 +1,5 @@
 """Training: what is stored, that stopping anywhere resumes to the same numbers, and what goes wrong loudly."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -41,10 +40,8 @@ TRAIN = TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    os.environ["GLASSBOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield prepare(TRAIN.data)
-    del os.environ["GLASSBOX_CACHE"]
+def data():
+    return prepare(TRAIN.data)
 
 
 def new_run(folder: Path, name: str = "run", model: ModelConfig = MODEL, **changes) -> Run:
@@ -80,7 +77,7 @@ def whole(tmp_path_factory, data) -> Run:
 def test_a_run_explains_itself(whole):
     names = {path.relative_to(whole.folder).as_posix() for path in whole.folder.rglob("*") if path.is_file()}
     assert names == {
-        "model_config.json", "train_config.json", "tokenizer.json", "log_data.csv", "model.safetensors",
+        "model_config.json", "train_config.json", "tokenizer.json", "data.json", "log_data.csv", "model.safetensors",
         "checkpoint/state.safetensors", "README.md", "loss.png",
     }  # fmt: skip
     card = (whole.folder / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """Watching layers: the numbers by hand, a training that does not notice it, and each flag on a model made to fail."""
 
-import os
 import re
 from collections import namedtuple
 from pathlib import Path
@@ -46,10 +45,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    os.environ["GLASSBOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield prepare(TRAIN.data)
-    del os.environ["GLASSBOX_CACHE"]
+def data():
+    return prepare(TRAIN.data)
 
 
 def trained(folder: Path, data, name: str = "run", model: ModelConfig = MODEL, **changes) -> Run:

@@ -11,7 +11,6 @@ from bench.ship import ship
 from bench.zoo import PAIR, SEEDS, against_shipped, main, zoo
 from bench.zoo_page import END, README, START, comparisons, page, results, short_table
 from config import ConfigError, RunError, list_models
-from lab.data import prepare
 from lab.evaluation import evaluate
 from lab.runs import TRAINED, Run
 from lab.training import train
@@ -66,7 +65,7 @@ def test_what_ships_is_what_the_script_trains_to_its_end(name):
 def test_the_weights_are_as_good_as_the_log_says(name):
     """Tales are the same on every machine; bfloat16 keeps eight bits of a weight."""
     run = Run.open(name)
-    data = prepare(run.train_config.data)
+    data = run.load_data()
     found = evaluate(run.load_model(), data.validation, run.tokenizer, run.train_config.evaluation_tokens)
     assert found.loss == pytest.approx(float(run.weights_facts()["validation_loss"]), abs=2e-3)
 

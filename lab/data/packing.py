@@ -20,7 +20,7 @@ from lab.data.sources import Documents, load_documents
 from lab.data.token_file import TokenFile
 from lab.tokenizers import Tokenizer, load_tokenizer
 
-FORMAT = 1  # part of each key: raise it when other tokens come out of the same documents
+FORMAT = 2  # part of each key: raise it when other tokens come out of the same documents
 SIDES = ("train", "validation")
 CHUNK = 1 << 20  # characters tokenised together: enough for all cores, and little memory
 
@@ -52,12 +52,15 @@ def held_out_place(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
 
 
-def prepare(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> TokenData:
+def prepare(
+    config: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[int, int], None] | None = None
+) -> TokenData:
     """The tokens of `config`: from the cache, or made now and put there.
 
-    While they are made, `progress(documents done, documents in all)` is called again and again. Raises DataError for
-    documents that can't be read, for a side without any, and if the cache folder can't be written."""
-    tokenizer, documents = load_tokenizer(config.tokenizer), load_documents(config)
+    tokenizer: the one to use, such as a run's own; None: that of the name in `config`. While the tokens are made,
+    `progress(documents done, documents in all)` is called again and again. Raises DataError for documents that can't be
+    read, for a side without any, and if the cache folder can't be written."""
+    tokenizer, documents = tokenizer or load_tokenizer(config.tokenizer), load_documents(config)
     identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
     train, validation = cached(
         key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
@@ -77,6 +80,7 @@ class _Side:
         self.pending: list[int] = []
         self.n_tokens = self.n_documents = self.n_bytes = 0
         self.log_probability: float | None = None
+        self.digest = hashlib.blake2b(digest_size=12)
         with in_cache():
             self.file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
 
@@ -90,8 +94,10 @@ class _Side:
     def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
         self.pending += ids
         self.pending.append(self.tokenizer.end_of_text)
+        encoded = text.encode("utf-8")
         self.n_documents += 1
-        self.n_bytes += len(text.encode("utf-8"))
+        self.n_bytes += len(encoded)
+        self.digest.update(len(encoded).to_bytes(8) + encoded)
         if log_probability is not None:
             self.log_probability = (self.log_probability or 0.0) + log_probability
 
@@ -109,7 +115,8 @@ class _Side:
 
     def meta(self) -> dict:
         names = ("n_tokens", "n_documents", "n_bytes", "log_probability")
-        return {"dtype": np.dtype(self.dtype).name} | {name: getattr(self, name) for name in names}
+        counts = {name: getattr(self, name) for name in names}
+        return {"dtype": np.dtype(self.dtype).name, "fingerprint": self.digest.hexdigest()} | counts
 
 
 def _pack(

@@ -1,6 +1,7 @@
 """Where documents come from: the sets that every installation has, and the reader's own files."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -65,6 +66,13 @@ def load_documents(config: DataConfig) -> Documents:
     if config.text_field is not None:
         raise DataError(f"{config.source!r} has no columns: leave text_field out")
     return SOURCES[config.source].load(config)
+
+
+def absolute_source(config: DataConfig) -> str | None:
+    """The absolute path, or glob, of files of one's own, None for a built-in set and where nothing has that name."""
+    if config.source in SOURCES or find_files(config.source) is None:
+        return None
+    return os.path.abspath(os.path.expanduser(config.source))
 
 
 def _tales(config: DataConfig) -> Documents:
