@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from config import DataConfig, DataError, suggest
 from lab import tales
-from lab.data.own_files import READABLE, check_files, find_files, read_files
+from lab.data.own_files import check_files, read_files
+from lab.data.paths import READABLE, find_files, nearest, shown
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 
 DEFAULT_TALES = 20_000
@@ -90,27 +91,31 @@ def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConf
     def texts() -> list[str]:
         return list(read())
 
-    return _limited(config, about, f"{config.source} {python_fingerprint()}", lambda: iter(texts()))
+    return _limited(
+        config, about, f"{config.source} {python_fingerprint()}", lambda limit: itertools.islice(texts(), limit)
+    )
 
 
 def _own(config: DataConfig) -> Documents:
     files = find_files(config.source)
     if files is None:
-        is_path = any(sign in config.source for sign in "./\\~")
+        is_path, near = any(sign in config.source for sign in "./\\~"), nearest(config.source)
         raise DataError(
-            f"{'there is no file or folder' if is_path else 'unknown source'} {config.source!r}; "
+            f"{'there is no file or folder' if is_path else 'unknown source'} {shown(config.source)!r}; "
+            + (f"the nearest name there is {near!r}; " if near else "")
             + suggest(config.source, SOURCES)
             + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
         )
-    fingerprint = check_files(files, config.text_field)
-    size = sum(file.stat().st_size for file in files)
-    about = f"{len(files):,} file{'s' if files[1:] else ''}, {size:,} bytes"
-    return _limited(config, about, fingerprint, partial(read_files, files, config.text_field))
+    checked = check_files(files, config.text_field)
+    about = f"{len(files):,} file{'s' if files[1:] else ''}, {checked.size:,} bytes"
+    return _limited(config, about, checked.fingerprint, partial(read_files, checked))
 
 
-def _limited(config: DataConfig, about: str, fingerprint: str, read: Callable[[], Iterator[str]]) -> Documents:
+def _limited(
+    config: DataConfig, about: str, fingerprint: str, read: Callable[[int | None], Iterator[str]]
+) -> Documents:
     def scored() -> Iterator[tuple[str, None]]:
-        return ((text, None) for text in itertools.islice(read(), config.max_documents))
+        return ((text, None) for text in read(config.max_documents))
 
     if config.max_documents is not None:
         about = f"at most {config.max_documents:,} documents of {about}"
