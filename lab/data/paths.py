@@ -46,6 +46,13 @@ def find_files(source: str) -> list[Path] | None:
     return sorted(files, key=lambda file: file.as_posix())
 
 
+def absolute(source: str) -> str:
+    """The path or glob that names the same files from every folder."""
+    name, here = os.path.expanduser(source), os.getcwd()
+    # Not os.path.abspath: it takes folder/.. away, which is another place where folder is a link.
+    return str(Path(here, name)) if os.path.lexists(name) else os.path.join(glob.escape(here), name)
+
+
 def nearest(source: str) -> str | None:
     """The existing path that is most like a mistyped one: looked for in the last folder of it that exists."""
     path = Path(os.path.expanduser(source.replace("\0", "")))
@@ -107,8 +114,8 @@ def _matches(pattern: str) -> Iterator[str]:
         for folder in Path(match).parents if "**" in pattern else ():
             if leads_back(folder):
                 raise DataError(
-                    f"{shown(folder)} is a link to a folder above it, so {shown(pattern)!r} matches the same files again "
-                    "and again: remove the link, or name the folder in place of the pattern"
+                    f"{shown(folder)} is a link to a folder above it, so {shown(pattern)!r} matches the same files "
+                    "again and again: remove the link, or name the folder in place of the pattern"
                 )
         if not os.path.isdir(match):
             yield match

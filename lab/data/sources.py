@@ -1,7 +1,6 @@
 """Where documents come from: the sets that every installation has, and the reader's own files."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from config import DataConfig, DataError, suggest
 from lab import tales
 from lab.data.own_files import check_files, read_files
-from lab.data.paths import READABLE, find_files, nearest, shown
+from lab.data.paths import READABLE, absolute, find_files, nearest, shown
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 
 DEFAULT_TALES = 20_000
@@ -60,6 +59,7 @@ def load_documents(config: DataConfig) -> Documents:
 
     Raises DataError for an unknown source, for files that hold no text, and for settings that the source has no
     use for: `text_field` belongs to tables, `seed` to tales."""
+    check_config(config, "load_documents")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} chooses among tales, not in {config.source!r}: leave seed at 0")
     if config.source not in SOURCES:
@@ -69,11 +69,18 @@ def load_documents(config: DataConfig) -> Documents:
     return SOURCES[config.source].load(config)
 
 
+def check_config(config: DataConfig, function: str) -> None:
+    """Raises DataError if a function that takes a DataConfig was given something else, such as the source alone."""
+    if not isinstance(config, DataConfig):
+        example = config if isinstance(config, str) else "tales"
+        raise DataError(f"{function} takes a DataConfig, not {type(config).__name__}: DataConfig(source={example!r})")
+
+
 def absolute_source(config: DataConfig) -> str | None:
     """The absolute path, or glob, of files of one's own, None for a built-in set and where nothing has that name."""
     if config.source in SOURCES or find_files(config.source) is None:
         return None
-    return os.path.abspath(os.path.expanduser(config.source))
+    return absolute(config.source)
 
 
 def _tales(config: DataConfig) -> Documents:

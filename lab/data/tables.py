@@ -37,9 +37,7 @@ def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
         text = row.get(field)
         if not isinstance(text, str | None):
             kind = type(text).__name__
-            raise DataError(
-                f"row {number} of {shown(file)} holds no text in {field!r}, but {str(text)[:80]} ({kind})"
-            )
+            raise DataError(f"row {number} of {shown(file)} holds no text in {field!r}, but {str(text)[:80]} ({kind})")
         if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise DataError(f"row {number} of {shown(file)} holds half of a surrogate pair in {field!r}: write it anew")
         yield text
