@@ -21,7 +21,7 @@ from config import ROOT, TokenizerError, suggest
 from lab.token_display import show_tokens
 
 __all__ = [
-    "Tokenizer", "bpe_tokenizer", "character_tokenizer", "list_tokenizers", "load_tokenizer",
+    "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable", "list_tokenizers", "load_tokenizer",
     "register_tokenizer", "show_tokens", "tokenizer_from_json",
 ]  # fmt: skip
 
@@ -37,6 +37,13 @@ GPT4_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 ONE_CHARACTER = r"(?s:.)"
+
+# What a stored tokenizer may hold: far more than any in use, and little enough to be read in seconds.
+LONGEST_FILE = 1 << 26  # characters
+MOST_TOKENS = 1 << 20
+LONGEST_NAME = 200
+LONGEST_PATTERN = 10_000
+PROBE = "Once upon a time,\n\n  it's 12345 naïve ÜBER-dogs;\t世界 🦊\r\n    x = [y_0, *z] != <|endoftext|>\x00 \n"
 
 # tiktoken's regex engine gives up on about a million spaces in a row, so such a row is encoded in parts.
 LONGEST_SPACE = 100_000
@@ -81,8 +88,16 @@ class Tokenizer:
                 "what can't be decoded: open(path, encoding='utf-8', errors='replace')"
             ) from error
         ids = []
-        for part in _parts(text):
-            ids += self._encoding.encode_ordinary(part)
+        try:
+            for part in _parts(text):
+                ids += self._encoding.encode_ordinary(part)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception and can't be imported
+                raise
+            raise TokenizerError(
+                f"{self.name!r} can't split a text of {len(text):,} characters: its pattern matches nothing at some "
+                f"place, or needs too many attempts ({error}). Give it a simpler pattern, such as GPT4_PATTERN"
+            ) from error
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -124,15 +139,22 @@ class Tokenizer:
 
 def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of that name; "gpt2" means r50k_base. Raises TokenizerError where there is none."""
+    if not isinstance(name, str):
+        raise TokenizerError(f"load_tokenizer takes a name, such as 'bpe-2048', not {type(name).__name__}")
     name = {"gpt2": "r50k_base"}.get(name, name)
     if name in tiktoken.list_encoding_names():
         return _public({"kind": "tiktoken", "name": name})
     if name not in _REGISTRY:
-        raise TokenizerError(f"unknown tokenizer {name!r}; {suggest(name, list_tokenizers())}")
+        raise TokenizerError(
+            f"unknown tokenizer {name[:LONGEST_NAME]!r}; {suggest(name, list_tokenizers())}. A tokenizer that another "
+            "process registered must be registered in this one too; a run keeps its own: run.tokenizer"
+        )
     tokenizer = _REGISTRY[name]()
     if not isinstance(tokenizer, Tokenizer):
         kind = type(tokenizer).__name__
         raise TokenizerError(f"the factory registered as {name!r} must give a Tokenizer, not {kind}")
+    if name not in _OWN:
+        check_storable(tokenizer)
     return tokenizer
 
 
@@ -144,7 +166,10 @@ def list_tokenizers() -> list[str]:
 def register_tokenizer(name: str, factory: Callable[[], Tokenizer]) -> None:
     """Lets `load_tokenizer(name)` call `factory`. A later factory of the same name takes its place.
 
-    Raises TokenizerError for the name of a built-in tokenizer."""
+    What the factory gives is checked when it is loaded: see `check_storable`. Raises TokenizerError for the name of a
+    built-in tokenizer, and where `factory` can't be called."""
+    if not isinstance(name, str) or not name or not callable(factory):
+        raise TokenizerError("register_tokenizer takes a name and a function that gives a Tokenizer")
     if name in (*_OWN, *tiktoken.list_encoding_names()):
         raise TokenizerError(f"{name!r} is a built-in tokenizer: register yours under another name")
     _REGISTRY[name] = factory
@@ -154,18 +179,46 @@ def bpe_tokenizer(name: str, merges: Iterable[tuple[bytes, bytes]], pattern: str
     """Byte-pair encoding: each pair of `merges`, in this order, joins two tokens to a new one.
 
     Raises TokenizerError where a pair joins what is no token yet, or makes one that exists already."""
-    lines = [f"{visible(left)} {visible(right)}" for left, right in merges]
-    return _bpe({"kind": "bpe", "name": name, "pattern": pattern, "merges": lines})
+    try:
+        lines = [f"{visible(left)} {visible(right)}" for left, right in merges]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TokenizerError("each merge must be a pair of bytes, like (b' ', b't')") from error
+    return _build(_checked({"kind": "bpe", "name": name, "pattern": pattern, "merges": lines}))
 
 
 def character_tokenizer(name: str, characters: str) -> Tokenizer:
     """One id for each ASCII character and for each of `characters`; any other is spelled in bytes."""
-    return _character({"kind": "character", "name": name, "characters": characters})
+    return _build(_checked({"kind": "character", "name": name, "characters": characters}))
 
 
 def tokenizer_from_json(text: str) -> Tokenizer:
     """The tokenizer that `to_json` wrote. Raises TokenizerError if the text is damaged."""
     return _build(_parse(text))
+
+
+def check_storable(tokenizer: Tokenizer) -> None:
+    """Raises TokenizerError if a run could not store the tokenizer and read it back as the same, or if it loses text.
+
+    A run keeps what `to_json` writes, never code. So a subclass, or a tokenizer that encodes in another way than what
+    is stored, would come back as another tokenizer."""
+    if type(tokenizer) is not Tokenizer:
+        raise TokenizerError(
+            f"a {type(tokenizer).__name__} can't be stored in a run, which keeps no code: give a Tokenizer as "
+            "bpe_tokenizer, character_tokenizer, train_bpe or load_tokenizer make it"
+        )
+    again, ids = tokenizer_from_json(tokenizer.to_json()), tokenizer.encode(PROBE)
+    if (again.vocab_size, again.end_of_text, again._tokens) != (
+        tokenizer.vocab_size, tokenizer.end_of_text, tokenizer._tokens,
+    ) or again.encode(PROBE) != ids or tokenizer.encode_batch([PROBE]) != [ids]:  # fmt: skip
+        raise TokenizerError(
+            f"the tokenizer {tokenizer.name!r} encodes in another way than what a run stores of it (to_json): make it "
+            "by bpe_tokenizer, character_tokenizer or train_bpe, and change nothing afterwards"
+        )
+    if tokenizer.decode(ids) != PROBE:
+        raise TokenizerError(
+            f"the tokenizer {tokenizer.name!r} loses text: {PROBE!r} comes back as {tokenizer.decode(ids)!r}. Its "
+            "pattern must match every character, as GPT4_PATTERN does"
+        )
 
 
 def visible(token: bytes) -> str:
@@ -244,16 +297,33 @@ _KINDS = {  # kind: how it is built, and the fields that it needs besides its na
 }
 
 
+LIMITS = {"name": LONGEST_NAME, "pattern": LONGEST_PATTERN, "characters": MOST_TOKENS, "merges": MOST_TOKENS}
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
 def _parse(text: str) -> dict:
+    if not isinstance(text, str) or len(text) > LONGEST_FILE:
+        raise TokenizerError(f"damaged tokenizer file: it must be text of at most {LONGEST_FILE:,} characters")
     try:
-        description = json.loads(text)
-    except json.JSONDecodeError as error:
+        return _checked(json.loads(text))
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits, too
         raise TokenizerError(f"damaged tokenizer file: it is no JSON: {error}") from error
+    except TokenizerError as error:
+        raise TokenizerError(f"damaged tokenizer file: {error}") from error
+
+
+def _checked(description: object) -> dict:
+    """The description, if its fields are what its kind needs. Raises TokenizerError."""
     if not isinstance(description, dict) or description.get("kind") not in [*_KINDS]:
-        raise TokenizerError(f'damaged tokenizer file: "kind" must be one of {", ".join(_KINDS)}')
+        raise TokenizerError(f'"kind" must be one of {", ".join(_KINDS)}')
     for field, type_ in {"name": str, **_KINDS[description["kind"]][1]}.items():
-        if not isinstance(description.get(field), type_):
-            raise TokenizerError(f'damaged tokenizer file: "{field}" is missing or no {type_.__name__}')
+        value, most = description.get(field), LIMITS[field]
+        if not isinstance(value, type_):
+            raise TokenizerError(f'"{field}" is missing or no {type_.__name__}')
+        if len(value) > most:
+            raise TokenizerError(f'"{field}" has a length of {len(value):,}; at most {most:,} are read')
+        if type_ is str and HALF_PAIR.search(value):
+            raise TokenizerError(f'"{field}" holds half of a surrogate pair, which is no character')
     return description
 
 

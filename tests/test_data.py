@@ -71,8 +71,9 @@ def test_held_out_share_is_the_fraction():
     assert packing.held_out_place("naïve") == int(digest, 16) / 16**12
 
 
-@pytest.mark.parametrize("tokenizer", ["byte", "bpe-512"])
-def test_stream_holds_the_documents_of_each_side_in_order(tmp_path, tokenizer):
+@pytest.mark.parametrize(("tokenizer", "mapped"), [("byte", False), ("bpe-512", False), ("bpe-512", True)])
+def test_stream_holds_the_documents_of_each_side_in_order(tmp_path, monkeypatch, tokenizer, mapped):
+    monkeypatch.setattr(packing, "MAPPED", 0 if mapped else packing.MAPPED)
     texts = [*TEXTS, "an <|endoftext|> inside", "naïve Ünïcödé 🦊\n\n  spaces  ", *TEXTS[:3]]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
     data = prepare(DataConfig(source=source, tokenizer=tokenizer, validation_fraction=0.3))
@@ -81,7 +82,7 @@ def test_stream_holds_the_documents_of_each_side_in_order(tmp_path, tokenizer):
         assert documents_of(side, data.tokenizer) == expected
         assert side.n_documents == len(expected)
         assert side.n_bytes == sum(len(text.encode("utf-8")) for text in expected)
-        assert side.tokens.dtype == np.uint16 and isinstance(side.tokens, np.memmap)
+        assert side.tokens.dtype == np.uint16 and isinstance(side.tokens, np.memmap) == mapped
         assert type(side.batch(0, 0, 2, 3)) is type(next(side.windows(3, 2))) is np.ndarray
     assert data.floor is None
 

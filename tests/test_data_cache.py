@@ -264,7 +264,7 @@ def test_read_only_cache_serves_what_it_has(config, monkeypatch):
     monkeypatch.setattr(cache.Path, "mkdir", read_only)
     with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system\. .*GLASSBOX_CACHE"):
         prepare(config.replace(max_documents=50))
-    monkeypatch.setattr(packing.np, "memmap", read_only)
+    monkeypatch.setattr(packing.np, "fromfile", read_only)
     with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system"):
         prepare(config)
 

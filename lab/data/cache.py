@@ -25,6 +25,8 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PART = ".part"
 ABANDONED = 3600  # seconds without a change after which an unfinished entry is taken for a dead process's
 
+ATTEMPTS = 3  # to make an entry that other processes remove
+
 T = TypeVar("T")
 
 
@@ -64,7 +66,7 @@ def list_cache() -> list[CacheEntry]:
     for folder in _data_folder().glob("*/"):
         try:
             files = [path.stat() for path in folder.iterdir()]
-            description = (folder / MARKER).read_text(encoding="utf-8")
+            description = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):  # not ours, or just removed by another process
             continue
         last_used = max(file.st_mtime for file in files)
@@ -92,23 +94,37 @@ def cached(key: str, description: str, build: Callable[[Path], None], load: Call
 
     The folder appears whole or not at all, whatever fails, and whoever else makes the same at the same time."""
     folder = _data_folder() / key
-    with in_cache():
-        if folder.exists():
-            try:
-                loaded = load(folder)
-            except Damaged as fault:
-                if not (folder / MARKER).exists():
-                    raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
-                warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=3)
-                _remove(folder)
-            else:
-                _touch(folder)
-                return loaded
-    limit = _limit()
-    _make(folder, description, build)
-    with in_cache():
-        _shrink(limit, folder.name)
-    return load(folder)
+    for _ in range(ATTEMPTS):
+        with in_cache():
+            loaded = _load(folder, description, load)
+        if loaded is not None:
+            return loaded
+        limit = _limit()
+        _make(folder, description, build)
+        with in_cache():
+            _shrink(limit, folder.name)
+    raise DataError(
+        f"prepared data of {description} was removed {ATTEMPTS} times as soon as it was made: another process clears "
+        "the cache folder. Prepare it again when that has ended"
+    )
+
+
+def _load(folder: Path, description: str, load: Callable[[Path], T]) -> T | None:
+    """What `load` makes of the folder; None if it is not there, or if it was Damaged and has been removed."""
+    if not folder.exists():
+        return None
+    try:
+        loaded = load(folder)
+    except Damaged as fault:
+        if not (folder / MARKER).exists():
+            if folder.exists():
+                raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
+            return None  # another process has just removed it
+        warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=4)
+        _remove(folder)
+        return None
+    _touch(folder)
+    return loaded
 
 
 def _data_folder() -> Path:

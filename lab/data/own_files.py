@@ -1,79 +1,79 @@
-"""Documents out of a reader's own files: txt, md, py, jsonl, csv and parquet, read by the `datasets` library.
+"""Documents out of a reader's own files: txt, md, py, jsonl, csv, tsv and parquet.
 
-A file of Python is one document; so is each row of a table (jsonl, csv, parquet). A text (txt, md) is one document up
-to 4,000 characters; a longer one, a book say, is cut into pieces, so that some of it can be held out. What holds
+A file of Python is one document; so is each row of a table (jsonl, csv, tsv, parquet). A text (txt, md) is one document
+up to 4,000 characters; a longer one, a book say, is cut into pieces, so that some of it can be held out. What holds
 nothing but white space is no document.
 """
 
 import codecs
-import glob
 import hashlib
-import os
-import tempfile
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from config import DataError
-
-TEXTS = (".txt", ".md")
-TABLES = (".jsonl", ".csv", ".parquet")
-READABLE = (*TEXTS, ".py", *TABLES)
-USUAL_FIELDS = ("text", "content", "story", "body")
+from lab.data.paths import TABLES, TEXTS, shown, unreadable
+from lab.data.tables import read_column
 
 LONGEST_TEXT = 4000  # characters; a longer text is cut
 SHORTEST_PIECE = 2000
 BOUNDARIES = ("\n\n", "\n", " ", "")
 BLOCK = 1 << 20  # bytes read at once
-BATCH = 256  # rows read at once
-SAMPLE = 100  # rows that show which columns hold text
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+Stamp = tuple[int, int, int]  # a file's size, its time in nanoseconds, its number on the disk
 
 
-def find_files(source: str) -> list[Path] | None:
-    """The files that a path, a folder or a glob names, sorted; None if nothing has that name.
+@dataclass(frozen=True)
+class CheckedFiles:
+    """Files whose every byte was read once: what they held then, and how to tell that they hold it still."""
 
-    A folder stands for all readable files in it and below, without hidden ones. Raises DataError for a file of
-    another kind, and for a folder or glob without files."""
-    name = os.path.expanduser(source)
-    if os.path.isdir(name):
-        files = list(_below(name))
-        if not files:
-            raise DataError(f"the folder {os.path.abspath(name)} holds no file of the kinds {', '.join(READABLE)}")
-    elif os.path.exists(name):
-        files = [Path(name)]
-    elif glob.has_magic(name):
-        files = [Path(match) for match in glob.glob(name, recursive=True) if os.path.isfile(match)]
-        if not files:
-            raise DataError(f"no file matches {source!r}, looked for from {Path.cwd()}")
-    else:
-        return None
-    for file in files:
-        if file.suffix.lower() not in READABLE:
-            raise DataError(f"can't read {file}: its kind is none of {', '.join(READABLE)}. Convert it to one of them")
-    return sorted(files, key=lambda file: file.as_posix())
+    files: list[Path]
+    text_field: str | None
+    fingerprint: str
+    stamps: list[Stamp]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(size for size, _, _ in self.stamps)
 
 
-def _below(folder: str) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # .git, .venv: not even looked into
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
-                yield Path(parent, name)
-
-
-def check_files(files: list[Path], text_field: str | None) -> str:
-    """Reads every byte once: returns a fingerprint of the contents, raises DataError for what can't be text."""
+def check_files(files: list[Path], text_field: str | None) -> CheckedFiles:
+    """Reads every byte once. Raises DataError for what can't be text, and for a file that changes meanwhile."""
     if text_field is not None and not any(file.suffix.lower() in TABLES for file in files):
-        raise DataError(f"text_field={text_field!r} names a column, but {files[0]} has none: leave text_field out")
+        raise DataError(
+            f"text_field={text_field!r} names a column, but {shown(files[0])} has none: leave text_field out"
+        )
     digest = hashlib.blake2b(repr(text_field).encode("utf-8"), digest_size=16)
+    stamps = []
     for file in files:
-        digest.update(f"{file.suffix.lower()} {file.stat().st_size} ".encode())
         try:
+            stamps.append(_stamp(file))
+            digest.update(f"{file.suffix.lower()} {stamps[-1][0]} ".encode())
             _check(file, digest)
         except OSError as error:
-            raise DataError(f"can't read {file}: {error.strerror}") from error
-    if len(files) == 1 and files[0].stat().st_size == 0:
-        raise DataError(f"{files[0]} is empty: give a file that holds text")
-    return digest.hexdigest()
+            raise unreadable(file, error) from error
+    if len(files) == 1 and stamps[0][0] == 0:
+        raise DataError(f"{shown(files[0])} is empty: give a file that holds text")
+    _refuse_changed(files, stamps)
+    return CheckedFiles(files, text_field, digest.hexdigest(), stamps)
+
+
+def _stamp(file: Path) -> Stamp:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ino
+
+
+def _refuse_changed(files: list[Path], stamps: list[Stamp]) -> None:
+    for file, stamp in zip(files, stamps):
+        try:
+            changed = _stamp(file) != stamp
+        except OSError:
+            changed = True  # it is gone
+        if changed:
+            raise DataError(f"{shown(file)} changed while it was read: prepare the data again when nobody writes to it")
 
 
 def _check(file: Path, digest) -> None:
@@ -83,32 +83,41 @@ def _check(file: Path, digest) -> None:
         while True:
             block = stream.read(BLOCK)
             digest.update(block)
+            packer = next((name for sign, name in PACKED.items() if not offset and block.startswith(sign)), None)
+            if packer:
+                raise DataError(f"{shown(file)} is no text but packed by {packer}: unpack it first")
             if file.suffix.lower() != ".parquet":
                 if b"\0" in block:
-                    raise DataError(f"{file} is no text: byte {offset + block.index(0)} is NUL. {remedy}")
+                    raise DataError(f"{shown(file)} is no text: byte {offset + block.index(0)} is NUL. {remedy}")
                 pending = len(decoder.getstate()[0])
                 try:
                     decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:
-                    where = offset - pending + error.start
-                    raise DataError(f"{file} is no UTF-8 text: {error.reason} at byte {where}. {remedy}") from error
+                    where = f"{error.reason} at byte {offset - pending + error.start}"
+                    raise DataError(f"{shown(file)} is no UTF-8 text: {where}. {remedy}") from error
             if not block:
                 return
             offset += len(block)
 
 
-def read_files(files: list[Path], text_field: str | None) -> Iterator[str]:
-    """The documents of `files`, in order. Raises DataError for a damaged table, a missing column, or no text at all."""
-    found = False
-    with tempfile.TemporaryDirectory(prefix="glassbox-") as scratch:  # where `datasets` puts its lock files
-        for file in files:
-            if file.stat().st_size:
-                for text in _documents(file, text_field, scratch):
-                    if text and not text.isspace():
-                        found = True
-                        yield text
+def read_files(checked: CheckedFiles, limit: int | None = None) -> Iterator[str]:
+    """The documents of the files in order, at most `limit`.
+
+    Raises DataError for a damaged table, a missing column, no text at all, or files that changed since the check."""
+    files, found = checked.files, False
+    texts = (
+        text for file, stamp in zip(files, checked.stamps) if stamp[0] for text in _documents(file, checked.text_field)
+    )
+    try:
+        for text in itertools.islice((text for text in texts if text and not text.isspace()), limit):
+            found = True
+            yield text
+    except (DataError, UnicodeDecodeError):
+        _refuse_changed(files, checked.stamps)
+        raise
+    _refuse_changed(files, checked.stamps)
     if not found:
-        raise DataError(f"no text in {files[0]}" + (f" and {len(files) - 1} more" if files[1:] else ""))
+        raise DataError(f"no text in {shown(files[0])}" + (f" and {len(files) - 1} more" if files[1:] else ""))
 
 
 def cut(text: str) -> Iterator[str]:
@@ -127,64 +136,13 @@ def cut(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _documents(file: Path, text_field: str | None, scratch: str) -> Iterator[str | None]:
+def _documents(file: Path, text_field: str | None) -> Iterator[str | None]:
     kind = file.suffix.lower()
     if kind in TABLES:
-        yield from _column(file, text_field, scratch)
+        yield from read_column(file, text_field)
         return
-    for row in _rows(file, scratch):
-        yield from cut(row["text"]) if kind in TEXTS else [row["text"]]
-
-
-def _column(file: Path, text_field: str | None, scratch: str) -> Iterator[str | None]:
-    field = _choose(file, text_field, scratch)
-    for number, row in enumerate(_rows(file, scratch, field), 1):
-        if not isinstance(row[field], str | None):
-            kind = type(row[field]).__name__
-            raise DataError(f"row {number} of {file} holds no text in {field!r}, but {row[field]!r} ({kind})")
-        yield row[field]
-
-
-def _choose(file: Path, text_field: str | None, scratch: str) -> str:
-    """The column that holds the text: the named one, or one with a usual name, or the only one with strings."""
-    columns: dict[str, list] = {}
-    for _, row in zip(range(SAMPLE), _rows(file, scratch)):
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    strings = [name for name, values in columns.items() if any(isinstance(value, str) for value in values)]
-    named = [text_field] if text_field is not None else [name for name in USUAL_FIELDS if name in strings]
-    choice = named[0] if named else strings[0] if len(strings) == 1 else None
-    if not columns:
-        raise DataError(f"{file} has no rows")
-    if choice not in strings:
-        wanted = "which column holds the text?" if choice is None else f"no text in a column {choice!r}."
-        raise DataError(
-            f"{file}: {wanted} Its columns are {', '.join(columns)}; with text: {', '.join(strings) or 'none'}. "
-            + (f"Choose one by text_field={strings[0]!r}" if strings else "Give a file with a column of text")
-        )
-    return choice
-
-
-def _rows(file: Path, scratch: str, field: str | None = None) -> Iterator[dict]:
-    """The rows of a file as `datasets` streams them: no copy on disk, no request to the network."""
-    import datasets
-
-    name, kind = glob.escape(str(file.absolute())), file.suffix.lower()
     try:
-        if kind == ".jsonl":
-            table = datasets.IterableDataset.from_json(name, cache_dir=scratch, parse_agent_traces=False)
-        elif kind == ".parquet":
-            table = datasets.IterableDataset.from_parquet(name, cache_dir=scratch, columns=field and [field])
-        elif kind == ".csv":  # its cells have no type, so a chosen column is text even where it says 007 or NA
-            features = field and datasets.Features({field: datasets.Value("string")})
-            table = datasets.IterableDataset.from_csv(
-                name, cache_dir=scratch, features=features, keep_default_na=False, na_values=[""]
-            )
-        else:
-            table = datasets.IterableDataset.from_text(
-                name, cache_dir=scratch, sample_by="document", encoding="utf-8-sig"
-            )
-        for batch in table.iter(BATCH):
-            yield from (dict(zip(batch, values)) for values in zip(*batch.values()))
-    except Exception as error:  # its readers raise what pyarrow, pandas and json raise
-        raise DataError(f"can't read {file}: {str(error) or type(error).__name__}") from error
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise unreadable(file, error) from error
+    yield from cut(text) if kind in TEXTS else [text]

@@ -16,12 +16,14 @@ import numpy as np
 
 from config import DataConfig, DataError, TokenizerError
 from lab.data.cache import Damaged, cached, in_cache
-from lab.data.sources import Documents, load_documents
+from lab.data.paths import shown
+from lab.data.sources import Documents, check_config, load_documents
 from lab.data.token_file import TokenFile
-from lab.tokenizers import Tokenizer, load_tokenizer
+from lab.tokenizers import Tokenizer, check_storable, load_tokenizer
 
 FORMAT = 2  # part of each key: raise it when other tokens come out of the same documents
 SIDES = ("train", "validation")
+MAPPED = 1 << 28  # bytes of a side from which it stays on disk: a smaller one is read into memory
 CHUNK = 1 << 20  # characters tokenised together: enough for all cores, and little memory
 
 Scored = tuple[str, float | None]
@@ -59,12 +61,18 @@ def prepare(
 
     tokenizer: the one to use, such as a run's own; None: that of the name in `config`. While the tokens are made,
     `progress(documents done, documents in all)` is called again and again. Raises DataError for documents that can't be
-    read, for a side without any, and if the cache folder can't be written."""
-    tokenizer, documents = tokenizer or load_tokenizer(config.tokenizer), load_documents(config)
+    read, for a side without any, and if the cache folder can't be written; TokenizerError for a tokenizer that no run
+    could store, and for what it can't encode."""
+    check_config(config, "prepare")
+    if tokenizer is None:
+        tokenizer = load_tokenizer(config.tokenizer)
+    else:
+        check_storable(tokenizer)
+    documents = load_documents(config)
     identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
     train, validation = cached(
         key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
-        description=f"{documents.name} ({documents.about}) by {tokenizer.name}",
+        description=f"{shown(documents.name)} ({documents.about}) by {tokenizer.name}",
         build=lambda folder: _pack(folder, documents, tokenizer, config.validation_fraction, progress),
         load=_open,
     )
@@ -164,17 +172,28 @@ def _chunks(documents: Iterable[Scored]) -> Iterator[list[Scored]]:
 
 def _open(folder: Path) -> list[TokenFile]:
     """The two sides of an entry. Raises Damaged if they are not what its meta.json says."""
-    files = []
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        for name in SIDES:
-            path, side = folder / f"{name}.bin", dict(meta[name])
-            dtype, n_tokens = np.dtype(side.pop("dtype")), side.pop("n_tokens")
-            if path.stat().st_size != n_tokens * dtype.itemsize:
-                raise Damaged(f"{path.name} has {path.stat().st_size} bytes instead of {n_tokens * dtype.itemsize}")
-            files.append(TokenFile(name, np.memmap(path, dtype=dtype, mode="r"), **side))
+        return [_open_side(folder / f"{name}.bin", meta[name]) for name in SIDES]
     except FileNotFoundError as error:
         raise Damaged(f"{Path(error.filename).name} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"meta.json is not as it was written: {error}") from error
-    return files
+
+
+def _open_side(path: Path, meta: dict) -> TokenFile:
+    """One side. In memory no other process can harm it: a mapped file that is cut kills who reads it."""
+    side = dict(meta)
+    dtype, n_tokens = side.pop("dtype"), side.pop("n_tokens")
+    counts, floor = (n_tokens, side["n_documents"], side["n_bytes"]), side["log_probability"]
+    if dtype not in ("uint16", "uint32") or not all(type(count) is int and count > 0 for count in counts):
+        raise ValueError(f"{dtype!r} and {counts} can't be")
+    if not isinstance(floor, float | None) or not isinstance(side["fingerprint"], str):
+        raise TypeError("log_probability or fingerprint")
+    size, wanted = path.stat().st_size, n_tokens * np.dtype(dtype).itemsize
+    if size == wanted:
+        tokens = np.fromfile(path, dtype) if size < MAPPED else np.memmap(path, dtype, mode="r")
+        size = tokens.nbytes
+    if size != wanted:
+        raise Damaged(f"{path.name} has {size} bytes instead of {wanted}")
+    return TokenFile(path.stem, tokens, **side)

@@ -1,7 +1,6 @@
 """Where documents come from: the sets that every installation has, and the reader's own files."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -9,7 +8,8 @@ from typing import NamedTuple
 
 from config import DataConfig, DataError, suggest
 from lab import tales
-from lab.data.own_files import READABLE, check_files, find_files, read_files
+from lab.data.own_files import check_files, read_files
+from lab.data.paths import READABLE, absolute, find_files, nearest, shown
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 
 DEFAULT_TALES = 20_000
@@ -59,6 +59,7 @@ def load_documents(config: DataConfig) -> Documents:
 
     Raises DataError for an unknown source, for files that hold no text, and for settings that the source has no
     use for: `text_field` belongs to tables, `seed` to tales."""
+    check_config(config, "load_documents")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} chooses among tales, not in {config.source!r}: leave seed at 0")
     if config.source not in SOURCES:
@@ -68,11 +69,18 @@ def load_documents(config: DataConfig) -> Documents:
     return SOURCES[config.source].load(config)
 
 
+def check_config(config: DataConfig, function: str) -> None:
+    """Raises DataError if a function that takes a DataConfig was given something else, such as the source alone."""
+    if not isinstance(config, DataConfig):
+        example = config if isinstance(config, str) else "tales"
+        raise DataError(f"{function} takes a DataConfig, not {type(config).__name__}: DataConfig(source={example!r})")
+
+
 def absolute_source(config: DataConfig) -> str | None:
     """The absolute path, or glob, of files of one's own, None for a built-in set and where nothing has that name."""
     if config.source in SOURCES or find_files(config.source) is None:
         return None
-    return os.path.abspath(os.path.expanduser(config.source))
+    return absolute(config.source)
 
 
 def _tales(config: DataConfig) -> Documents:
@@ -90,27 +98,31 @@ def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConf
     def texts() -> list[str]:
         return list(read())
 
-    return _limited(config, about, f"{config.source} {python_fingerprint()}", lambda: iter(texts()))
+    return _limited(
+        config, about, f"{config.source} {python_fingerprint()}", lambda limit: itertools.islice(texts(), limit)
+    )
 
 
 def _own(config: DataConfig) -> Documents:
     files = find_files(config.source)
     if files is None:
-        is_path = any(sign in config.source for sign in "./\\~")
+        is_path, near = any(sign in config.source for sign in "./\\~"), nearest(config.source)
         raise DataError(
-            f"{'there is no file or folder' if is_path else 'unknown source'} {config.source!r}; "
+            f"{'there is no file or folder' if is_path else 'unknown source'} {shown(config.source)!r}; "
+            + (f"the nearest name there is {near!r}; " if near else "")
             + suggest(config.source, SOURCES)
             + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
         )
-    fingerprint = check_files(files, config.text_field)
-    size = sum(file.stat().st_size for file in files)
-    about = f"{len(files):,} file{'s' if files[1:] else ''}, {size:,} bytes"
-    return _limited(config, about, fingerprint, partial(read_files, files, config.text_field))
+    checked = check_files(files, config.text_field)
+    about = f"{len(files):,} file{'s' if files[1:] else ''}, {checked.size:,} bytes"
+    return _limited(config, about, checked.fingerprint, partial(read_files, checked))
 
 
-def _limited(config: DataConfig, about: str, fingerprint: str, read: Callable[[], Iterator[str]]) -> Documents:
+def _limited(
+    config: DataConfig, about: str, fingerprint: str, read: Callable[[int | None], Iterator[str]]
+) -> Documents:
     def scored() -> Iterator[tuple[str, None]]:
-        return ((text, None) for text in itertools.islice(read(), config.max_documents))
+        return ((text, None) for text in read(config.max_documents))
 
     if config.max_documents is not None:
         about = f"at most {config.max_documents:,} documents of {about}"

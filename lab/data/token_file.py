@@ -14,9 +14,10 @@ from config import DataError
 class TokenFile:
     """Documents as one stream of tokens, each document followed by the end of text.
 
-    name: "train" or "validation". tokens: 1-D, uint16 or uint32, memory-mapped. n_documents. n_bytes: UTF-8 bytes of
-    the texts. log_probability: nats, the sum over the texts; None where nobody knows it. fingerprint: equal for equal
-    documents in equal order, whatever the tokenizer and the settings; "" where nobody has taken it.
+    name: "train" or "validation". tokens: 1-D, uint16 or uint32, in memory, or mapped if they are many. n_documents.
+    n_bytes: UTF-8 bytes of the texts. log_probability: nats, the sum over the texts; None where nobody knows it.
+    fingerprint: equal for equal documents in equal order, whatever the tokenizer and the settings; "" where nobody has
+    taken it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class TokenFile:
             rest = window_starts(len(self), length, seed, epoch)[place : place + batch_size - row]
             starts[row : row + len(rest)] = rest
             row += len(rest)
+        self._check_whole()
         places = starts[:, None] + np.arange(length + 1)
         return np.asarray(self.tokens).take(places, mode="wrap").astype(np.int64)
 
@@ -86,12 +88,22 @@ class TokenFile:
         n_targets = min(len(self) - 1, math.inf if max_tokens is None else max_tokens)
         return self._windows(length, batch_size, n_targets)
 
+    def _check_whole(self) -> None:
+        """Raises DataError if the mapped file was cut: reading behind its end would kill the process."""
+        if isinstance(self.tokens, np.memmap) and self.tokens.base.size() < self.tokens.nbytes:
+            raise DataError(
+                f"the file of the {self.name} tokens in the cache was cut while it was in use: prepare the data again, "
+                "and it is made anew"
+            )
+
     def _windows(self, length: int, batch_size: int, n_targets: int) -> Iterator[np.ndarray]:
         tokens, full = np.asarray(self.tokens), n_targets // length
         for first in range(0, full, batch_size):
+            self._check_whole()
             starts = np.arange(first, min(first + batch_size, full)) * length
             yield tokens.take(starts[:, None] + np.arange(length + 1)).astype(np.int64)
         if n_targets % length:
+            self._check_whole()
             yield tokens[None, full * length : n_targets + 1].astype(np.int64)
 
 

@@ -1,0 +1,241 @@
+"""The column of text in a table: jsonl by `json`, csv and tsv by pandas, parquet by pyarrow.
+
+Rows of jsonl are read by Python's own json, which answers any line with a value or an error.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from types import NoneType
+
+from config import DataError
+from lab.data.paths import shown
+
+USUAL_FIELDS = ("text", "content", "story", "body")
+SAMPLE = 100  # rows that show which columns hold text, and how cells are separated
+BATCH = 1000  # rows of parquet read at once
+CHUNK = 10_000  # rows of csv read at once
+MOST_NAMED = 20  # columns that a message names
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+LONGEST_NAME, MOST_WORDS = 60, 8  # of a column: what is longer is a text
+SPACE = re.compile(r"\s*")
+
+Kinds = dict[str, set[type]]  # the types of the values in each column
+
+
+def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
+    """The cells of the column that holds the text; None where a row has none.
+
+    Raises DataError for a damaged table, for a column that does not exist or holds no text, and where it is not clear
+    which column holds the text or how the cells are separated."""
+    field = _choose(file, text_field)
+    for number, row in enumerate(_rows(file, field), 1):
+        text = row.get(field)
+        if not isinstance(text, str | None):
+            kind = type(text).__name__
+            raise DataError(f"row {number} of {shown(file)} holds no text in {field!r}, but {str(text)[:80]} ({kind})")
+        if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
+            raise DataError(f"row {number} of {shown(file)} holds half of a surrogate pair in {field!r}: write it anew")
+        yield text
+
+
+def _rows(file: Path, field: str | None = None) -> Iterator[dict]:
+    """The rows of a table; of parquet and csv only the column `field`, if one is given."""
+    read = {".jsonl": _json_rows, ".parquet": _parquet_rows}.get(file.suffix.lower(), _csv_rows)
+    try:
+        yield from read(file, field)
+    except DataError:
+        raise
+    except Exception as error:  # what pyarrow, pandas and the system raise
+        raise DataError(f"can't read {shown(file)}: {str(error) or type(error).__name__}") from error
+
+
+# --- which column ----------------------------------------------------------------------------------------------
+
+
+def _choose(file: Path, text_field: str | None) -> str:
+    """The column that holds the text: the named one, or one with a usual name, or the only one with strings."""
+    kinds: Kinds = {}
+    for number, row in enumerate(_rows(file)):
+        if number >= SAMPLE and _decided(kinds, text_field):
+            break
+        for name, value in row.items():
+            kinds.setdefault(name, set()).add(type(value))
+    strings = _with_text(kinds)
+    named = [text_field] if text_field is not None else [name for name in USUAL_FIELDS if name in strings]
+    choice = named[0] if named else strings[0] if len(strings) == 1 else None
+    if not kinds:
+        raise DataError(f"{shown(file)} has no rows")
+    if choice not in strings:
+        wanted = "which column holds the text?" if choice is None else f"no text in a column {choice!r}."
+        raise DataError(
+            f"{shown(file)}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
+            + (f"Choose one by text_field={strings[0]!r}" if strings else "Give a file with a column of text")
+        )
+    if not named and file.suffix.lower() in (".csv", ".tsv"):
+        _check_names(file, kinds, choice)
+    return choice
+
+
+def _decided(kinds: Kinds, text_field: str | None) -> bool:
+    """Whether more rows can't change the choice: nulls tell nothing yet about the column that would be chosen."""
+    if text_field is not None:
+        return bool(kinds.get(text_field, set()) - {NoneType})
+    strings, usual = _with_text(kinds), [name for name in USUAL_FIELDS if name in kinds]
+    return bool(strings) and (
+        any(name in strings for name in usual) or all(kinds[name] != {NoneType} for name in usual)
+    )
+
+
+def _with_text(kinds: Kinds) -> list[str]:
+    return [name for name, types in kinds.items() if str in types]
+
+
+def _listed(names) -> str:
+    return ", ".join(map(shown, islice(names, MOST_NAMED))) + (" and more" if len(names) > MOST_NAMED else "")
+
+
+def _check_names(file: Path, names, choice: str) -> None:
+    """Raises DataError if the first line of a csv looks like a row rather than like names of columns."""
+    for name in names:
+        is_number = re.fullmatch(r"\s*[-+]?[\d.]+\s*", name)
+        if (
+            is_number
+            or len(name) > LONGEST_NAME
+            or len(name.split()) > MOST_WORDS
+            or name.rstrip().endswith(tuple(".!?"))
+        ):
+            raise DataError(
+                f"{shown(file)}: is its first line a header? {shown(name)!r} looks like a cell, not like the name of "
+                f"a column. Put a line of names above it, or say text_field={choice!r} if the names are right"
+            )
+
+
+# --- jsonl -----------------------------------------------------------------------------------------------------
+
+
+def _json_rows(file: Path, _: str | None) -> Iterator[dict]:
+    """An object per line; null is a row without cells. Objects over several lines and arrays are read as a whole."""
+    for where, value in _json_lines(file) if _is_lines(file) else _json_values(file):
+        if not isinstance(value, dict | None):
+            found = str(value)[:80]
+            raise DataError(f'can\'t read {shown(file)}: {where} is no object but {found!r}: write {{"text": ...}}')
+        yield value or {}
+
+
+def _is_lines(file: Path) -> bool:
+    with open(file, encoding="utf-8-sig") as stream:
+        first = next((line for line in stream if not line.isspace()), "null")
+    try:
+        return isinstance(json.loads(first), dict | None)
+    except (ValueError, RecursionError):  # told by whoever reads the whole
+        return False
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
+    with open(file, encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.isspace():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise _bad_json(file, f"line {number}", error) from error
+
+
+def _json_values(file: Path) -> Iterator[tuple[str, object]]:
+    text, decoder = file.read_text(encoding="utf-8-sig"), json.JSONDecoder()
+    end, number = SPACE.match(text).end(), 0
+    while end < len(text):
+        number += 1
+        try:
+            value, end = decoder.raw_decode(text, end)
+        except (ValueError, RecursionError) as error:
+            raise _bad_json(file, f"value {number}", error) from error
+        for item in value if isinstance(value, list) else [value]:
+            yield f"value {number}", {"text": item} if isinstance(item, str) and item is not value else item
+        end = SPACE.match(text, end).end()
+
+
+def _bad_json(file: Path, where: str, error: Exception) -> DataError:
+    reason = "its brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return DataError(f"can't read {shown(file)}: {where} is no JSON object: {reason}")
+
+
+# --- parquet ---------------------------------------------------------------------------------------------------
+
+
+def _parquet_rows(file: Path, field: str | None) -> Iterator[dict]:
+    from pyarrow.parquet import ParquetFile
+
+    with open(file, "rb") as stream, ParquetFile(stream) as table:
+        for batch in table.iter_batches(BATCH, columns=None if field is None else [field]):
+            yield from batch.to_pylist()
+
+
+# --- csv and tsv -----------------------------------------------------------------------------------------------
+
+
+def _csv_rows(file: Path, field: str | None) -> Iterator[dict]:
+    """Rows as pandas reads them. Cells have no type, so a chosen column is text even where it says 007 or NA."""
+    import pandas
+
+    separator = _separator(file)
+    with open(file, "rb") as stream:
+        chunks = pandas.read_csv(
+            stream, sep=separator, dtype=field and {field: str}, keep_default_na=False, na_values=[""], chunksize=CHUNK
+        )
+        for chunk in chunks:
+            chosen = chunk if field is None else chunk[[field]]
+            yield from chosen.astype(object).where(chosen.notna(), None).to_dict("records")
+
+
+def _separator(file: Path) -> str:
+    """The sign between cells. Raises DataError if that is not clear, and for rows that don't fit under the header."""
+    separator = "\t" if file.suffix.lower() == ".tsv" else _detect(file)
+    _check_rows(file, separator)
+    return separator
+
+
+def _detect(file: Path) -> str:
+    """The sign that splits the header and a row; of several, the one that splits all rows into equally many cells."""
+    widths = {sign: [len(row) for _, row in _sample(file, sign)] for sign in SEPARATORS}
+    splits = [sign for sign, cells in widths.items() if cells and cells[0] > 1 and max(cells[1:], default=0) > 1]
+    alike = [sign for sign in splits if len(set(widths[sign])) == 1]
+    chosen = splits if len(splits) < 2 else alike
+    if len(splits) > 1 and len(alike) != 1:
+        names = " or ".join(SEPARATORS[sign] for sign in alike or splits)
+        raise DataError(
+            f"{shown(file)}: are its cells separated by {names}? Put cells that hold such a sign in quotes, or save "
+            "the table as .tsv, which is always separated by tabs"
+        )
+    return chosen[0] if chosen else ","
+
+
+def _sample(file: Path, separator: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """The header and the first rows, each with the number of its last line."""
+    with open(file, encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=separator, strict=strict)
+        rows = ((reader.line_num, row) for row in reader if row)
+        try:
+            yield from islice(rows, SAMPLE)
+        except csv.Error as error:  # else a cell is too long for this reader, not for pandas
+            if strict and "expected after" in str(error):
+                where = f"can't read {shown(file)}: line {reader.line_num}"
+                raise DataError(f'{where}: a quote within a quoted cell must be written twice, ""') from error
+
+
+def _check_rows(file: Path, separator: str) -> None:
+    """Raises DataError if rows have more cells than the header has names, unless their first cells number them."""
+    (_, header), *rows = list(_sample(file, separator, strict=True)) or [(0, [])]
+    longer = [(line, row) for line, row in rows if len(row) > len(header)]
+    numbered = all(len(row) == len(header) + 1 and row[0].isdigit() for _, row in rows)
+    if longer and not (numbered and any(row[-1] for _, row in rows)):
+        line, row = longer[0]
+        raise DataError(
+            f"can't read {shown(file)}: line {line} has {len(row)} cells, but the header has {len(header)}: put cells "
+            f"that hold {SEPARATORS[separator]} in quotes, or give each column a name"
+        )
