@@ -17,7 +17,7 @@ from itertools import chain
 
 import tiktoken
 
-from config import ROOT, TokenizerError, suggest
+from config import ROOT, ConfigError, TokenizerError, parse_json, suggest
 from lab.token_display import show_tokens
 
 __all__ = [
@@ -246,8 +246,8 @@ _KINDS = {  # kind: how it is built, and the fields that it needs besides its na
 
 def _parse(text: str) -> dict:
     try:
-        description = json.loads(text)
-    except json.JSONDecodeError as error:
+        description = parse_json(text)
+    except ConfigError as error:
         raise TokenizerError(f"damaged tokenizer file: it is no JSON: {error}") from error
     if not isinstance(description, dict) or description.get("kind") not in [*_KINDS]:
         raise TokenizerError(f'damaged tokenizer file: "kind" must be one of {", ".join(_KINDS)}')
