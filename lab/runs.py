@@ -185,12 +185,12 @@ class Run:
         with reading(path):
             text = path.read_bytes()
             rows = pd.read_csv(io.BytesIO(text[: text.rfind(b"\n") + 1]))
-        missing = columns - set(rows.columns)
-        if missing:
-            raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
-        for column in rows.columns.difference(TEXTS):
-            check_numbers(f"{path.name} of {self.name!r}", rows[column], whole=column in WHOLE)
-        return rows
+            missing = columns - set(rows.columns)
+            if missing:
+                raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
+            for column in [name for name in rows if name not in TEXTS]:
+                check_numbers(f"{path.name} of {self.name!r}", rows[column], whole=column in WHOLE)
+            return rows
 
     def load_data(self) -> TokenData:
         """What the run was trained on, in the tokens of its own tokenizer. Raises DataError where it is gone or has
@@ -207,7 +207,8 @@ class Run:
             )
 
     def steps_done(self) -> int:
-        return int(self.log()["step"].max()) if os.path.lexists(self.log_path) and len(self.log()) else 0
+        rows = self.log()["step"] if os.path.lexists(self.log_path) else ()
+        return int(rows.max()) if len(rows) else 0
 
     def status(self) -> str:
         done, steps = self.steps_done(), self.train_config.steps
@@ -337,7 +338,7 @@ def _summary(name: str, folder: Path) -> dict:
         if os.path.lexists(run.weights_path):
             row |= {"parameters": run.stored_parameters(), "validation_loss": run.validation_loss()}
             check_shapes(read_header(run.weights_path)[0], run.model_config, run.weights_path)
-        if run.steps_done():
+        if row["status"] != "new":
             row["tokens"] = int(run.log()["tokens"].max())
         return row
     except GlassboxError as error:

@@ -15,6 +15,7 @@ from config import RunError
 from lab.data import TokenData
 from lab.device import pick_device
 from lab.forward_pass import AnalysisError, readers
+from lab.guarded import reading
 from lab.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
 from lab.runs import Run
 from lab.weights import check_layers, read_header, read_tensors, write_tensors
@@ -102,5 +103,5 @@ def lens_path(run: Run) -> Path:
 
 
 def digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,13 +86,8 @@ def misfit(path: Path, reason: str) -> RunError:
 
 def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
     """Raises RunError where the stored tensors are not those of the model that the config describes."""
-    import torch
-
-    from modules.transformer import Transformer
-
     check_layers(shapes, config, path)
-    with torch.device("meta"):
-        expected = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
+    expected = shapes_of(config)
     wrong = [
         f"{name}: stored {shapes.get(name, 'nothing')}, the config wants {expected.get(name, 'nothing')}"
         for name in sorted(expected.keys() | shapes.keys())
@@ -99,6 +95,17 @@ def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: 
     ]
     if wrong:
         raise misfit(path, "; ".join(wrong[:3]))
+
+
+@lru_cache(maxsize=64)
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter of the model, by name."""
+    import torch
+
+    from modules.transformer import Transformer
+
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape) for name, parameter in Transformer(config).named_parameters()}
 
 
 def read_weights(model: "Transformer", path: Path) -> dict[str, str]:

@@ -312,7 +312,7 @@ CONTENTS = [
     ("model.safetensors", tensors_with(lambda t: t.update(scale=t.pop("norm.weight"))), "norm.weight: stored nothing"),
     ("lens.safetensors", lambda files: files["model.safetensors"], "was trained for other weights"),
     ("log_data.csv", lambda files: b"step,loss\n1,2\n", "lacks the columns"),
-    ("log_data.csv", lambda files: LOG.encode() + b"1,64,0.1,=cmd(),,0,0,0,0\n", rr"loss is '=cmd\(\)' in row 1"),
+    ("log_data.csv", lambda files: LOG.encode() + b"1,64,0.1,=cmd(),,0,0,0,0\n", r"loss is '=cmd\(\)' in row 1"),
     ("log_data.csv", lambda files: LOG.encode() + b"1.5,64,0.1,5,,0,0,0,0\n", "step is 1.5 in row 1"),
     ("watch_data.csv", lambda files: b"step,layer,kind,value\n1,a,b,c\n", "value is 'c' in row 1"),
     ("README.md", lambda files: b"\xff", "no UTF-8 text"),
