@@ -153,16 +153,16 @@ class Run:
             return parse((self.folder / file).read_text(encoding="utf-8"))
 
     def _check_tokenizer(self) -> None:
+        if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
+            raise RunError(
+                f"tokenizer.json holds another tokenizer ({self.tokenizer.fingerprint}) than the run was made with "
+                f"({self.text.tokenizer}); restore it from a copy"
+            )
         known, needed = self.model_config.vocab_size, self.tokenizer.vocab_size
         if known < needed:
             raise RunError(
                 f"tokenizer.json has {needed:,} tokens, and the model knows {known:,} (vocab_size); it is not the "
                 "one that the run was made with: restore it from a copy"
-            )
-        if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
-            raise RunError(
-                f"tokenizer.json holds another tokenizer ({self.tokenizer.fingerprint}) than the run was made with "
-                f"({self.text.tokenizer}); restore it from a copy"
             )
 
     def log(self) -> pd.DataFrame:
