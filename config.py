@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -73,15 +74,63 @@ def suggest(name: str, choices: typing.Iterable[str]) -> str:
 
 # --- the machinery: checked construction, JSON there and back -------------------------------------------------
 
+# The largest value of each setting: more than anybody trains, less than what stops a machine that reads a config.
+MOST = {
+    "vocab_size": 2**20, "context_length": 2**20, "max_positions": 2**20, "n_layers": 512, "n_heads": 1024,
+    "n_kv_heads": 1024, "width": 2**16, "ratio": 256, "vectors": 1024, "steps": 10**9, "batch_size": 2**20,
+    "micro_batch_size": 2**20, "sample_tokens": 2**20, "seed": 9 * 10**12,
+}  # fmt: skip
+MOST_OTHERWISE = 10**12  # of every other number, up or down
+MOST_ITEMS, MOST_CHARACTERS = 1024, 100_000  # of a list, of a text
+MOST_UNKNOWN = 20  # settings that an error names
+
+
+def parse_json(text: str):
+    """The value that JSON text holds. Raises ConfigError where it is no JSON, nests too deep or holds no Unicode."""
+    try:
+        value = json.loads(text)
+        written = json.dumps(value, ensure_ascii=False)
+    except ValueError as error:
+        raise ConfigError(f"not valid JSON ({error})") from error
+    except RecursionError as error:
+        raise ConfigError("not valid JSON: it nests too deep") from error
+    if not is_unicode(written):
+        raise ConfigError("not valid JSON: a text in it holds half of a surrogate pair, as in \\ud800")
+    return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written to a file: half of a surrogate pair can't."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def short(value: object) -> str:
+    """`value` as Python writes it, shortened where it is long or deep: for messages."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a number of {type(value).__name__} with thousands of digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
 
 class _Checked(type):
     """Collects unknown keys, wrong types and impossible combinations into one error, before anything is built."""
 
-    def __call__(cls, *positional, **values):
+    def __call__(cls, /, *positional, **values):  # a setting may be called cls
         if positional:
             raise ConfigError(f"{cls.__name__} takes keyword arguments only, as in {cls.__name__}(name=value)")
         hints = _field_types(cls)
-        unknown = [f"unknown setting {key!r}; {suggest(key, hints)}" for key in values if key not in hints]
+        strange = [key for key in values if key not in hints]
+        unknown = [f"unknown setting {short(key)}; {suggest(key, hints)}" for key in strange[:MOST_UNKNOWN]]
+        if len(strange) > MOST_UNKNOWN:
+            unknown.append(f"and {len(strange) - MOST_UNKNOWN:,} more unknown settings")
         missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
         problems = [f"setting {key!r} is missing" for key in missing]
         for key, hint in hints.items():
@@ -89,7 +138,9 @@ class _Checked(type):
             if isinstance(value, ConfigError):  # what from_dict could not revive
                 problems.append(f"{key}: {value}")
             elif key in values and not _fits(value, hint):
-                problems.append(f"{key} must be {_describe(hint)}, not {value!r}")
+                problems.append(f"{key} must be {_describe(hint)}, not {short(value)}")
+            elif key in values:
+                problems += _too_large(key, value)
         if not problems:  # combinations can be judged
             config = super().__call__(**{key: value for key, value in values.items() if key in hints})
             problems = list(config.problems())
@@ -121,7 +172,7 @@ class Config(metaclass=_Checked):
     def from_dict(cls, values: dict):
         """The inverse of `to_dict`. Raises ConfigError for anything that `to_dict` would not write."""
         if not isinstance(values, dict):
-            raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r}")
+            raise ConfigError(f"{cls.__name__} must be a JSON object, not {short(values)}")
         hints = _field_types(cls)
         if hasattr(cls, "kind") and "kind" not in hints:
             values = {key: value for key, value in values.items() if key != "kind"}
@@ -129,10 +180,12 @@ class Config(metaclass=_Checked):
 
     @classmethod
     def from_json(cls, text: str):
+        """The inverse of `to_json`. Raises ConfigError for any other text."""
         try:
-            return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{cls.__name__}: not valid JSON ({error})") from error
+            values = parse_json(text)
+        except ConfigError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
+        return cls.from_dict(values)
 
 
 def _required(spec: dataclasses.Field) -> bool:
@@ -159,8 +212,26 @@ def _fits(value, hint) -> bool:
         return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
     if hint in (int, float):
         number = isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and (isinstance(value, int) or math.isfinite(value))
     return isinstance(value, hint)
+
+
+def _too_large(name: str, value) -> typing.Iterator[str]:
+    """One sentence where a setting is larger than it may be, or is text that can't be written."""
+    if isinstance(value, tuple):
+        if len(value) > MOST_ITEMS:
+            yield f"{name} has {len(value):,} items; {MOST_ITEMS:,} are the most"
+        for item in value[:MOST_ITEMS]:
+            yield from _too_large(name, item)
+    elif isinstance(value, str):
+        if len(value) > MOST_CHARACTERS:
+            yield f"{name} has {len(value):,} characters; {MOST_CHARACTERS:,} are the most"
+        if not is_unicode(value):
+            yield f"{name} must be Unicode text without half of a surrogate pair, not {short(value)}"
+    elif isinstance(value, int | float):
+        most = MOST.get(name, MOST_OTHERWISE)
+        if not -most <= value <= most:
+            yield f"{name} must be at most {most:,}, not {short(value)}"
 
 
 def _describe(hint) -> str:
@@ -204,8 +275,8 @@ def _revive(value, hint):
         kinds, kind = _kinds(variants), value.get("kind")
         if not kinds:
             return variants[0].from_dict(value)
-        if kind not in kinds:
-            raise ConfigError(f"unknown kind {kind!r}; {suggest(str(kind), kinds)}")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ConfigError(f"unknown kind {short(kind)}; {suggest(kind if isinstance(kind, str) else '', kinds)}")
         return kinds[kind].from_dict(value)
     if isinstance(value, list) and any(typing.get_origin(member) is tuple for member in _members(hint)):
         return tuple(value)
@@ -794,7 +865,7 @@ def check_setting(name: str, value: object) -> None:
     if name not in types_by_name:
         raise ConfigError(f"unknown setting {name!r}; {suggest(name, types_by_name)}")
     if not _fits(value, types_by_name[name]):
-        raise ConfigError(f"{name} must be {_describe(types_by_name[name])}, not {value!r}")
+        raise ConfigError(f"{name} must be {_describe(types_by_name[name])}, not {short(value)}")
 
 
 def read_setting(name: str, text: str) -> object:

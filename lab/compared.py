@@ -4,7 +4,6 @@ Imports no torch: what a run says of itself is in its files.
 """
 
 import fnmatch
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ import pandas as pd
 
 from config import ARCHITECTURES, ConfigError, DataConfig, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
 from lab.estimates import estimate
+from lab.log import check_rows
 from lab.runs import TRAINED, Run, run_names, settings_by_name
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
@@ -133,6 +133,7 @@ def _open_each(names: Iterable, folder: Path) -> tuple[dict[str, Compared], dict
 
 def open_one(run: Run) -> Compared:
     """The run with its log. Raises RunError where a comparison would rest on what is not there or is damaged."""
+    run.stored_parameters()  # what the config claims is held against the weights before it is counted
     log = run.log()
     missing = [name for name in NUMBERS if name not in log.columns]
     if missing:
@@ -150,13 +151,8 @@ def open_one(run: Run) -> Compared:
                 f"log_data.csv of {run.name!r} is damaged or its training diverged: {name} is {log[name].iloc[row]} "
                 f"in row {row + 1}; train it again, with a lower learning rate if it diverged"
             )
-    if (np.diff(log["step"]) <= 0).any():
-        raise RunError(f"log_data.csv of {run.name!r} is damaged: its steps don't rise from row to row; train it again")
-    try:
-        validation_loss = float(run.weights_facts().get("validation_loss", math.nan))
-    except ValueError as error:
-        raise RunError(f"{run.weights_path.name} of {run.name!r} names no validation loss: {error}") from error
-    return Compared(run, log, validation_loss)
+    check_rows(run.name, log, run.stored_at())
+    return Compared(run, log, run.validation_loss())
 
 
 def query(runs: dict[str, Compared], text: str) -> list[str]:

@@ -10,6 +10,8 @@ from config import RunError
 from lab.files import atomic_write_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lab.training import Step
 
 COLUMNS = (
@@ -46,6 +48,21 @@ class StepLog:
         """A row of log_data.csv; other losses of the architecture are columns of their own."""
         values = [getattr(record, column) for column in COLUMNS]
         self.append([*COLUMNS, *record.others], [[*values, *record.others.values()]])
+
+
+def check_rows(name: str, rows: "pd.DataFrame", step: int = 0) -> None:
+    """Raises RunError unless the rows are those of each step from 1 on, in order, at least to `step`.
+
+    name: of the run, for the message.
+    """
+    steps, remedy = rows["step"].tolist(), "train it again, or restore the log from a copy"
+    for before, after in zip([0, *steps], steps):
+        if after <= before:
+            raise RunError(f"log_data.csv of {name!r} is damaged: its steps don't rise from row to row; {remedy}")
+        if after != before + 1:
+            raise RunError(f"log_data.csv of {name!r} lost rows: step {after} follows step {before}; {remedy}")
+    if len(steps) < step:
+        raise RunError(f"log_data.csv of {name!r} lost rows: it ends at step {len(steps)} before {step}; {remedy}")
 
 
 def _whole_rows(path: Path) -> list[list[str]]:

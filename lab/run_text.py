@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
-from config import DataConfig, DataError, RunError
+from config import ConfigError, DataConfig, DataError, RunError, parse_json
 from lab.data import TokenData, prepare
 from lab.data.sources import absolute_source
 from lab.tokenizers import Tokenizer
@@ -35,9 +35,8 @@ class RunText:
     def from_json(cls, text: str) -> "RunText":
         """The inverse of `to_json`. Raises RunError for anything that `to_json` would not write."""
         try:
-            values = json.loads(text)
-            record = cls(**values)
-        except (ValueError, TypeError, RecursionError) as error:
+            record = cls(**parse_json(text))
+        except (ConfigError, TypeError) as error:
             raise RunError(f"data.json is no record of a run's text: {error}") from error
         texts = (record.source, record.path or "", record.train, record.validation, record.tokenizer)
         if not all(isinstance(value, str) for value in texts):

@@ -13,15 +13,18 @@ Only plain data: JSON, CSV, safetensors. Every file but the growing log appears 
 
 import io
 import math
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from config import (
     ROOT,
@@ -34,12 +37,14 @@ from config import (
     TrainConfig,
     list_presets,
     preset,
+    short,
     suggest,
 )
 from lab.data import TokenData, prepare
+from lab.guarded import named_path, reading
 from lab.run_text import RunText, check_text, load_text
 from lab.tokenizers import Tokenizer, tokenizer_from_json
-from lab.weights import check_shapes, read_header, read_weights
+from lab.weights import check_counts, check_layers, check_shapes, read_header, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -48,27 +53,27 @@ if TYPE_CHECKING:
 
 TRAINED = ROOT / "trained"
 LONGEST_NAME = 80  # characters
+WHOLE, TEXTS = ("step", "tokens"), ("layer", "kind")  # columns of whole numbers, and of words
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 shared_tokenizer = lru_cache(maxsize=8)(tokenizer_from_json)  # one for all runs that stored the same
 
 
 class Run:
-    """One folder under trained/ (or the `folder` given), opened. `Run.create` starts one, `Run.open` finds one."""
+    """One folder under trained/ (or the `folder` given), opened. `Run.create` starts one, `Run.open` finds one.
+
+    Whatever its files hold, reading them ends in a value or in a RunError.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.name = self.folder.name
-        self.model_config = ModelConfig.from_json(self._read("model_config.json"))
-        self.train_config = TrainConfig.from_json(self._read("train_config.json"))
-        self.tokenizer: Tokenizer = shared_tokenizer(self._read("tokenizer.json"))
-        recorded = (self.folder / "data.json").exists()  # not in runs made before there was such a record
-        self.text = RunText.from_json(self._read("data.json")) if recorded else None
-        if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
-            raise RunError(
-                f"tokenizer.json holds another tokenizer ({self.tokenizer.fingerprint}) than the run was made with "
-                f"({self.text.tokenizer}); restore it from a copy"
-            )
+        self.model_config: ModelConfig = self._read("model_config.json", ModelConfig.from_json)
+        self.train_config: TrainConfig = self._read("train_config.json", TrainConfig.from_json)
+        self.tokenizer: Tokenizer = self._read("tokenizer.json", shared_tokenizer)
+        recorded = os.path.lexists(self.folder / "data.json")  # not in runs made before there was such a record
+        self.text: RunText | None = self._read("data.json", RunText.from_json) if recorded else None
+        self._check_tokenizer()
 
     @classmethod
     def create(
@@ -113,12 +118,12 @@ class Run:
     @classmethod
     def open(cls, name: str | Path, folder: Path | None = None) -> "Run":
         """The run of that name, or in that folder. Raises RunError where there is none or it is damaged."""
-        folder = Path(folder or TRAINED)
-        path = folder / name if (folder / name).is_dir() else Path(name)
-        if not (path / "model_config.json").exists():
-            if (folder / name).is_dir():
+        folder, name = Path(folder or TRAINED), named_path(name)
+        path = folder / name if os.path.isdir(folder / name) else name
+        if not os.path.lexists(path / "model_config.json"):
+            if os.path.isdir(folder / name):
                 raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
-            raise RunError(f"no run {str(name)!r} in {folder}; {suggest(str(name), run_names(folder))}")
+            raise no_run(str(name), folder)
         try:
             return cls(path)
         except GlassboxError as error:
@@ -143,21 +148,32 @@ class Run:
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint" / "state.safetensors"
 
-    def _read(self, file: str) -> str:
-        try:
-            return (self.folder / file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{file} can't be read ({error})") from error
+    def _read(self, file: str, parse: Callable[[str], object]):
+        with reading(self.folder / file):
+            return parse((self.folder / file).read_text(encoding="utf-8"))
+
+    def _check_tokenizer(self) -> None:
+        if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
+            raise RunError(
+                f"tokenizer.json holds another tokenizer ({self.tokenizer.fingerprint}) than the run was made with "
+                f"({self.text.tokenizer}); restore it from a copy"
+            )
+        known, needed = self.model_config.vocab_size, self.tokenizer.vocab_size
+        if known < needed:
+            raise RunError(
+                f"tokenizer.json has {needed:,} tokens, and the model knows {known:,} (vocab_size); it is not the "
+                "one that the run was made with: restore it from a copy"
+            )
 
     def log(self) -> pd.DataFrame:
-        """The rows logged so far; a last line that a crash cut short is left out."""
-        if not self.log_path.exists():
+        """The rows logged so far; a last line that a crash cut short is left out. Raises RunError."""
+        if not os.path.lexists(self.log_path):
             raise RunError(f"run {self.name!r} has no log_data.csv: it has not been trained yet")
         return self._rows(self.log_path, {"step", "tokens", "loss", "validation_loss"})
 
     def watch(self) -> pd.DataFrame:
         """What was seen in the layers so far (lab/watch.py): a row for each step, layer and kind, with its value."""
-        if not self.watch_path.exists():
+        if not os.path.lexists(self.watch_path):
             remedy = "train it" if self.train_config.watch_every else (
                 "train a new run with watch_every=50, or --train.watch-every 50 in the terminal"
             )  # fmt: skip
@@ -165,16 +181,16 @@ class Run:
         return self._rows(self.watch_path, {"step", "layer", "kind", "value"})
 
     def _rows(self, path: Path, columns: set[str]) -> pd.DataFrame:
-        """A log's whole lines. Raises RunError where they are no table or lack one of `columns`."""
-        text = path.read_bytes()
-        try:
+        """A log's whole lines. Raises RunError where they are no table, lack one of `columns`, or hold no numbers."""
+        with reading(path):
+            text = path.read_bytes()
             rows = pd.read_csv(io.BytesIO(text[: text.rfind(b"\n") + 1]))
-        except (ValueError, pd.errors.ParserError) as error:
-            raise RunError(f"{path.name} of {self.name!r} is damaged: {error}") from error
-        missing = columns - set(rows.columns)
-        if missing:
-            raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
-        return rows
+            missing = columns - set(rows.columns)
+            if missing:
+                raise RunError(f"{path.name} of {self.name!r} lacks the columns {', '.join(sorted(missing))}")
+            for column in [name for name in rows if name not in TEXTS]:
+                check_numbers(f"{path.name} of {self.name!r}", rows[column], whole=column in WHOLE)
+            return rows
 
     def load_data(self) -> TokenData:
         """What the run was trained on, in the tokens of its own tokenizer. Raises DataError where it is gone or has
@@ -191,7 +207,8 @@ class Run:
             )
 
     def steps_done(self) -> int:
-        return int(self.log()["step"].max()) if self.log_path.exists() and len(self.log()) else 0
+        rows = self.log()["step"] if os.path.lexists(self.log_path) else ()
+        return int(rows.max()) if len(rows) else 0
 
     def status(self) -> str:
         done, steps = self.steps_done(), self.train_config.steps
@@ -201,9 +218,9 @@ class Run:
 
     def summary(self, floor: float | None = None) -> str:
         """Where the run is, its best validation loss beside the data's floor, and where its picture is."""
-        facts = self.weights_facts()
+        reached = self.validation_loss()
         beside = "" if floor is None else f", floor {floor:.4f} (the entropy of the grammar that wrote the text)"
-        loss = f"{float(facts['validation_loss']):.4f} nats per token" if "validation_loss" in facts else "not measured"
+        loss = "not measured" if math.isnan(reached) else f"{reached:.4f} nats per token"
         folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
         lines = [f"run:             {folder}, {self.status()}", f"validation loss: {loss}{beside}"]
         return "\n".join([*lines, f"picture:         {folder / 'loss.png'}"])
@@ -212,15 +229,36 @@ class Run:
         """What model.safetensors says of itself: the step and validation loss it was stored at."""
         return read_header(self.weights_path)[1]
 
+    def validation_loss(self) -> float:
+        """Of the stored weights, in nats per token; NaN where they were never validated. Raises RunError."""
+        text = self.weights_facts().get("validation_loss", "nan")
+        try:
+            return float(text)
+        except ValueError as error:
+            raise RunError(f"{self.weights_path.name} of {self.name!r} has no number as its validation loss: "
+                           f"{short(text)}; train it again, or restore it from a copy") from error  # fmt: skip
+
+    def stored_at(self) -> int:
+        """The step at which the stored weights were reached; 0 where they don't say. Raises RunError."""
+        text = self.weights_facts().get("step", "0")
+        if not re.fullmatch(r"[0-9]{1,12}", text):
+            raise RunError(f"{self.weights_path.name} of {self.name!r} has no number as its step: {short(text)}")
+        return int(text)
+
+    def stored_parameters(self) -> int:
+        """How many numbers the stored weights are. Raises RunError where the config describes others."""
+        return check_counts(read_header(self.weights_path)[0], self.model_config, self.weights_path)
+
     def load_model(self, device: "torch.device | str" = "cpu", max_positions: int | None = None) -> "Transformer":
         """The trained model, in eval mode: the weights of the best validation.
 
         max_positions: how many it shall accept, if not as many as its config says. No weight depends on it, but for
-        learned positions: they end with the training, and ConfigError is raised.
+        learned positions: they end with the training, and ConfigError is raised. Raises RunError for damaged weights.
         """
         from modules.transformer import Transformer
 
         config = self.model_config if max_positions is None else self.model_config.replace(max_positions=max_positions)
+        check_layers(read_header(self.weights_path)[0], config, self.weights_path)  # before so much is built
         model = Transformer(config)
         read_weights(model, self.weights_path)
         return model.to(device).eval()
@@ -249,20 +287,39 @@ def starting_settings(start: str) -> Preset:
     return Preset(run.model_config, run.train_config)
 
 
+def check_numbers(where: str, column: pd.Series, whole: bool) -> None:
+    """Raises RunError unless a log's column holds numbers, and whole ones where they must be; empty ones are NaN."""
+    if not len(column) or (is_integer_dtype(column) if whole else is_numeric_dtype(column)):
+        return
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() | (numbers % 1 != 0) if whole else numbers.isna() & column.notna()
+    row = int(wrong.to_numpy().argmax())
+    raise RunError(f"{where} is damaged: {column.name} is {short(column.tolist()[row])} in row {row + 1}")
+
+
+def no_run(name: str, folder: Path) -> RunError:
+    return RunError(f"no run {short(name)} in {folder}; {suggest(name[:LONGEST_NAME], run_names(folder))}")
+
+
 def check_name(name: str) -> None:
     """Raises RunError unless every common file system takes `name` as a folder."""
+    named_path(name)
     fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and not name.endswith(".")
     if not fits or len(name) > LONGEST_NAME or name.split(".")[0].lower() in RESERVED:
         raise RunError(
-            f"{name!r} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
+            f"{short(name)} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
             "starting with a letter or digit, and none of Windows' device names"
         )
 
 
 def run_names(folder: Path | None = None) -> list[str]:
+    """The folders of runs, damaged ones among them. Raises RunError where they can't be listed."""
     folder = Path(folder or TRAINED)
-    folders = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path.name for path in folders if path.is_dir() and not path.name.startswith(".")]
+    try:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise RunError(f"{folder} can't be read: {error.strerror}; mend its permissions") from error
+    return [name for name in names if os.path.isdir(folder / name) and not name.startswith(".")]
 
 
 def list_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -278,15 +335,13 @@ def _summary(name: str, folder: Path) -> dict:
         run = Run.open(name, folder)
         row = {"run": name, "status": run.status()}
         row |= {"data": run.train_config.data.source, "tokenizer": run.tokenizer.name}
-        if run.weights_path.exists():
-            shapes, facts = read_header(run.weights_path)
-            check_shapes(shapes, run.model_config, run.weights_path)
-            row["parameters"] = sum(math.prod(shape) for shape in shapes.values())
-            row["validation_loss"] = float(facts["validation_loss"]) if "validation_loss" in facts else None
-        if run.log_path.exists():
+        if os.path.lexists(run.weights_path):
+            row |= {"parameters": run.stored_parameters(), "validation_loss": run.validation_loss()}
+            check_shapes(read_header(run.weights_path)[0], run.model_config, run.weights_path)
+        if row["status"] != "new":
             row["tokens"] = int(run.log()["tokens"].max())
         return row
-    except (GlassboxError, ValueError) as error:
+    except GlassboxError as error:
         return {"run": name, "status": f"damaged: {error}"}
 
 
@@ -294,7 +349,7 @@ def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
     """Deletes the run's folder for good, if `confirm` repeats its name."""
     check_name(name)
     if name not in run_names(folder):
-        raise RunError(f"no run {name!r} in {folder or TRAINED}; {suggest(name, run_names(folder))}")
+        raise no_run(name, Path(folder or TRAINED))
     if confirm != name:
         raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")
     shutil.rmtree(Path(folder or TRAINED) / name)

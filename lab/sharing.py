@@ -9,38 +9,31 @@ import hashlib
 import io
 import json
 import math
+import os
 import stat
 import struct
 import tempfile
 import zipfile
 from pathlib import Path
 
-import pandas as pd
 from PIL import Image
 
-from config import GlassboxError, RunError
-from lab import runs
-from lab.checks import check_vocabulary
-from lab.estimates import estimate
+from config import GlassboxError, RunError, parse_json
+from lab import guarded, runs
 from lab.files import atomic_path
+from lab.guarded import MIB, named_path, reading
 from lab.runs import Run, check_name
 from lab.tuned_lens import lens_path, load_lens
 from lab.weights import check_shapes, read_header
 
 VERSION = 1
 MANIFEST = "manifest.json"
-MIB = 2**20
-# All that a shared run may hold, and the most bytes of each; weights may be as large as they are
-MOST_BYTES = {
-    "model_config.json": MIB, "train_config.json": MIB, "tokenizer.json": 16 * MIB, "data.json": MIB,
-    "model.safetensors": 2**40,
-    "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB, "watch_data.csv": 1024 * MIB, "README.md": MIB,
-    "loss.png": 16 * MIB, "watch.png": 16 * MIB, MANIFEST: MIB,
-}  # fmt: skip
+UNSHARED = {"state.safetensors"}  # the checkpoint
+# All that a shared run may hold, and the most bytes of each
+MOST_BYTES = {name: most for name, most in guarded.MOST_BYTES.items() if name not in UNSHARED} | {MANIFEST: MIB}
 NEEDED = {"model_config.json", "train_config.json", "tokenizer.json", "model.safetensors"}
 MOST_PIXELS = 2**25
 PNG_END = b"IEND\xaeB`\x82"
-MOST_POSITIONS = 2**20  # of a model: tables of angles are made for so many
 AGES_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can tell
 BUFFER = MIB
 
@@ -50,9 +43,10 @@ def export_run(run: Run, path: Path | str | None = None) -> Path:
 
     Raises RunError for a run that is damaged or without weights, and where the file exists.
     """
-    path = Path(path or f"{run.name}.zip")
-    if path.exists():
+    path = named_path(path or f"{run.name}.zip")
+    if os.path.lexists(path):
         raise RunError(f"{path} exists; delete it, or name another file")
+    check_no_links(run.folder)
     check_contents(run.folder)
     names = [name for name in sorted(MOST_BYTES) if (run.folder / name).is_file()]
     try:
@@ -71,6 +65,14 @@ def export_run(run: Run, path: Path | str | None = None) -> Path:
     return path
 
 
+def check_no_links(folder: Path) -> None:
+    """Raises RunError where the folder, or a file that would be shared, is a link: it may lead to what is private."""
+    for path in (folder, *(folder / name for name in MOST_BYTES)):
+        found = path.lstat() if os.path.lexists(path) else None
+        if found and stat.S_ISLNK(found.st_mode):
+            raise RunError(f"{path} is a link, and what it leads to is not shared; put a copy of the file in its place")
+
+
 def entry(name: str) -> zipfile.ZipInfo:
     """A plain file that says nothing of when and where it was made."""
     info = zipfile.ZipInfo(name, AGES_AGO)
@@ -84,7 +86,7 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
     Names, sizes and checksums are verified before a byte is written, and what the files hold before the run has its
     name. Raises RunError for anything that is not right, and then leaves the folder as it was.
     """
-    path, folder = Path(path), Path(folder or runs.TRAINED)
+    path, folder = named_path(path), Path(folder or runs.TRAINED)
     try:
         with zipfile.ZipFile(path) as archive:
             members = check_entries(archive, path.stat().st_size)
@@ -141,7 +143,10 @@ def check_entries(archive: zipfile.ZipFile, size: int) -> list[str]:
 
 def read_manifest(archive: zipfile.ZipFile) -> dict:
     """The manifest, with the types that it must have."""
-    manifest = read_json(MANIFEST, archive.read(MANIFEST))
+    try:
+        manifest = parse_json(archive.read(MANIFEST).decode("utf-8"))
+    except ValueError as error:  # a ConfigError is one
+        raise RunError(f"{MANIFEST} is no JSON: {error}") from error
     kind, version = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
     if kind != "glassbox run" or type(version) is not int or version < 1:
         raise RunError(f"{MANIFEST} is not that of a shared run")
@@ -171,49 +176,28 @@ def check_sums(archive: zipfile.ZipFile, members: list[str], sums: dict) -> None
 def check_contents(folder: Path) -> None:
     """Raises RunError unless every file of a run that is shared reads as what its name says."""
     for name, check in {"README.md": check_text, "loss.png": check_png, "watch.png": check_png}.items():
-        if (folder / name).is_file():
-            check(name, (folder / name).read_bytes())
-    for name in ("model_config.json", "train_config.json", "tokenizer.json"):
-        read_json(name, (folder / name).read_bytes())
+        if os.path.lexists(folder / name):
+            with reading(folder / name):
+                check(name, (folder / name).read_bytes())
     try:
         run = Run(folder)
         check_weights(run)
-        if run.log_path.exists():
-            check_table(run.log_path.name, run.log(), texts=())
-        if run.watch_path.exists():
-            check_table(run.watch_path.name, run.watch(), texts=("layer", "kind"))
-        if lens_path(run).exists():
+        for path, read in {run.log_path: run.log, run.watch_path: run.watch}.items():
+            if os.path.lexists(path):
+                read()
+        if os.path.lexists(lens_path(run)):
             load_lens(run)
-    except (GlassboxError, ValueError, OverflowError) as error:  # numbers of hundreds of digits overflow
+    except GlassboxError as error:
         raise RunError(f"the run is damaged: {error}") from error
 
 
 def check_weights(run: Run) -> None:
-    """The tensors that the config describes; counted before they are compared, for a config may ask for anything."""
+    """Raises RunError unless the weights are those that the config describes, and say at which step and loss."""
     shapes, facts = read_header(run.weights_path)
-    config, stored = run.model_config, sum(map(math.prod, shapes.values()))
-    if config.n_layers > len(shapes) or estimate(config).parameters != stored:
-        raise RunError(f"{run.weights_path.name} does not fit its model_config.json: it has {stored:,} parameters")
-    if max(config.context_length, config.position_limit) > MOST_POSITIONS:
-        raise RunError(f"model_config.json asks for more than {MOST_POSITIONS:,} positions")
-    check_shapes(shapes, config, run.weights_path)
-    check_vocabulary(config, run.tokenizer)
-    if not facts.get("step", "").isdecimal() or math.isnan(float(facts.get("validation_loss", 0))):
+    check_shapes(shapes, run.model_config, run.weights_path)
+    if "step" not in facts or ("validation_loss" in facts and not math.isfinite(run.validation_loss())):
         raise RunError(f"{run.weights_path.name} does not say at which step and loss it was stored")
-
-
-def check_table(name: str, rows: pd.DataFrame, texts: tuple[str, ...]) -> None:
-    for column in rows.columns.difference(texts):
-        fits = pd.api.types.is_integer_dtype if column in ("step", "tokens") else pd.api.types.is_numeric_dtype
-        if len(rows) and not fits(rows[column]):
-            raise RunError(f"{name} has something else than numbers in its column {column!r}")
-
-
-def read_json(name: str, data: bytes):
-    try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{name} is no JSON: {error}") from error
+    run.stored_at()
 
 
 def check_text(name: str, data: bytes) -> None:

@@ -17,7 +17,7 @@ from itertools import chain
 
 import tiktoken
 
-from config import ROOT, TokenizerError, suggest
+from config import ROOT, ConfigError, TokenizerError, parse_json, suggest
 from lab.token_display import show_tokens
 
 __all__ = [
@@ -298,15 +298,14 @@ _KINDS = {  # kind: how it is built, and the fields that it needs besides its na
 
 
 LIMITS = {"name": LONGEST_NAME, "pattern": LONGEST_PATTERN, "characters": MOST_TOKENS, "merges": MOST_TOKENS}
-HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def _parse(text: str) -> dict:
     if not isinstance(text, str) or len(text) > LONGEST_FILE:
         raise TokenizerError(f"damaged tokenizer file: it must be text of at most {LONGEST_FILE:,} characters")
     try:
-        return _checked(json.loads(text))
-    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits, too
+        return _checked(parse_json(text))
+    except ConfigError as error:
         raise TokenizerError(f"damaged tokenizer file: it is no JSON: {error}") from error
     except TokenizerError as error:
         raise TokenizerError(f"damaged tokenizer file: {error}") from error
@@ -322,8 +321,6 @@ def _checked(description: object) -> dict:
             raise TokenizerError(f'"{field}" is missing or no {type_.__name__}')
         if len(value) > most:
             raise TokenizerError(f'"{field}" has a length of {len(value):,}; at most {most:,} are read')
-        if type_ is str and HALF_PAIR.search(value):
-            raise TokenizerError(f'"{field}" holds half of a surrogate pair, which is no character')
     return description
 
 

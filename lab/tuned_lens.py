@@ -5,6 +5,8 @@ itself staying as it is (Belrose et al. 2023, arXiv 2303.08112). So do the two b
 """
 
 import hashlib
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -13,9 +15,10 @@ from config import RunError
 from lab.data import TokenData
 from lab.device import pick_device
 from lab.forward_pass import AnalysisError, readers
+from lab.guarded import reading
 from lab.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
 from lab.runs import Run
-from lab.weights import read_tensors, write_tensors
+from lab.weights import check_layers, read_header, read_tensors, write_tensors
 from modules.transformer import Transformer
 
 ROWS = 256  # positions that each translator learns from in a step: the head's logits are what costs
@@ -64,11 +67,12 @@ def train_lens(
 def load_lens(run: Run) -> TunedLens:
     """The lens stored with the run. Raises RunError where there is none, or it is damaged or for other weights."""
     path = lens_path(run)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise RunError(f"run {run.name!r} has no lens.safetensors; make one with train_lens(run)")
     tensors, facts = read_tensors(path)
     if facts.get("weights") != digest(run.weights_path):
         raise RunError(f"the lens of run {run.name!r} was trained for other weights; make a new one: train_lens(run)")
+    check_layers(read_header(run.weights_path)[0], run.model_config, run.weights_path)  # before so much is built
     with torch.device("meta"):
         expected = keys(Transformer(run.model_config))
     sizes = {"weight": (run.model_config.width,) * 2, "bias": (run.model_config.width,)}
@@ -78,6 +82,8 @@ def load_lens(run: Run) -> TunedLens:
     translators = {
         key: Translator(*(tensors[f"{name(key)}/{part}"].float() for part in Translator._fields)) for key in expected
     }
+    if not re.fullmatch("[0-9]{1,18}", facts.get("seed", "")):
+        raise RunError(f"{path} does not say its seed; make a new one with train_lens(run)")
     return TunedLens(translators=translators, seed=int(facts["seed"]))
 
 
@@ -97,5 +103,5 @@ def lens_path(run: Run) -> Path:
 
 
 def digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -125,8 +125,8 @@ DAMAGES = {
     "missing seconds": (lambda run: drop_column(run, "seconds"), "lacks the columns seconds"),
     "NaN": (lambda run: set_value(run, "loss", None), "loss is nan in row 8"),
     "infinite": (lambda run: set_value(run, "loss", "inf"), "loss is inf in row 8"),
-    "words": (lambda run: set_value(run, "loss", "three"), "loss is three in row 8"),
-    "words for validation": (lambda run: set_value(run, "validation_loss", "x"), "validation_loss is x in row 8"),
+    "words": (lambda run: set_value(run, "loss", "three"), "loss is 'three' in row 8"),
+    "words for validation": (lambda run: set_value(run, "validation_loss", "x"), "validation_loss is 'x' in row 8"),
     "steps fall": (lambda run: set_value(run, "step", 3), "steps don't rise"),
     "architecture": (
         lambda run: edit(run.folder / "model_config.json", '"residual"', '"quantum"'), "unknown kind 'quantum'"),
