@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
+SAMPLE_PROMPT = "Once there was"  # A quarter of all tales begin so, and then comes a whole word, "a" or "an".
 
 
 def cache_folder() -> Path:
@@ -717,7 +718,7 @@ class TrainConfig(Config):
     evaluate_every: int = 100
     evaluation_tokens: int = 32_768  # Always the first so many held-out tokens.
     sample_every: int = 0  # 0: never.
-    sample_prompt: str = "Once upon a time"
+    sample_prompt: str = SAMPLE_PROMPT  # A beginning of tales; for other texts give one of theirs.
     sample_tokens: int = 120
     checkpoint_every: int = 200
     watch_every: int = 0  # Steps between two looks into the layers, from the first step on. 0: never.

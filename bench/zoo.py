@@ -27,6 +27,7 @@ from lab.training import train
 VOCABULARY = 1024
 STEPS = {"tales": 1000, "pydocs": 500}  # pydocs is small: five times through it
 PAIR, SEEDS = ("factored-alibi", "alibi"), 3  # the idea and what it is held against
+PROMPT = "Once upon a time"  # what those that ship were made with: their cards show what they make of it
 DEEP_WIDTH = 80  # of those that need five layers where the others have two
 
 
@@ -52,6 +53,7 @@ def unmatched(architecture: str, source: str) -> Preset:
     config = config.replace(
         data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250,
         schedule=ScheduleConfig(warmup_steps=100),
+        sample_prompt=PROMPT,
     )  # fmt: skip
     return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)
 

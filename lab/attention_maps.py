@@ -1,6 +1,6 @@
 """Where each head of a model looks: attention's weights over the tokens of a text, from the model's own pass.
 
-    maps = attention_maps(model, tokenizer, "Once upon a time, there was")
+    maps = attention_maps(model, tokenizer, "Once there was a girl")
     maps.weights[1, 0]     layer 2, head 0: (T, T), a row for each token, which sums to 1
     maps.summary()         a row for each head: entropy, distance, shares
 

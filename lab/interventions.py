@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from config import suggest
+from config import SAMPLE_PROMPT, suggest
 from lab.data import TokenFile
 from lab.evaluation import evaluate, evaluate_text
 from lab.forward_pass import AnalysisError, readers
@@ -82,7 +82,7 @@ def one_stream(model: Transformer, stream: str) -> Iterator[Transformer]:
 
 def amplify(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, factors: Sequence[float] = (1, 2, 4, 8, 16),
-    max_tokens: int | None = None, prompt: str = "Once upon a time", sample_tokens: int = 60, seed: int = 0,
+    max_tokens: int | None = None, prompt: str = SAMPLE_PROMPT, sample_tokens: int = 60, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """A row for each factor: loss (nats per token), its ratio to the loss at factor 1, and a sample.
 

@@ -1,25 +1,41 @@
 """Running a notebook without a browser: its text output appears here as it is written."""
 
+import ast
+import asyncio
+import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from config import GlassboxError
 from lab.files import atomic_write_text
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class NotebookError(GlassboxError):
-    """A notebook that can't be read, or a cell that failed."""
+    """A notebook or parameters that can't be used, or a cell that failed."""
+
+
+class NotebookStopped(KeyboardInterrupt):
+    """A signal, such as that of Ctrl-C, ended the notebook early; `number` is the signal's."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 class RelayingClient(NotebookClient):
-    """Passes on what cells print, the moment they print it."""
+    """Passes on what cells print, the moment they print it, and a signal to the cell that runs."""
+
+    stopped_by: int | None = None
+    stopped_in = 0  # the cell's number, from 1 on
 
     def process_message(self, message, cell, cell_index):
         if message["msg_type"] == "stream":
@@ -28,28 +44,38 @@ class RelayingClient(NotebookClient):
             stream.flush()
         return super().process_message(message, cell, cell_index)
 
+    async def async_start_new_kernel_client(self, **settings):
+        """Takes the signals back from nbclient, which would end the kernel in the middle of its work."""
+        client = await super().async_start_new_kernel_client(**settings)
+        for number in STOPPING if sys.platform != "win32" else ():  # asyncio has no signals on Windows
+            asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
+        return client
+
+    def stop(self, number: int) -> None:
+        """Interrupts the cell that runs, so that it can keep what it has; a second signal ends the kernel at once."""
+        again, self.stopped_by = self.stopped_by is not None, number
+        if again:
+            self.shutdown_kernel = "immediate"
+        self.stopping = asyncio.ensure_future(self._async_cleanup_kernel() if again else self.km.interrupt_kernel())
+
+    async def async_execute_cell(self, cell, cell_index, *arguments, **settings):
+        if self.stopped_by is not None:
+            return cell
+        self.stopped_in = cell_index + 1
+        return await super().async_execute_cell(cell, cell_index, *arguments, **settings)
+
 
 def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, keep_outputs: bool = False) -> None:
     """Executes all cells in order, in the notebook's own folder.
 
     parameters: values for names that the cell tagged "parameters" sets; they take effect right after it. keep_outputs:
-    write the outputs back into the file, without widget state. Raises NotebookError with the failing cell's own error.
+    write the outputs back into the file, without widget state. Raises NotebookError with the failing cell's own error,
+    and NotebookStopped after Ctrl-C, when the cell that ran has ended; the file stays as it was then.
     """
     path = Path(path)
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError) as error:
-        raise NotebookError(f"{path} can't be read as a notebook: {error}") from error
-    override = inject(notebook, path, parameters or {})
-    os.environ["GLASSBOX_PLAIN"] = "1"  # plain progress lines: no browser shows widgets here
-    client = RelayingClient(
-        notebook, timeout=None, kernel_name="python3", store_widget_state=False,
-        resources={"metadata": {"path": str(path.parent)}},
-    )  # fmt: skip
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise NotebookError(f"{path.name}: {error}") from error
+    notebook = read_notebook(path)
+    override = inject(notebook, path, {} if parameters is None else parameters)
+    execute(notebook, path)
     if keep_outputs:
         if override is not None:
             notebook.cells.remove(override)
@@ -58,6 +84,43 @@ def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, 
             if cell.cell_type == "code":
                 cell.outputs = list(filter(None, map(without_widget, cell.outputs)))
         atomic_write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """The notebook in a file. Raises NotebookError where there is no such file, or it holds no notebook."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        cells = content.get("cells") if isinstance(content, dict) and content.get("nbformat") == 4 else None
+        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+            raise ValueError("it is JSON, but no notebook of format 4 with a list of cells")
+        nbformat.validate(nbformat.from_dict(content))
+        return nbformat.reads(text, as_version=4)
+    except (OSError, ValueError, RecursionError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{path} can't be read as a notebook: {str(error).splitlines()[0]}") from error
+
+
+def execute(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Runs the cells; their outputs are in `notebook` afterwards. Raises as `run_notebook` does."""
+    client = RelayingClient(
+        notebook, timeout=None, kernel_name="python3", store_widget_state=False,
+        coalesce_streams=True,  # a text that was printed word by word is one output
+        resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+    failure = None
+    try:
+        client.execute(env=os.environ | {"GLASSBOX_PLAIN": "1"})  # plain progress lines: no browser shows widgets here
+    except (CellExecutionError, DeadKernelError) as error:
+        failure = error
+    if client.stopped_by is not None:
+        where = f"{path.name} was stopped in cell {client.stopped_in} of {len(notebook.cells)}"
+        how = "python tools.py runs lists it, python tools.py resume NAME goes on"
+        raise NotebookStopped(f"{where}; a training that ran is kept: {how}", client.stopped_by)
+    if isinstance(failure, DeadKernelError):
+        why = "it was ended from outside, or the memory was used up: close other programs or choose smaller settings"
+        raise NotebookError(f"{path.name}: the kernel died in cell {client.stopped_in}; {why}") from failure
+    if failure is not None:
+        raise NotebookError(f"{path.name}: {failure}") from failure
 
 
 def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -71,15 +134,32 @@ def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | Non
 
 def inject(notebook: nbformat.NotebookNode, path: Path, parameters: dict[str, object]) -> nbformat.NotebookNode | None:
     """Puts a cell that sets the parameters behind the one tagged "parameters", which must know each of them."""
+    if not isinstance(parameters, dict):
+        raise NotebookError(f"parameters are values by name, as in {{\"steps\": 10}}, not {parameters!r:.60}")
     if not parameters:
         return None
     tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
         raise NotebookError(f"{path.name} has no cell tagged 'parameters', so {', '.join(parameters)} can't be set")
-    known = {line.split("=")[0].strip() for line in notebook.cells[tagged[0]].source.splitlines() if "=" in line}
+    try:
+        known = assigned_names(notebook.cells[tagged[0]].source)
+    except SyntaxError as error:
+        raise NotebookError(f"{path.name}: the cell tagged 'parameters' is no plain Python: {error}") from error
     unknown = sorted(parameters.keys() - known)
     if unknown:
         raise NotebookError(f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     cell = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in parameters.items()))
     notebook.cells.insert(tagged[0] + 1, cell)
     return cell
+
+
+def assigned_names(source: str) -> set[str]:
+    """Every name that the source's own statements assign: `a = 1`, `a, b = 1, 2`, `a: int = 1`."""
+    targets = []
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}

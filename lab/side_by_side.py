@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from config import RunError
+from config import SAMPLE_PROMPT, RunError
 from lab.evaluation import token_lengths
 from lab.generation import transcribe
 from lab.plots import SideBySide, side_by_side
@@ -39,7 +39,7 @@ class Continuations:
 
 
 def generate_side_by_side(
-    runs: Iterable[Run], prompt: str = "Once upon a time", *, seed: int = 0,
+    runs: Iterable[Run], prompt: str = SAMPLE_PROMPT, *, seed: int = 0,
     sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int = 120,
 ) -> Continuations:  # fmt: skip
     """What each run makes of the prompt: the same as it would alone, with the same settings and seed.

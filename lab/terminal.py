@@ -11,6 +11,7 @@ import tyro
 
 from config import (
     ROOT,
+    SAMPLE_PROMPT,
     ConfigError,
     DataError,
     GlassboxError,
@@ -132,7 +133,7 @@ class Generation:
     """Continue a prompt, written as it comes, or by several runs side by side. --strategy sets sampling's defaults."""
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
-    prompt: str = "Once upon a time"
+    prompt: str = SAMPLE_PROMPT
     max_tokens: int = 200  # At most; the end of the text ends it sooner.
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
@@ -318,7 +319,7 @@ def import_(file: Positional[Path], name: str | None = None) -> None:
     print(repr(import_run(file, name=name)))
 
 
-def tokenizer(name: Positional[str | None] = None, text: str = "Once upon a time, Mia said: “Hello!”") -> None:
+def tokenizer(name: Positional[str | None] = None, text: str = f"{SAMPLE_PROMPT} a girl. She said: “Hello!”") -> None:
     """List the tokenizers, or show what one makes of a text.
 
     Args:

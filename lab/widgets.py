@@ -3,7 +3,7 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from config import GlassboxError
+from config import SAMPLE_PROMPT, GlassboxError
 from lab.plots import shaded_tokens
 from lab.sampling_config import STRATEGIES, SamplingConfig
 
@@ -25,7 +25,7 @@ SLIDERS = {
 
 
 def sampling_panel(
-    model: "Transformer", tokenizer: "Tokenizer", prompt: str = "Once upon a time", max_tokens: int = 100
+    model: "Transformer", tokenizer: "Tokenizer", prompt: str = SAMPLE_PROMPT, max_tokens: int = 100
 ) -> "ipywidgets.VBox":
     """Sliders for the sampling settings; the continuation below, its tokens shaded by probability.
 
