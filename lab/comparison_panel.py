@@ -4,7 +4,6 @@ The values appear where the mouse rests on the picture, without a line of JavaSc
 table below, at the place of a slider.
 """
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -33,6 +32,8 @@ def curves_panel(comparison: "Comparison") -> "ipywidgets.VBox":
     """Choices above, the picture with a line at the slider's place, and the values there; or why it can't be drawn."""
     import ipywidgets as widgets
 
+    from lab.static_twin import Html, WithTwin
+
     style = {"description_width": "7em"}
     x = widgets.Dropdown(options=list(AXES), description="x", style=style)
     y = widgets.Dropdown(options=list(LOSSES), description="y", style=style)
@@ -49,48 +50,65 @@ def curves_panel(comparison: "Comparison") -> "ipywidgets.VBox":
         try:
             lines = comparison.lines(y.value, None if usual.value else smoothing.value)
             bands = [(line, line.band(x.value)) for line in lines]
-            end = max((at[-1] for _, (at, *_) in bands if len(at)), default=0.0)
-            mark = end * place.value / 100
+            mark = place_at(bands, place.value / 100)
             picture = curves(
                 lines, comparison.floors(), x.value, y.value, comparison.unit, log_x=log_x.value, log_y=log_y.value,
-                mark=mark if place.value < 100 and (mark > 0 or not log_x.value) else None,
+                mark=mark if place.value < 100 else None,
             )  # fmt: skip
         except GlassboxError as error:
             shown.value, values.value = "", f"<b>{escape(str(error))}</b>"
+            panel.keep(Html(values.value, str(error)))
             return
         shown.value = hoverable(picture, bands, x.value, comparison.unit)
         values.value = as_table(bands, x.value, mark, comparison.unit)
+        panel.keep(Html(shown.value + values.value, f"{picture!r}\n{as_text(bands, x.value, mark, comparison.unit)}"))
 
+    choices = widgets.HBox([x, y]), widgets.HBox([log_x, log_y, usual]), smoothing, place
+    panel = WithTwin([*choices, shown, values])
     for control in (x, y, log_x, log_y, usual, smoothing, place):
         control.observe(draw, "value")
     draw(None)
-    choices = widgets.HBox([x, y]), widgets.HBox([log_x, log_y, usual]), smoothing, place
-    return widgets.VBox([*choices, shown, values])
+    return panel
 
 
-def values_at(bands: Bands, mark: float) -> list[tuple[float, str, str]]:
-    """What each line says at `mark`, the lowest first: value, name, the span of its seeds. A line that has not been
-    there is not among them."""
+def place_at(bands: Bands, share: float) -> float:
+    """This share of the longest line, but not before the first value of any."""
+    ends = [(at[0], at[-1]) for _, (at, *_) in bands if len(at)]
+    return max(min((first for first, _ in ends), default=0.0), share * max((last for _, last in ends), default=0.0))
+
+
+def values_at(bands: Bands, x: str, mark: float) -> list[tuple[float, str, str, str]]:
+    """What each line says at `mark`, the lowest first: value, name, the span of its seeds, and where else this is, for
+    a line that had begun later or ended before."""
     found = []
     for line, (at, mean, low, high) in bands:
-        if len(at) and at[0] <= mark <= at[-1] * (1 + 1e-9):
-            value, least, most = (float(np.interp(mark, at, side)) for side in (mean, low, high))
-            found.append((value, line.name, f"{least:.4f} to {most:.4f}" if len(line.members) > 1 else ""))
+        if not len(at):
+            continue
+        place = float(np.clip(mark, at[0], at[-1]))
+        value, least, most = (float(np.interp(place, at, side)) for side in (mean, low, high))
+        span = f"{least:.4f} to {most:.4f}" if len(line.members) > 1 else ""
+        end = "last" if place < mark else "first"
+        elsewhere = "" if np.isclose(place, mark) else f"{end}: {PLACE[x].format(place)}"
+        found.append((value, line.name, span, elsewhere))
     return sorted(found)
 
 
 def as_table(bands: Bands, x: str, mark: float, unit: str) -> str:
     """The values at `mark` as an HTML table."""
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{value:.4f}</td><td>{span}</td></tr>"
-        for value, name, span in values_at(bands, mark)
+        f"<tr><td>{escape(name)}</td><td>{value:.4f}</td><td>{span}</td><td>{elsewhere}</td></tr>"
+        for value, name, span, elsewhere in values_at(bands, x, mark)
     )
-    return f"<table><tr><th>{PLACE[x].format(mark)}</th><th>{unit}</th><th>seeds</th></tr>{rows}</table>"
+    heads = "".join(f"<th>{head}</th>" for head in (PLACE[x].format(mark), unit, "seeds", ""))
+    return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
 def as_text(bands: Bands, x: str, mark: float, unit: str) -> str:
     """The values at `mark`, a line each, below the place and the unit."""
-    rows = (f"{value:.4f}  {name}" + f"  ({span})" * bool(span) for value, name, span in values_at(bands, mark))
+    rows = (
+        f"{value:.4f}  {name}" + "".join(f"  ({more})" for more in (span, elsewhere) if more)
+        for value, name, span, elsewhere in values_at(bands, x, mark)
+    )
     return "\n".join([f"{PLACE[x].format(mark)}, {unit}", *rows])
 
 
@@ -102,11 +120,9 @@ def hoverable(picture: Picture, bands: Bands, x: str, unit: str) -> str:
     middles = np.stack([(np.arange(STRIPS) + 0.5) / STRIPS, np.full(STRIPS, 0.5)], axis=1)
     marks = (plot.transAxes - plot.transData).transform(middles)[:, 0]
     strips = "".join(f'<i style="flex:1" title="{escape(as_text(bands, x, mark, unit))}"></i>' for mark in marks)
-    png = base64.b64encode(picture.png).decode()
     return (
         f"<style>.glassbox-strips>i:hover{{background:linear-gradient({INK},{INK}) center/1px 100% no-repeat}}</style>"
-        f'<div style="position:relative;max-width:{picture.width}px">'
-        f'<img src="data:image/png;base64,{png}" alt="{escape(picture.description)}" style="display:block;width:100%">'
+        f'<div style="position:relative;max-width:{picture.width}px">{picture.html}'
         f'<div class="glassbox-strips" style="position:absolute;display:flex;left:{area.x0:.3%};top:{1 - area.y1:.3%};'
         f'width:{area.width:.3%};height:{area.height:.3%}">{strips}</div></div>'
     )

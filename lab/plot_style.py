@@ -4,10 +4,12 @@ Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colour-blin
 alone. A figure is drawn under this style whatever the user's own rcParams say, and leaves those as they were.
 """
 
+import base64
 import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import matplotlib.style
@@ -16,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 from PIL import Image
 
 from config import GlassboxError
@@ -54,6 +57,7 @@ class Picture:
 
     def __init__(self, figure: Figure, description: str):
         self.figure, self.description = figure, description
+        _write_plain_ticks(figure)
         figure.set_dpi(CSS_DPI * SHARPNESS)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -69,9 +73,35 @@ class Picture:
     def _repr_png_(self) -> tuple[bytes, dict]:
         return self.png, {"width": self.width, "height": self.height, "alt": self.description}
 
+    @property
+    def html(self) -> str:
+        """The PNG within an HTML image, as wide as it was drawn or as there is room."""
+        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        style = f"display:block;width:100%;max-width:{self.width}px"
+        return f'<img src="{source}" alt="{escape(self.description)}" style="{style}">'
+
     def save(self, path: Path | str) -> None:
         """Writes the PNG, whole or not at all."""
         atomic_write_bytes(path, self.png)
+
+
+class PlainLog(LogFormatter):
+    """0.2 and 3000 at the ticks that LogFormatter names."""
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        return f"{value:g}" if super().__call__(value, position) else ""
+
+
+def _write_plain_ticks(figure: Figure) -> None:
+    """Ticks of logarithmic axes in plain digits: matplotlib writes them as formulas, which STYLE leaves unread."""
+    for axis in (axis for plot in figure.axes for axis in (plot.xaxis, plot.yaxis)):
+        for formatter, set_formatter in (
+            (axis.get_major_formatter(), axis.set_major_formatter),
+            (axis.get_minor_formatter(), axis.set_minor_formatter),
+        ):
+            if isinstance(formatter, LogFormatterMathtext):
+                same = dict(labelOnlyBase=formatter.labelOnlyBase, minor_thresholds=formatter.minor_thresholds)
+                set_formatter(PlainLog(axis.get_transform().base, **same))
 
 
 @contextmanager

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 Answer = str | int | tuple[int, ...]
 BOX = "border-left:4px solid rgba(86,180,233,.9);padding:2px 0 2px 12px;line-height:1.5"
-NUMBERS = re.compile(r"\d+([\s,x×]+\d+)*")
+
+# How numbers may be typed: 2208, 2_208, 2F = 208, 40 channels; several as a shape; one alone with thousands, 2,208, too
+AXES = r"(?:\d*[A-Za-z]\w*(?:\s*[+|/*]\s*\d*[A-Za-z]\w*)*\s*=\s*)?"
+UNITS = (
+    r"(?:\s*(?:axes|axis|bytes?|blocks?|channels?|dimensions?|elements?|features?|heads?|keys?|layers?|numbers?"
+    r"|parameters?|positions?|quer(?:y|ies)|rows?|columns?|scores?|steps?|tokens?|units?|values?|weights?|words?))?"
+)
+NUMBER = re.compile(rf"{AXES}(0|[1-9]\d*(?:_\d{{3}})*){UNITS}")
+SHAPE = re.compile(rf"{NUMBER.pattern}(?:(?:\s*[,x×]\s*|\s+){NUMBER.pattern})*\s*,?")
+THOUSANDS = re.compile(rf"{AXES}(\d{{1,3}}(?:[, ']\d{{3}})+){UNITS}")
 
 
 class QuizError(GlassboxError, ValueError):
@@ -48,7 +57,8 @@ class Question:
         return sorted([self.answer, *self.wrong], key=lambda choice: (len(choice), choice))
 
     def check(self, reply: Answer) -> Verdict:
-        """Whether `reply` is right, and why. A shape may be typed as 3, 17 or (B=3, T=17).
+        """Whether `reply` is right, and why. A shape may be typed as 3, 17 or (B=3, T=17), a number with its axes
+        before it or its unit behind it, as in 2F=208 or 40 channels. Nothing is calculated.
 
         Raises QuizError for a reply that is none of the choices.
         """
@@ -60,9 +70,10 @@ class Question:
         return Verdict(given == self.answer, self.why if given == self.answer else self.wrong[given])
 
     def _check_typed(self, given: str) -> Verdict:
-        expected, numbers = _numbers(self.answer), _numbers(given)
+        expected = _numbers(self.answer)
+        numbers = _numbers(given, alone=len(expected) == 1)
         if numbers is None:
-            return Verdict(False, "Answer with numbers alone, as in (2, 5) for a shape.")
+            return Verdict(False, "Answer with numbers alone, as in 2208, or (2, 5) for a shape.")
         if numbers == expected:
             return Verdict(True, self.why)
         for reply, explanation in self.wrong.items():
@@ -76,13 +87,15 @@ class Question:
 
     # --- how it looks -----------------------------------------------------------------------------------------
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
-        """The widget where a kernel runs, and its static twin, which is what stays in a stored notebook."""
-        return self.widget()._repr_mimebundle_() | {"text/html": self.html, "text/plain": str(self)}
+    def _ipython_display_(self) -> None:
+        """The widgets where a kernel runs, and their static twin, which is what stays in a stored notebook."""
+        self.widget()._ipython_display_()
 
     def widget(self) -> "ipywidgets.VBox":
         """The question, a button for each choice or a field to write in, and below them the verdict."""
         import ipywidgets as widgets
+
+        from lab.static_twin import Html, WithTwin
 
         verdict = widgets.HTML()
 
@@ -106,7 +119,7 @@ class Question:
             for button in replies:
                 button.on_click(press)
         asked = widgets.HTML(f'<div style="{BOX}"><b>?</b> {_marked(self.text)}</div>')
-        return widgets.VBox([asked, *replies, verdict])
+        return WithTwin([asked, *replies, verdict], Html(self.html, str(self)))
 
     @property
     def html(self) -> str:
@@ -152,10 +165,18 @@ def _plain(reply: Answer) -> str:
     return str(tuple(reply)) if isinstance(reply, tuple) else str(reply).strip()  # torch.Size is a tuple too
 
 
-def _numbers(text: str) -> tuple[int, ...] | None:
-    """Those of `(3, 17)`, `3 x 17` or `(B=3, H+2G=17)`; None where the text is something else."""
-    bare = re.sub(r"[A-Za-z][A-Za-z0-9+|/]*=", "", text).strip("()[], ")
-    return tuple(map(int, re.split(r"[\s,x×]+", bare))) if NUMBERS.fullmatch(bare) else None
+def _numbers(text: str, alone: bool = False) -> tuple[int, ...] | None:
+    """Those of `(3, 17)`, `3 x 17` or `(B=3, H+2G=17)`; None where the text is something else.
+
+    alone: one number is expected, so that 2,208 is one.
+    """
+    bare = text.strip()
+    if alone and (found := THOUSANDS.fullmatch(bare)):
+        return (int(re.sub(r"\D", "", found[1])),)
+    for start, end in (("torch.Size(", ")"), ("(", ")"), ("[", "]")):
+        if bare.startswith(start) and bare.endswith(end):
+            bare = bare[len(start) : -len(end)].strip()
+    return tuple(map(int, NUMBER.findall(bare))) if SHAPE.fullmatch(bare) else None
 
 
 def _count(numbers: tuple[int, ...]) -> str:

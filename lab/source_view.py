@@ -17,11 +17,13 @@ from config import GlassboxError
 from modules.tracing.rows import file_shown
 from modules.tracing.statements import source_lines
 
-# as far from white as from black, so that they can be read on a light and on a dark page
+# hues that are mixed with the page's own colour of text: no colour alone can be read on light and on dark pages
 INKS = {
     Keyword: "#9b5de5", Operator.Word: "#9b5de5", Comment: "#777777", String: "#2e8540", Number: "#c4570f",
     Name.Function: "#3177c9", Name.Class: "#3177c9", Name.Decorator: "#b5589a", Name.Builtin: "#1f8080",
 }  # fmt: skip
+HUE = 60  # per cent of it in the mixture
+QUIET = 0.75  # opacity of what matters less and is still to be read
 CODE = (
     "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:12px;"
     "line-height:1.5;white-space:pre;text-align:left"
@@ -49,7 +51,7 @@ class Source:
     def _repr_html_(self) -> str:
         body = "\n".join(highlighted(self.lines))
         return (
-            f'<div style="{GROUND}"><div style="opacity:.75">{escape(self.header)}</div>'
+            f'<div style="{GROUND}"><div style="opacity:{QUIET}">{escape(self.header)}</div>'
             f'<div style="{CODE}">{body}</div></div>'
         )
 
@@ -130,6 +132,7 @@ def highlighted(lines: tuple[str, ...]) -> list[str]:
         ink = next((INKS[kind] for kind in token.split()[::-1] if kind in INKS), None)
         for index, piece in enumerate(text.split("\n")):
             html += "\n" * bool(index)
-            html += f'<span style="color:{ink}">{escape(piece)}</span>' if ink and piece.strip() else escape(piece)
+            style = f"color:color-mix(in srgb,{ink} {HUE}%,currentColor)"
+            html += f'<span style="{style}">{escape(piece)}</span>' if ink and piece.strip() else escape(piece)
     # indentation goes inside the first colour: converters drop white space that stands alone between two elements
     return [re.sub(r'^( +)(<span style="[^"]*">)', r"\2\1", line) for line in html.split("\n")[: len(lines)]]

@@ -1,10 +1,10 @@
-"""Panels with sliders for a notebook. Each shows something that a plain call shows too, for when no kernel runs."""
+"""Panels with sliders for a notebook. Each keeps what it showed last as a static twin, for when no kernel runs."""
 
 from html import escape
 from typing import TYPE_CHECKING
 
 from config import SAMPLE_PROMPT, GlassboxError
-from lab.plots import shaded_tokens
+from lab.plots import ShadedTokens, shaded_tokens
 from lab.sampling_config import STRATEGIES, SamplingConfig
 
 if TYPE_CHECKING:
@@ -29,39 +29,65 @@ def sampling_panel(
 ) -> "ipywidgets.VBox":
     """Sliders for the sampling settings; the continuation below, its tokens shaded by probability.
 
-    The static twin: `shaded_tokens` of a transcript with the settings as a `SamplingConfig`.
+    A change above marks the continuation as old, until the button writes a new one. A plain call for the same:
+    `shaded_tokens` of a transcript with the settings as a `SamplingConfig`.
     """
     import ipywidgets as widgets
+
+    from lab.static_twin import WithTwin
 
     style, layout = {"description_width": "9em"}, widgets.Layout(width="32em")
     text = widgets.Text(prompt, description="prompt", style=style, layout=layout)
     start = widgets.Dropdown(options=list(STRATEGIES), value="balanced", description="start from", style=style)
-    sliders = {
+    sliders = _sliders(style, layout)
+    seed = widgets.BoundedIntText(0, min=0, max=10**6, description="seed", style=style)
+    shown, latest = widgets.HTML(), shaded_tokens([], [])
+
+    def use_strategy(change) -> None:
+        for name, slider in sliders.items():
+            slider.value = _shown(name, STRATEGIES[change["new"]])
+
+    def mark_old(_) -> None:
+        shown.value = as_old(latest, "written before the last change: press Write")
+
+    def write(_) -> None:
+        nonlocal latest
+        said = "the writing was broken off"
+        shown.value = as_old(latest, "writing …")
+        try:
+            settings = SamplingConfig(**{name: _meant(name, slider.value) for name, slider in sliders.items()})
+            latest, said = continuation(model, tokenizer, text.value, max_tokens, settings, seed.value), ""
+        except GlassboxError as error:
+            said = str(error)
+        finally:
+            shown.value = as_old(latest, said) if said else latest._repr_html_()
+        panel.keep(latest)
+
+    start.observe(use_strategy, "value")
+    for control in (text, *sliders.values(), seed):
+        control.observe(mark_old, "value")
+    button = widgets.Button(description="Write", button_style="primary", tooltip="continue the prompt like this")
+    button.on_click(write)
+    panel = WithTwin([text, start, *sliders.values(), widgets.HBox([seed, button]), shown])
+    write(None)
+    return panel
+
+
+def _sliders(style: dict, layout: "ipywidgets.Layout") -> "dict[str, ipywidgets.Widget]":
+    import ipywidgets as widgets
+
+    return {
         name: (widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider)(
             value=_shown(name, STRATEGIES["balanced"]), min=low, max=high, step=step, description=label, style=style,
             layout=layout, continuous_update=False,
         )
         for name, (label, low, high, step, _) in SLIDERS.items()
     }  # fmt: skip
-    seed = widgets.BoundedIntText(0, min=0, max=10**6, description="seed", style=style)
-    shown = widgets.HTML()
 
-    def use_strategy(change) -> None:
-        for name, slider in sliders.items():
-            slider.value = _shown(name, STRATEGIES[change["new"]])
 
-    def write(_) -> None:
-        try:
-            settings = SamplingConfig(**{name: _meant(name, slider.value) for name, slider in sliders.items()})
-            shown.value = continuation(model, tokenizer, text.value, max_tokens, settings, seed.value)._repr_html_()
-        except GlassboxError as error:
-            shown.value = f"<b>{escape(str(error))}</b>"
-
-    start.observe(use_strategy, "value")
-    button = widgets.Button(description="Write", button_style="primary", tooltip="continue the prompt like this")
-    button.on_click(write)
-    write(None)
-    return widgets.VBox([text, start, *sliders.values(), widgets.HBox([seed, button]), shown])
+def as_old(text: ShadedTokens, why: str) -> str:
+    """The text as HTML, paler, below the reason."""
+    return f'<b>{escape(why)}</b><div style="opacity:.65">{text._repr_html_()}</div>'
 
 
 def continuation(
@@ -77,11 +103,12 @@ def continuation(
 def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
     """A slider over the layers and one for each end's head; below, what the token stream carries from where.
 
-    The static twin: `provenance_heatmaps`, every layer in one picture.
+    A plain call for the same: `provenance_heatmaps`, every layer in one picture.
     """
     import ipywidgets as widgets
 
     from lab.provenance_plots import provenance_heatmap
+    from lab.static_twin import WithTwin
 
     names = {"layer": found.n_layers, "head": found.n_heads - 1, "source head": found.n_heads - 1}
     sliders = [
@@ -94,11 +121,13 @@ def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
     def draw(_) -> None:
         picture = provenance_heatmap(found, *(slider.value for slider in sliders))
         shown.value, shown.width = picture.png, str(picture.width)
+        panel.keep(picture)
 
+    panel = WithTwin([*sliders, shown])
     for slider in sliders:
         slider.observe(draw, "value")
     draw(None)
-    return widgets.VBox([*sliders, shown])
+    return panel
 
 
 def _shown(name: str, settings: SamplingConfig) -> float:

@@ -340,31 +340,60 @@ def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
     assert page.box == pytest.approx(
         {"left": 100 * box.x0 / width, "top": 100 * (1 - box.y1 / height),
          "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)  # fmt: skip
-    n_told = set()
+    n_elsewhere = set()
     for i, strip in enumerate(page.strips):
         at, _ = plot.transData.inverted().transform((box.x0 + (i + 0.5) / STRIPS * box.width, box.y0))
         where, *told = strip["title"].split("\n")
         assert where == f"step {at:,.0f}, nats per token"
-        expected = values_at(bands, at)
-        assert told == [f"{value:.4f}  {name}" + (f"  ({span})" if span else "") for value, name, span in expected]
-        names = [name for name, last in (("plain (3 seeds)", 40), ("wide", 60)) if 1 <= at <= last * (1 + 1e-9)]
-        assert sorted(name for _, name, _ in expected) == names
-        n_told.add(len(told))
-    assert n_told == {0, 1, 2}, "nobody is told of before the first step or after the last"
+        expected = values_at(bands, "steps", at)
+        assert told == [
+            f"{value:.4f}  {name}" + f"  ({span})" * bool(span) + f"  ({elsewhere})" * bool(elsewhere)
+            for value, name, span, elsewhere in expected
+        ]
+        ends = {"plain (3 seeds)": (1, 40), "wide": (1, 60)}
+        assert sorted(name for _, name, _, _ in expected) == sorted(ends), "every line is told of everywhere"
+        for _, name, _, elsewhere in expected:
+            first, last = ends[name]
+            assert elsewhere == ("first: step 1" if at < first else f"last: step {last}" if at > last else "")
+        n_elsewhere.add(sum(bool(elsewhere) for *_, elsewhere in expected))
+    assert n_elsewhere == {0, 1, 2}, "before the first step and after the last it is said where a value is from"
 
 
 def test_values_are_the_lines_lowest_first(folder):
     bands = [(line, line.band("steps")) for line in compare(None, folder).lines("loss", 1)]
     each = logs(folder)
     seeds = np.stack([each[f"plain-seed{seed}"]["loss"] for seed in range(3)])
-    for step in (1, 20, 40):
+    for mark, step, elsewhere in (
+        (1, 1, ""), (20, 20, ""), (40, 40, ""), (0.9, 1, "first: step 1"), (41, 40, "last: step 40"),
+    ):  # fmt: skip
         here = seeds[:, step - 1]
         expected = sorted([
-            (pytest.approx(here.mean()), "plain (3 seeds)", f"{here.min():.4f} to {here.max():.4f}"),
-            (pytest.approx(each["wide"]["loss"][step - 1]), "wide", ""),
+            (pytest.approx(here.mean()), "plain (3 seeds)", f"{here.min():.4f} to {here.max():.4f}", elsewhere),
+            (pytest.approx(each["wide"]["loss"][step - 1]), "wide", "", elsewhere),
         ], key=lambda told: told[0].expected)  # fmt: skip
-        assert values_at(bands, step) == expected
-    assert values_at(bands, 0.9) == values_at(bands, 40.1) == []
+        assert values_at(bands, "steps", mark) == expected
+
+
+@pytest.mark.parametrize("x", ["steps", "tokens", "seconds", "flops"])
+def test_the_table_names_every_run_at_both_ends_of_the_slider(folder, x):
+    make_log(60, seed=7).to_csv(folder / "wide" / "log_data.csv", index=False)
+    panel = compare(None, folder).curves_widget()
+    child(panel, "x").value = x
+    for percent in (0, 0.5, 50, 99.5, 100):
+        child(panel, "values at (%)").value = percent
+        table = panel.children[-1].value
+        assert "<td>plain (3 seeds)</td>" in table and "<td>wide</td>" in table, (x, percent, table)
+    assert f"<td>last: {'step 40' if x == 'steps' else ''}" in table, "it is said that one had ended before"
+    child(panel, "values at (%)").value = 0
+    if x == "steps":
+        assert "<th>step 1</th>" in panel.children[-1].value
+
+
+def test_the_twin_of_the_panel_is_what_it_shows(folder):
+    panel = compare(None, folder).curves_widget()
+    for percent in (100, 50):
+        child(panel, "values at (%)").value = percent
+        assert panel.twin.html == panel.children[-2].value + panel.children[-1].value and "step" in panel.twin.text
 
 
 def test_names_of_runs_are_no_html(folder):

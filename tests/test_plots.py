@@ -13,8 +13,9 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from config import GlassboxError
-from lab.plot_style import BLUE, CARD, INK, VERMILLION
+from lab.plot_style import BLUE, CARD, INK, VERMILLION, Picture, axes
 from lab.plots import bars, loss_curve, next_token_bars, schedule_preview, shaded_tokens, side_by_side
+from tests.measures import contrast
 
 
 def noisy_log(rows: int, every: int = 50) -> pd.DataFrame:
@@ -28,18 +29,6 @@ def lines(picture) -> dict[str, np.ndarray]:
     """Label (up to its number) -> points (N, 2) of every line drawn."""
     drawn = picture.figure.axes[0].get_lines()
     return {re.split(r"[:,]", line.get_label())[0]: np.array(line.get_xydata(), dtype=float) for line in drawn}
-
-
-def contrast(first: tuple, second: tuple) -> float:
-    """The ratio that WCAG 2.1 defines for two colours of 0..255."""
-
-    def luminance(colour):
-        parts = [c / 255 for c in colour]
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(first), luminance(second)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def rgb(name: str) -> tuple:
@@ -212,6 +201,26 @@ def test_the_card_is_opaque_and_what_is_on_it_stands_out():
     assert np.allclose(image.getpixel((1, 1))[:3], rgb(CARD), atol=4)
     assert contrast(rgb(INK), rgb(CARD)) > 7
     assert min(contrast(rgb(colour), rgb(CARD)) for colour in (BLUE, VERMILLION)) > 3
+
+
+@pytest.mark.parametrize("ends", [(1, 80), (3, 40), (20, 60), (1e-6, 1), (30, 300_000)])
+@pytest.mark.parametrize("base", [2, 10])
+def test_ticks_of_logarithmic_axes_are_plain_numbers(ends, base):
+    with axes(3, "any") as plot:
+        plot.plot(ends, ends)
+        plot.set_xscale("log", base=base)
+        plot.set_yscale("log", base=base)
+        picture = Picture(plot.figure, "any")
+    for axis in (plot.xaxis, plot.yaxis):
+        labels = [label for minor in (False, True) for label in axis.get_ticklabels(minor=minor) if label.get_text()]
+        assert labels and [float(label.get_text()) for label in labels] == pytest.approx(
+            [label.get_position()[axis is plot.yaxis] for label in labels], rel=1e-4)  # fmt: skip
+    assert picture.png.startswith(b"\x89PNG")
+
+
+def test_a_picture_as_html_says_what_it_shows():
+    picture = bars(['a<"'], [1], "s")
+    assert picture.html.startswith('<img src="data:image/png;base64,') and 'alt="Bars: a&lt;&quot; 1 s"' in picture.html
 
 
 # --- texts ----------------------------------------------------------------------------------------------------

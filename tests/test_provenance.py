@@ -234,7 +234,7 @@ def test_pictures(spoken):
 
 def test_panel_shows_what_the_plain_call_shows(spoken):
     panel = provenance_panel(spoken)
-    layer, head, source_head, shown = panel.children
-    assert shown.value == provenance_heatmap(spoken, 3, 0, 0).png
+    _, layer, head, source_head, shown = panel.children
+    assert shown.value == panel.twin.png == provenance_heatmap(spoken, 3, 0, 0).png
     layer.value, head.value, source_head.value = 1, 2, 3
-    assert shown.value == provenance_heatmap(spoken, 1, 2, 3).png
+    assert shown.value == panel.twin.png == provenance_heatmap(spoken, 1, 2, 3).png

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from config import ROOT
-from lab.notebooks import WIDGET, run_notebook
+from lab.notebooks import run_notebook
 from lab.quiz import QuizError, ask
+from lab.static_twin import Html
 
 QUERIES = (3, 4, 17, 10)
 
@@ -59,6 +60,38 @@ def test_a_single_number():
     assert question.check("41") == (False, "It is another number; look again.")
 
 
+RIGHT = (
+    "2208", " 2,208 ", "2 208", "2_208", "2'208", "2F=2208", "2F = 2,208", "2208 channels", "(2208,)",
+    "torch.Size([2208])",
+)  # fmt: skip
+OTHER = ("2F=208", "2F = 208", "208", "F=208", "22 208 channels")
+SEVERAL = ("2, 208", "(2,208)", "2 x 208", "F=104, 2F=208")
+NO_NUMBER = (
+    "2*1104=2208", "2208=2F", "2F=2208=2F", "1104*2", "2.208", "2208.", "2.2e3", "-2208", "2208 million", "2k",
+    "2208 or 208", "22 08", "2,2,08", "(2208", "2208)", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "replies, said", [(RIGHT, "F."), (OTHER, "another number"), (SEVERAL, "2 numbers"), (NO_NUMBER, "numbers alone")]
+)
+def test_what_is_typed_is_read_whole_or_not_at_all(replies, said):
+    question = ask("How many hidden channels?", 2208, "F.", typed=True)
+    for reply in replies:
+        verdict = question.check(reply)
+        assert said in verdict.text and verdict.right == (replies is RIGHT), reply
+
+
+@pytest.mark.parametrize("reply", ["3,4,", "[3, 4]", "torch.Size([3, 4])", "3 heads, 4 channels", "3×4", "B=3 T=4"])
+def test_a_shape_is_read_in_the_forms_that_people_copy(reply):
+    assert ask("?", (3, 4), "so", typed=True).check(reply).right
+
+
+@pytest.mark.parametrize("reply", ["3,,4", "3;4", "((3, 4))", "(3)(4)", "3 and 4", "3 4 or so", "3*4", "03, 4"])
+def test_a_shape_is_not_read_from_what_is_none(reply):
+    assert "numbers alone" in ask("?", (3, 4), "so", typed=True).check(reply).text
+
+
 def test_choices_each_have_their_verdict(chosen):
     assert sorted(chosen.choices) == ["both", "xe", "xt"]
     assert chosen.check("xt") == (True, "Attention adds to it.")
@@ -100,7 +133,7 @@ def test_buttons_judge_and_are_marked(chosen):
 
 def test_a_field_judges_what_is_written(typed):
     widget = typed.widget()
-    field, button = widget.children[1].children
+    field, button = widget.children[2].children
     field.value = "3, 2, 17, 10"
     assert "These are <code>k</code>&#x27;s heads." in widget.children[-1].value
     field.value = "3, 4, 17, 10"
@@ -110,8 +143,7 @@ def test_a_field_judges_what_is_written(typed):
 
 
 def test_the_static_twin_has_question_choices_and_folded_verdicts(chosen, typed):
-    data = chosen._repr_mimebundle_()
-    assert WIDGET in data and data["text/html"] == chosen.html and data["text/plain"] == str(chosen)
+    assert chosen.widget().twin == Html(chosen.html, str(chosen))
     assert chosen.html.count("<details>") == 3 and "Which stream moves?" in chosen.html
     assert "Attention adds to it." in chosen.html and "That is the MLP" in chosen.html
     before, folded = typed.html.split("<details>")

@@ -9,6 +9,7 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from modules.norms import CosineNorm
 from modules.residual import ResidualBlock
 from modules.tracing.traces import TraceError
 from modules.transformer import Transformer
+from tests.measures import contrast
 from tests.variants import GROUPED, PARALLEL, vary
 from tools import show, trace
 
@@ -235,6 +237,32 @@ def test_margin_and_text_line_up(shapes):
     page = Page(shapes.annotate(Attention)._repr_html_())
     check_static(page)
     assert "(B=3, H+2G=8, T=17, D=10)" in page.text["div"][0] and "# (B, H+2G, T, D)" in page.text["div"][0]
+
+
+# page and text of JupyterLab's themes, GitHub's and VS Code's, the texts' opacity in the last place
+THEMES = [
+    ((255, 255, 255), (0, 0, 0, 0.87)), ((17, 17, 17), (255, 255, 255, 1)), ((255, 255, 255), (31, 35, 40, 1)),
+    ((13, 17, 23), (240, 246, 252, 1)), ((31, 31, 31), (204, 204, 204, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page, text", THEMES)
+def test_source_can_be_read_on_light_and_on_dark_pages(shapes, page, text):
+    html = shapes.annotate(Attention)._repr_html_() + show(Attention)._repr_html_()
+    page, ground = np.array(page), float(re.search(r"background:rgba\(128,128,128,([.\d]+)\)", html)[1])
+    ground = ground * 128 + (1 - ground) * page
+    ink = text[3] * np.array(text[:3]) + (1 - text[3]) * ground
+    styles = set(re.findall(r"[^-]color:([^;\"]+)", html))
+    mixtures = [re.fullmatch(r"color-mix\(in srgb,(#\w{6}) (\d+)%,currentColor\)", style) for style in styles]
+    assert len(mixtures) > 4 and all(mixtures), styles
+    for mixture in mixtures:
+        hue = [int(mixture[1][i : i + 2], 16) for i in (1, 3, 5)]
+        share = float(mixture[2]) / 100
+        assert contrast(tuple(share * np.array(hue) + (1 - share) * ink), tuple(ground)) >= 4.5, mixture[0]
+    faintest = min(map(float, re.findall(r"opacity:([\d.]+)", html)))
+    assert contrast(tuple(faintest * ink + (1 - faintest) * ground), tuple(ground)) >= 4.5
+    idle = re.findall(r"opacity:[^>]*dashed\">([^<]*)(<?)", html)
+    assert idle and all(end == "<" and "color" not in line for line, end in idle), "no colours of their own"
 
 
 def test_one_method_or_one_place_alone(shapes):

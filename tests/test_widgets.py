@@ -2,6 +2,7 @@
 
 import pytest
 
+import lab.widgets
 from config import preset
 from lab.generation import transcribe
 from lab.plots import shaded_tokens
@@ -23,7 +24,8 @@ def panel(parts):
 
 
 def child(panel, description):
-    found = [c for row in panel.children for c in getattr(row, "children", [row]) if c.description == description]
+    parts = [part for row in panel.children for part in getattr(row, "children", [row])]
+    found = [part for part in parts if part.description == description]
     assert len(found) == 1, description
     return found[0]
 
@@ -59,6 +61,31 @@ def test_a_strategy_moves_the_sliders(panel):
 
 
 def test_what_cannot_be_used_is_said_in_its_place(panel):
+    before = shown(panel)
     child(panel, "prompt").value = ""
     child(panel, "Write").click()
     assert "empty" in shown(panel) and "Traceback" not in shown(panel)
+    assert shown(panel).endswith(f'<div style="opacity:.65">{before}</div>'), "the text from before is marked as old"
+
+
+@pytest.mark.parametrize("control, value", [("top-p", 0.3), ("seed", 7), ("prompt", "One"), ("start from", "greedy")])
+def test_a_change_marks_the_text_as_old_until_a_new_one_is_written(panel, control, value):
+    before = shown(panel)
+    child(panel, control).value = value
+    assert shown(panel) == f'<b>written before the last change: press Write</b><div style="opacity:.65">{before}</div>'
+    history = []
+    panel.children[-1].observe(lambda change: history.append(change["new"]), "value")
+    child(panel, "Write").click()
+    assert [text.startswith("<b>writing …</b>") for text in history] == [True, False]
+    assert "opacity" not in shown(panel) and panel.twin._repr_html_() == shown(panel)
+
+
+def test_an_interrupted_writing_is_said_and_passed_on(panel, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = shown(panel)
+    monkeypatch.setattr(lab.widgets, "continuation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        child(panel, "Write").click()
+    assert shown(panel).startswith("<b>the writing was broken off</b>") and before in shown(panel)

@@ -7,7 +7,7 @@ from html import escape
 
 from config import suggest
 from lab.shapes.axis_colours import coloured
-from lab.source_view import CODE, GROUND, Source, highlighted, show
+from lab.source_view import CODE, GROUND, QUIET, Source, highlighted, show
 from modules.tracing.rows import Row
 from modules.tracing.traces import Trace, TraceError
 
@@ -31,7 +31,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Annotated:
-    """notes: by line number, from the line's first run; idle: the lines that did not run."""
+    """notes: by line number, from the line's first run; idle: the lines that did not run, shown without colours."""
 
     source: Source
     notes: dict[int, list[Note]]
@@ -39,15 +39,17 @@ class Annotated:
 
     def _repr_html_(self) -> str:
         cells = []
-        for number, line in enumerate(highlighted(self.source.lines), self.source.first):
+        lines = zip(self.source.lines, highlighted(self.source.lines))
+        for number, (plain, ran) in enumerate(lines, self.source.first):
             margin = "\n".join(note.html for note in self.notes.get(number, ()))
-            dim = "opacity:.45;" if number in self.idle else ""
+            idle = number in self.idle
+            look = f"opacity:{QUIET};border-left:1px dashed" if idle else "border-left:1px solid rgba(128,128,128,.5)"
             cells.append(
                 f'<div style="padding-right:1.5em">{margin}</div>'
-                f'<div style="{dim}padding-left:1em;border-left:1px solid rgba(128,128,128,.5)">{line or " "}</div>'
+                f'<div style="padding-left:1em;{look}">{(escape(plain) if idle else ran) or " "}</div>'
             )
         return (
-            f'<div style="{GROUND}"><div style="opacity:.75">{escape(self.source.header)}</div>'
+            f'<div style="{GROUND}"><div style="opacity:{QUIET}">{escape(self.source.header)}</div>'
             f'<div style="{CODE};display:grid;grid-template-columns:max-content max-content">'
             f"{''.join(cells)}</div></div>"
         )

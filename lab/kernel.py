@@ -1,0 +1,14 @@
+"""The Jupyter kernel that this process may be, and whether a person looks on."""
+
+import sys
+
+
+def kernel():
+    """The Jupyter kernel this runs in, or None."""
+    ipython = sys.modules.get("IPython")  # where there is a kernel, it is loaded
+    return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+
+
+def has_reader() -> bool:
+    """Whether a person runs this cell: programs that execute notebooks say that they can't answer questions."""
+    return kernel() is not None and kernel().get_parent("shell")["content"].get("allow_stdin", False)
