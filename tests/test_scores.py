@@ -1,6 +1,7 @@
 """Scores of single tokens against a plain loop, their errors against scipy, the paired test against both."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -193,8 +194,8 @@ def test_in_bits_per_byte_only_whole_documents_count():
 
 def test_skills_are_asked_about_held_out_stories_alone(model, data, monkeypatch):
     asked = []
-    monkeypatch.setattr("lab.scores.probe_accuracy", lambda _, __, probes: asked.extend(probes) or {"name": 0.5})
-    assert skills(model, data.tokenizer, DATA, n_stories=3) == {"name": 0.5}
+    monkeypatch.setattr("lab.scores.probe_accuracy", lambda _, __, probes: asked.extend(probes) or len(asked))
+    assert skills(model, data.tokenizer, DATA, n_stories=3) == len(asked)
     texts = data.tokenizer.decode(data.validation.tokens.tolist()).split(data.tokenizer.decode([END]))[:3]
     starts = [probe.prompt + probe.right for probe in asked]
     assert len(starts) >= 3 and all(any(text.startswith(start) for text in texts) for start in starts)
@@ -219,6 +220,8 @@ def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys)
     assert printed[0] == printed[1]
     for part in ("over 300 tokens", "loss ", "perplexity", "bits per byte", "top 1 ", "top 10", "position", "pronoun"):
         assert part in printed[0]
+    said = re.search(r"right answers .*95 % interval.*chance is 50 %:\n(?:  \w+ +.* % of [\d,]+ \(.*\)\n?)+$", printed[0])
+    assert said, printed[0]
     text = tmp_path / "text.txt"
     text.write_text("Tim had a red ball.", encoding="utf-8")
     assert main(["evaluate", "one", "--text", str(text), "--max-tokens", "3"]) == 1
