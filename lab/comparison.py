@@ -66,8 +66,9 @@ class Comparison(ScoredRuns):
     def table(self, sort: str | None = None) -> pd.DataFrame:
         """A row for each run: what it reached, what it is and took, the settings that differ; bare numbers.
 
-        flops and seconds are the whole training's, memory is in bytes, losses in nats per token; *_error is a standard
-        error; *_low and *_high are the ends of a skill's 95 % interval, *_asked its number of questions. Losses are NaN where they would compare what can't be compared. sort: a column; "-column" for falling.
+        flops and seconds are the whole training's, memory is in bytes, losses in nats per token. *_error is a standard
+        error; *_low and *_high are the ends of a skill's 95 % interval, *_asked its number of questions. Losses are NaN
+        where they would compare what can't be compared. sort: a column; "-column" for falling.
         """
         if not self.runs:
             return pd.DataFrame(index=pd.Index([], name="run"))

@@ -220,8 +220,8 @@ def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys)
     assert printed[0] == printed[1]
     for part in ("over 300 tokens", "loss ", "perplexity", "bits per byte", "top 1 ", "top 10", "position", "pronoun"):
         assert part in printed[0]
-    said = re.search(r"right answers .*95 % interval.*chance is 50 %:\n(?:  \w+ +.* % of [\d,]+ \(.*\)\n?)+$", printed[0])
-    assert said, printed[0]
+    answers = r"right answers .*95 % interval.*chance is 50 %:\n(?:  \w+ +.* % of [\d,]+ \(.*\)\n?)+$"
+    assert re.search(answers, printed[0]), printed[0]
     text = tmp_path / "text.txt"
     text.write_text("Tim had a red ball.", encoding="utf-8")
     assert main(["evaluate", "one", "--text", str(text), "--max-tokens", "3"]) == 1
