@@ -152,7 +152,7 @@ def test_paired_equals_scipy_and_says_who_is_better():
     assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-9)
     assert found.better == "A" and found.margin < 0.1 * a.standard_errors()["loss"], "pairing takes the hardness away"
     assert str(found).startswith(
-        f"A is better than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on the same "
+        f"A has a lower loss than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on the same "
         "40 stories (95 % interval)."
     )
     other = paired([b], [a], labels=("B", "A"), documents="stories", resamples=400, seed=5)
@@ -176,6 +176,17 @@ def test_seeds_are_averaged_for_each_document_and_their_noise_is_named():
     assert found.losses_a == pytest.approx((loss, loss + 0.1, loss + 0.5), abs=1e-6)
     assert f"{loss:.4f} to {loss + 0.5:.4f} for the 3 of A" in str(found)
     assert "Seeds add a noise of their own, which this interval does not hold" in str(found)
+    assert "B has a lower loss than A by" in str(found) and "is about one run, B, and not about ideas" in str(found)
+
+
+def test_only_seeds_on_both_sides_make_one_better():
+    hard = random_documents(0)
+    sides = {"A": hard, "B": [list(np.array(one) + 0.1) for one in hard]}
+    seeds = {name: [made_up(one), made_up([list(np.array(d) + 0.01) for d in one])] for name, one in sides.items()}
+    said = {n: str(paired(*(found[:n] for found in seeds.values()), labels=("A", "B"))) for n in (1, 2)}
+    assert said[1].startswith("A has a lower loss than B by 0.1000 ±") and "better" not in said[1]
+    assert said[1].endswith("This is about these two runs, and not about ideas.")
+    assert said[2].startswith("A is better than B by 0.1000 ±") and "not about ideas" not in said[2]
 
 
 def test_in_bits_per_byte_only_whole_documents_count():
