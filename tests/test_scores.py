@@ -152,8 +152,8 @@ def test_paired_equals_scipy_and_says_who_is_better():
     assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-9)
     assert found.better == "A" and found.margin < 0.1 * a.standard_errors()["loss"], "pairing takes the hardness away"
     assert str(found).startswith(
-        f"A has a lower loss than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on the same "
-        "40 stories (95 % interval)."
+        f"A has a lower loss than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on "
+        "the same 40 stories (95 % interval)."
     )
     other = paired([b], [a], labels=("B", "A"), documents="stories", resamples=400, seed=5)
     assert other.better == "A" and other.difference == pytest.approx(-found.difference)
