@@ -15,6 +15,7 @@ from bench.study import small_llama
 from bench.timing import table
 from config import ROOT, FutureBlockConfig, MultiTokenBlockConfig, Preset
 from lab.estimates import estimate
+from lab.evaluation import Answers
 from lab.files import atomic_write_text
 from lab.paired import paired
 from lab.runs import Run
@@ -55,7 +56,7 @@ def main(folder: Path, seeds: int) -> None:
 
 
 def measured(run: Run) -> tuple[Scores, dict]:
-    """The scores of a run on held-out tokens, and its row: losses, accuracies, share of right answers by skill."""
+    """The scores of a run on held-out tokens, and its row: losses, accuracies, right answers and questions by skill."""
     model, data = run.load_model(), run.load_data()
     scores = score(model, data.validation, data.tokenizer, TOKENS)
     asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
@@ -64,20 +65,36 @@ def measured(run: Run) -> tuple[Scores, dict]:
     return scores, {
         "variant": name, "seed": int(seed), "parameters": facts.parameters, "training_flops": facts.training_flops,
         "loss": scores.metrics["loss"], "top_1": scores.metrics["top_1"], "top_5": scores.metrics["top_5"],
-        **asked,
+        **{f"{skill}_{name}": value for skill, found in asked.items() for name, value in vars(found).items()},
     }  # fmt: skip
 
 
+def answers(results: pd.DataFrame) -> dict[str, dict[str, Answers]]:
+    """By variant and skill; `right` is the mean over seeds, which answer the same questions."""
+    skills = [name.removesuffix("_asked") for name in results if name.endswith("_asked")]
+    return {
+        variant: {
+            skill: Answers(right=rows[f"{skill}_right"].mean(), asked=int(rows[f"{skill}_asked"].iloc[0]))
+            for skill in skills
+        }
+        for variant, rows in results.groupby("variant", sort=False)
+    }
+
+
 def print_table(results: pd.DataFrame, seeds: int) -> None:
-    values = tuple(results.columns[4:])
-    rows = mean_and_spread(results, values)
+    values = ("loss", "top_1", "top_5")
+    rows, answered = mean_and_spread(results, values), answers(results)
     flops = results.groupby("variant", sort=False)["training_flops"].first()
     cells = []
     for name, row in rows.iterrows():
         shares = [f"{row[value]:.1%} ± {row[f'{value} sd']:.1%}" for value in values[1:]]
         loss = f"{row.loss:.4f} ± {row['loss sd']:.4f}"
-        cells.append([name, f"{row.parameters:,.0f}", f"{flops[name] / flops['plain']:.2f} ×", loss, *shares])
-    headings = ["model", "parameters", "FLOPs per token", "loss (nats per token)", *values[1:]]
+        cells.append([
+            name, f"{row.parameters:,.0f}", f"{flops[name] / flops['plain']:.2f} ×", loss, *shares,
+            *map(str, answered[name].values()),
+        ])  # fmt: skip
+    skills = next(iter(answered.values()))
+    headings = ["model", "parameters", "FLOPs per token", "loss (nats per token)", *values[1:], *skills]
     print(table(f"Seeing the future, {seeds} seeds", headings, cells))
 
 

@@ -1,4 +1,4 @@
-"""The zoo's results: trained/README.md with its pictures, and the table of the README, from the logs of what ships.
+"""The zoo's results: trained/README.md with its pictures, and the table of README.md, from the logs of what ships.
 
     python -m bench.zoo_page
 """
@@ -33,8 +33,8 @@ def comparisons() -> dict[str, Comparison]:
 
 
 def results(comparison: Comparison) -> pd.DataFrame:
-    """A row for each configuration, the lowest loss first: architecture, its runs, parameters, loss (the mean over
-    seeds) and sd, seeds, tokens and flops of the training."""
+    """A row for each configuration, in the comparison's order and not by loss, for nothing was tuned: architecture, its
+    runs, parameters, loss (the mean over seeds) and sd, seeds, tokens and flops of the training."""
     facts, rows = comparison.table(), []
     for names in comparison.configurations.values():
         seeds = facts.loc[names]
@@ -44,7 +44,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
             "sd": seeds["validation_loss"].std(), "tokens": int(seeds["tokens"].iloc[0]),
             "flops": seeds["flops"].iloc[0],
         })  # fmt: skip
-    return pd.DataFrame(rows).sort_values("loss", ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def loss_cell(row) -> str:
@@ -87,14 +87,17 @@ def page(found: dict[str, pd.DataFrame], floor: float) -> str:
     tales, pydocs = found["tales"], found["pydocs"]
     return f"""# The zoo
 
-Every architecture at tiny size, trained alike, so that a comparison compares the architectures: as many parameters in
-each (±2 %, by the width of the MLP; the two that need five layers are narrower), the same text in the same order, one
-learning rate, one thread, a fixed precision. Nothing was tuned for any of them. {" and ".join(PAIR)}, the idea and
-what it is held against, have {SEEDS} seeds (mean ± sd), all others one: differences as small as the spread between
-seeds mean nothing.
+Every architecture at tiny size, trained alike: as many parameters in each (±2 %, by the width of the MLP; the two that
+need five layers are narrower), the same text in the same order, one learning rate, one thread, a fixed precision.
 
-`python -m bench.zoo FOLDER` trains all of them again in a folder of its own and holds each against what ships; on one
-machine the losses are the same to the last digit. `python -m bench.zoo_page` wrote this page from the logs here.
+**Nothing was tuned for any of them, so this is no ranking**: the rows follow config.py, and not the losses. One other
+value of one setting can move a loss further than most architectures lie apart. `python -m bench.untuned FOLDER` shows
+this for the learning rate and for the weight of multi-token's further losses ([results](../README.md#results)).
+{" and ".join(PAIR)}, our idea and its baseline, have {SEEDS} seeds (mean ± sd), all others one. A difference between
+two single runs is about these two runs.
+
+`python -m bench.zoo FOLDER` trains all of them again in a folder of its own and compares each with the run that ships;
+on one machine the losses are the same to the last digit. `python -m bench.zoo_page` wrote this page from the logs here.
 The shipped weights were rounded to bfloat16 after training; the losses are those measured in training.
 
 ## Tales

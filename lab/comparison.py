@@ -66,8 +66,9 @@ class Comparison(ScoredRuns):
     def table(self, sort: str | None = None) -> pd.DataFrame:
         """A row for each run: what it reached, what it is and took, the settings that differ; bare numbers.
 
-        flops and seconds are the whole training's, memory is in bytes, losses in nats per token; *_error is a standard
-        error. Losses are NaN where they would compare what can't be compared. sort: a column; "-column" for falling.
+        flops and seconds are the whole training's, memory is in bytes, losses in nats per token. *_error is a standard
+        error; *_low and *_high are the ends of a skill's 95 % interval, *_asked its number of questions. Losses are NaN
+        where they would compare what can't be compared. sort: a column; "-column" for falling.
         """
         if not self.runs:
             return pd.DataFrame(index=pd.Index([], name="run"))
@@ -85,7 +86,10 @@ class Comparison(ScoredRuns):
             known = self.in_nats or not metric.startswith(PER_TOKEN)
             values = (value, errors[metric]) if known else (math.nan, math.nan)
             row |= dict(zip((metric, metric + comparison_table.ERROR), values))
-        return row | {f"skill {skill}": share for skill, share in self.skills.get(name, {}).items()}
+        for skill, answers in self.skills.get(name, {}).items():
+            values = (answers.share, *answers.interval, answers.asked)
+            row |= dict(zip((f"skill {skill}{end}" for end in ("", *comparison_table.ENDS)), values))
+        return row
 
     @property
     def remarks(self) -> list[str]:
@@ -108,6 +112,11 @@ class Comparison(ScoredRuns):
             counts = sorted({(len(scores), scores.n_documents) for scores in self.evaluated.values()})
             on = "; ".join(f"{tokens:,} held-out tokens in {documents:,} documents" for tokens, documents in counts)
             found.append(f"metrics on {on}; ±: one standard error, the documents drawn anew; nats per token")
+        if self.skills:
+            found.append(
+                "skills: the share of right answers of so many (95 % interval); chance is 50 %, and an interval that "
+                "holds it tells nothing"
+            )
         for name, compared in self.runs.items():
             step, steps = int(compared.log["step"].iloc[-1]), compared.run.train_config.steps
             if step < steps:

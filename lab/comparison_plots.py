@@ -179,7 +179,7 @@ def pareto(table: pd.DataFrame, against: str, metric: str) -> Picture:
     costs, losses = rows[against].to_numpy(dtype=float), rows[metric].to_numpy(dtype=float)
     best = front(costs, losses)
     with axes(3.9 + 0.19 * -(-len(rows) // 2), f"Loss against {COSTS[against].split(' (')[0]}") as plot:
-        label = "front: none beats these in both"
+        label = "front: no other is lower in both"
         corners = np.append(costs[best], costs.max()), np.append(losses[best], losses[best[-1]])
         plot.step(*corners, where="post", color=INK, linewidth=1, label=label)
         for i, (run, cost, loss) in enumerate(zip(rows.index, costs, losses)):

@@ -13,6 +13,7 @@ from lab.estimates import si
 from lab.files import atomic_write_text
 
 ERROR = "_error"  # the end of the name of a metric's standard error
+ENDS = ("_low", "_high", "_asked")  # behind a skill: the ends of its interval, and the number of questions
 SUFFIXES = (".csv", ".md", ".tex")
 UNITS = {
     "seconds": "training time", "flops": "training FLOPs", "tokens_per_second": "tokens/s",
@@ -55,11 +56,14 @@ def _sortable(column: pd.Series) -> pd.Series:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The same for readers: numbers with their units, each metric with its standard error, settings without the
-    "model." and "train." in front."""
+    """The same for readers: numbers with their units, each metric with its standard error, each skill with its interval
+    and the number of questions, settings without the "model." and "train." in front."""
     columns = {}
     for name in table.columns:
-        if not name.endswith(ERROR):
+        if name.startswith("skill "):
+            if not name.endswith(ENDS):
+                columns[name] = [_skill_cell(*row) for row in table[[name, *(name + end for end in ENDS)]].to_numpy()]
+        elif not name.endswith(ERROR):
             errors = table.get(name + ERROR, pd.Series(index=table.index, dtype=float))
             heading = name.split(".", 1)[1] if "." in name else UNITS.get(name, name.replace("_", " "))
             columns[heading] = [_cell(name, value, error) for value, error in zip(table[name], errors)]
@@ -77,8 +81,12 @@ def _cell(name: str, value: object, error: float) -> str:
         "memory": lambda number: si(number, "B"),
     }.get(name)  # fmt: skip
     if write is None:
-        write = (lambda share: f"{100 * share:.2f} %") if name.startswith(("top_", "skill")) else "{:.4f}".format
+        write = (lambda share: f"{100 * share:.2f} %") if name.startswith("top_") else "{:.4f}".format
     return write(value) if pd.isna(error) else f"{write(value)} ± {write(error)}"
+
+
+def _skill_cell(share: float, low: float, high: float, asked: float) -> str:
+    return "" if pd.isna(share) else f"{100 * share:.1f} % of {asked:.0f} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
 def as_text(table: pd.DataFrame, remarks: Sequence[str]) -> str:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from config import DataError
+from lab.bootstrap import CONFIDENCE
 from lab.data import TokenFile
 from lab.tales import Probe
 from lab.tokenizers import Tokenizer
@@ -102,8 +104,45 @@ def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
     return lengths
 
 
-def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Probe]) -> dict[str, float]:
-    """By skill, the share of probes whose right ending the model finds likelier than the wrong one; chance is 0.5.
+CHANCE = 0.5  # a probe has two endings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """right of `asked` probes answered; over several seeds that answer the same probes, `right` is their mean."""
+
+    right: float
+    asked: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.asked
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share (1927), as if no probe depended on another:
+
+        (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
+        """
+        p, n, z = self.share, self.asked, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+        middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
+        return low, high
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether the interval leaves out what guessing gives."""
+        low, high = self.interval
+        return not low <= CHANCE <= high
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        told = "" if self.can_be_told else ": tells nothing"
+        return f"{100 * self.share:.1f} % of {self.asked:,} ({100 * low:.0f} to {100 * high:.0f} %{told})"
+
+
+def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Probe]) -> dict[str, Answers]:
+    """By skill, of how many probes the model finds the right ending likelier than the wrong one; half are by chance.
 
     Where a prompt is longer than the context the model was trained on, its beginning is cut off, for every model alike.
     """
@@ -115,7 +154,7 @@ def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Prob
                 for ending in (probe.right, probe.wrong)
             )
             outcomes.setdefault(probe.skill, []).append(right > wrong)
-    return {skill: sum(results) / len(results) for skill, results in sorted(outcomes.items())}
+    return {skill: Answers(right=sum(found), asked=len(found)) for skill, found in sorted(outcomes.items())}
 
 
 def _ending_log_probability(model: nn.Module, tokenizer: Tokenizer, prompt: str, ending: str) -> float:

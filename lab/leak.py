@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from config import ConfigError, Preset
 from lab.data import TokenData
 from lab.device import pick_device
-from lab.evaluation import evaluate, evaluating
+from lab.evaluation import evaluating
 from lab.generation import generate_text
 from lab.optimizer import build_optimizer
 from lab.plot_style import BLUE, INK, VERMILLION, Picture, axes
@@ -51,8 +51,8 @@ class LeakyTransformer(Transformer):
 class Leak:
     """What a short training gave, for the model as it is ("causal") and its leaky copy ("leaky").
 
-    losses: of each step. held_out: on texts that lie there whole. blind: on the same, where only what came before is
-    there, as in generation. texts: what each makes of a prompt. All in nats per token.
+    losses: of each step. held_out: on tokens of held-out texts that are read whole. blind: on the same tokens, each
+    read from a text that ends before it, as in generation. texts: what each makes of a prompt. All in nats per token.
     """
 
     losses: dict[str, list[float]]
@@ -61,7 +61,7 @@ class Leak:
     texts: dict[str, str]
 
 
-def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: int = 32) -> Leak:
+def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: int = 256) -> Leak:
     """Trains a future-sighted network and its leaky copy side by side, on the same batches from the same weights.
 
     Raises ConfigError for any other network, and where several vectors stand for a window.
@@ -77,11 +77,12 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
     precision = "fp32" if config.precision == "auto" else config.precision
     losses = {name: descent(model, data, config, device, precision) for name, model in models.items()}
     plainly = dict(max_tokens=60, sampling=STRATEGIES["greedy"], cache=False)
-    windows = next(data.validation.windows(model_config.context_length, n_windows, None))
+    windows = torch.from_numpy(next(data.validation.windows(model_config.context_length, n_windows, None))).to(device)
+    found = {name: whole_and_blind(model, windows) for name, model in models.items()}
     return Leak(
         losses=losses,
-        held_out={name: evaluate(model, data.validation, data.tokenizer, 8192).loss for name, model in models.items()},
-        blind={name: blind_loss(model, torch.from_numpy(windows).to(device)) for name, model in models.items()},
+        held_out={name: whole for name, (whole, _) in found.items()},
+        blind={name: blind for name, (_, blind) in found.items()},
         texts={name: generate_text(model, data.tokenizer, prompt, **plainly) for name, model in models.items()},
     )  # fmt: skip
 
@@ -110,12 +111,14 @@ def leak_curves(found: Leak, floor: float | None = None) -> Picture:
         return Picture(plot.figure, f"Loss by step of the causal and the leaky network; at last {ends}")
 
 
-def blind_loss(model: Transformer, windows: Tensor) -> float:
-    """The mean loss of the second half of windows (B, T+1), each token predicted from a text that ends before it."""
-    length = windows.shape[1] - 1
+def whole_and_blind(model: Transformer, windows: Tensor) -> tuple[float, float]:
+    """The mean loss of some 16 tokens in the second half of each of windows (B, T+1): read from the whole window, and
+    each from a text that ends before it. A causal network has the same loss both times."""
+    length, weight = windows.shape[1] - 1, model.head.weight
+    ends = range(length // 2 + 1, length + 1, max(1, length // 32))
     with evaluating(model):
-        losses = [
-            token_losses(model.hidden(windows[:, :end])[:, -1:], model.head.weight, windows[:, end : end + 1]).mean()
-            for end in range(length // 2 + 1, length + 1, max(1, length // 16))
+        whole = token_losses(model.hidden(windows[:, :-1]), weight, windows[:, 1:])[:, [end - 1 for end in ends]]
+        blind = [
+            token_losses(model.hidden(windows[:, :end])[:, -1:], weight, windows[:, end : end + 1]) for end in ends
         ]
-    return torch.stack(losses).mean().item()
+    return whole.mean().item(), torch.cat(blind, dim=1).mean().item()

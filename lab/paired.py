@@ -1,6 +1,7 @@
 """Is A better than B? Both read the same documents, and the documents are drawn anew: a paired bootstrap test.
 
-Pairing takes away what is hard for both alike: the difference is known far better than either loss.
+Pairing takes away what is hard for both alike: the difference is known far better than either loss. The words are as
+strong as the evidence: one run on a side says nothing of the idea behind it, however clear the difference is.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Paired:
 
     @property
     def better(self) -> str | None:
-        """The name of the better one, None where no difference can be told."""
+        """The name of the one with the lower loss, None where no difference can be told."""
         return (self.a if self.difference < 0 else self.b) if self.can_be_told else None
 
     def __str__(self) -> str:
@@ -53,7 +54,8 @@ class Paired:
         interval = f"{CONFIDENCE:.0%} interval".replace("%", " %")
         if self.can_be_told:
             worse = self.b if self.better == self.a else self.a
-            said = f"{self.better} is better than {worse} by {abs(self.difference):.4f} ± {self.margin:.4f} "
+            is_lower = "has a lower loss than" if self._single else "is better than"
+            said = f"{self.better} {is_lower} {worse} by {abs(self.difference):.4f} ± {self.margin:.4f} "
             return f"{said}{self.unit} {on} ({interval}). {self._seeds()}"
         return (
             f"no difference can be told: {self.a} − {self.b} lies between {self.low:+.4f} and {self.high:+.4f} "
@@ -62,16 +64,23 @@ class Paired:
 
     __repr__ = __str__
 
+    @property
+    def _single(self) -> list[str]:
+        """The sides that are one run."""
+        return [name for name, losses in ((self.a, self.losses_a), (self.b, self.losses_b)) if len(losses) == 1]
+
     def _seeds(self) -> str:
         beyond = "Seeds add a noise of their own, which this interval does not hold"
+        runs = "these two runs" if len(self._single) == 2 else f"one run, {self._single[0]}" if self._single else ""
+        about = f" This is about {runs}, and not about ideas." if runs else ""
         several = [
             f"{min(losses):.4f} to {max(losses):.4f} for the {len(losses)} of {name}"
             for name, losses in ((self.a, self.losses_a), (self.b, self.losses_b))
             if len(losses) > 1
         ]
         if several:
-            return f"The mean over seeds was taken for each document. {beyond}: {', '.join(several)}."
-        return f"{beyond}: each side is one run."
+            return f"The mean over seeds was taken for each document. {beyond}: {', '.join(several)}.{about}"
+        return f"{beyond}.{about}"
 
 
 def paired(

@@ -9,6 +9,7 @@ from lab.compared import Compared
 from lab.data import TokenData
 
 if TYPE_CHECKING:
+    from lab.evaluation import Answers
     from lab.scores import Scores
 
 
@@ -18,7 +19,7 @@ class ScoredRuns:
     def __init__(self, runs: dict[str, Compared], left_out: dict[str, str]):
         self.runs, self.left_out = runs, left_out
         self.evaluated: dict[str, Scores] = {}
-        self.skills: dict[str, dict[str, float]] = {}
+        self.skills: dict[str, dict[str, Answers]] = {}
         self._scores: dict[tuple, Scores] = {}
         self._data: dict[tuple, TokenData] = {}
 
@@ -51,7 +52,7 @@ class ScoredRuns:
         from lab.paired import common_documents
         from lab.scores import check_limits, skills
 
-        def skills_of(name: str) -> dict[str, float]:
+        def skills_of(name: str) -> "dict[str, Answers]":
             run = self.runs[name].run
             return skills(run.load_model(), run.tokenizer, run.train_config.data, stories)
 

@@ -19,7 +19,7 @@ from lab.bootstrap import RESAMPLES, resampled_sums
 from lab.data import TokenFile
 from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
-from lab.evaluation import BATCH, measured, probe_accuracy, text_windows, token_lengths
+from lab.evaluation import BATCH, Answers, measured, probe_accuracy, text_windows, token_lengths
 from lab.tokenizers import Tokenizer
 from modules.losses import CHUNK
 
@@ -178,8 +178,10 @@ def with_error(name: str, value: float, error: float) -> str:
     return f"{value:,.4f}" + beside.format(f"{error:,.4f}") + unit
 
 
-def skills(model: nn.Module, tokenizer: Tokenizer, config: DataConfig, n_stories: int = PROBED_STORIES) -> dict:
-    """By skill, the share of right answers about the first held-out tales, 0.5 by chance; {} for any other source."""
+def skills(
+    model: nn.Module, tokenizer: Tokenizer, config: DataConfig, n_stories: int = PROBED_STORIES
+) -> dict[str, Answers]:
+    """By skill, the answers to the questions about the first n_stories held-out tales; {} for any other source."""
     if config.source != "tales":
         return {}
     told = tales.stories(config.max_documents or DEFAULT_TALES, config.seed)

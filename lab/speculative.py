@@ -7,6 +7,7 @@ Stern et al. 2018, arXiv 1811.03115). Greedy is the case where p and q are certa
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,15 +21,32 @@ from modules.multi_token import MultiTokenBlock
 from modules.transformer import Transformer
 
 
+class Draft(NamedTuple):
+    """A drafted token: q, how likely the head found it; p, how likely the model itself finds it; whether it was kept,
+    which has the probability min(1, p / q)."""
+
+    token: int
+    q: float
+    p: float
+    kept: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speculation:
     """What came out, and how well the drafts were: tokens of each prompt's continuation, a stop token included; passes
-    of the model after those over the prompts; drafts judged, and how many of them were kept."""
+    of the model after those over the prompts; the drafts that were judged, prompt by prompt."""
 
     tokens: list[list[int]]
     passes: int
-    drafted: int
-    accepted: int
+    drafts: list[Draft]
+
+    @property
+    def drafted(self) -> int:
+        return len(self.drafts)
+
+    @property
+    def accepted(self) -> int:
+        return sum(draft.kept for draft in self.drafts)
 
     @property
     def acceptance_rate(self) -> float:
@@ -89,8 +107,7 @@ def speculate(
             for row, now, further in zip(rows, hidden, ahead):
                 row.judge(now, further)
     return Speculation(
-        tokens=[row.tokens for row in rows], passes=passes,
-        drafted=sum(row.drafted for row in rows), accepted=sum(row.accepted for row in rows),
+        tokens=[row.tokens for row in rows], passes=passes, drafts=[draft for row in rows for draft in row.judged]
     )  # fmt: skip
 
 
@@ -127,7 +144,7 @@ class Row:
         self.chooser, self.prompt, self.stop_tokens, self.generator = chooser, prompt, stop_tokens, generator
         self.seen = marked([prompt], chooser.model.config.vocab_size)[0]  # (V)
         self.tokens, self.room, self.finished = [], max_tokens, False
-        self.drafted = self.accepted = 0
+        self.judged: list[Draft] = []
 
     @property
     def length(self) -> int:
@@ -159,10 +176,10 @@ class Row:
                 return
             p = self.chooser.distribution(hidden[place], self.seen, len(self.tokens))
             self.ahead = ahead[:, place]
-            self.drafted += 1
-            if torch.rand((), generator=self.generator, dtype=torch.float64) * q[guess] >= p[guess]:
+            kept = bool(torch.rand((), generator=self.generator, dtype=torch.float64) * q[guess] < p[guess])
+            self.judged.append(Draft(guess, float(q[guess]), float(p[guess]), kept))
+            if not kept:
                 return self.emit(self.draw((p - q).clamp(min=0)))
-            self.accepted += 1
             self.emit(guess)
         if not self.finished:
             self.ahead = ahead[:, len(self.guesses)]

@@ -189,8 +189,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
     found = skills(model, opened.tokenizer, opened.train_config.data)
     if found:
-        shares = ", ".join(f"{skill} {share:.1%}".replace("%", " %") for skill, share in found.items())
-        print(f"questions about held-out stories, right by chance: 50 %: {shares}")
+        print("right answers about held-out stories (95 % interval); chance is 50 %:")
+        print("\n".join(f"  {skill:8} {answers}" for skill, answers in found.items()))
 
 
 def compare(

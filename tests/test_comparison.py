@@ -220,7 +220,13 @@ def test_evaluation_adds_the_metrics_of_the_same_tokens(folder):
             error = table.loc[name, f"{metric}_error"]
             assert error == errors[metric] or (math.isnan(error) and expected.n_documents == 1)
     assert list(table["loss"]) == sorted(table["loss"])
-    assert {name for name in table if name.startswith("skill ")} >= {"skill name"}
+    for name, answered in comparison.skills.items():
+        for skill, answers in answered.items():
+            row = table.loc[name, [f"skill {skill}{end}" for end in ("", "_low", "_high", "_asked")]]
+            assert list(row) == [answers.share, *answers.interval, answers.asked]
+            assert str(answers).startswith(shown(table).loc[name, f"skill {skill}"].removesuffix(")"))
+    assert {name for name in shown(table) if name.startswith("skill ")} >= {"skill name"}
+    assert "chance is 50 %" in repr(comparison) and "chance" not in repr(comparison.evaluate(300))
     again = compare(["plain-seed0", "wide"], folder).evaluate(300, top=(1, 7), stories=1).table(sort="loss")
     pd.testing.assert_frame_equal(again, table, check_exact=True)
     assert "metrics on 300 held-out tokens in" in repr(comparison)

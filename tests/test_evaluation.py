@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from config import DataConfig, DataError, DropoutConfig, ModelConfig
 from lab.data import prepare
-from lab.evaluation import evaluate, evaluate_text, probe_accuracy, token_lengths
+from lab.evaluation import Answers, evaluate, evaluate_text, probe_accuracy, token_lengths
 from lab.tales import Probe
 from lab.tokenizers import load_tokenizer
 from modules.transformer import Transformer
@@ -103,4 +104,17 @@ def test_probes_prefer_the_likelier_ending():
     probes = [
         Probe("name", "x" * 30, " A", " B"), Probe("name", "So", " C", " B"), Probe("place", "So", " a", " b"),
     ]  # fmt: skip
-    assert probe_accuracy(Alphabetical(), load_tokenizer("byte"), probes) == {"name": 0.5, "place": 1.0}
+    found = probe_accuracy(Alphabetical(), load_tokenizer("byte"), probes)
+    assert found == {"name": Answers(right=1, asked=2), "place": Answers(right=1, asked=1)}
+    assert found["name"].share == 0.5 and found["place"].share == 1
+
+
+@pytest.mark.parametrize(("right", "asked"), [(0, 1), (1, 1), (23, 37), (33, 54), (117, 163), (900, 1000)])
+def test_the_interval_of_answers_is_wilsons_and_says_where_they_tell_nothing(right, asked):
+    theirs = scipy.stats.binomtest(right, asked).proportion_ci(method="wilson")
+    answers = Answers(right=right, asked=asked)
+    assert answers.interval == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+    assert answers.can_be_told == (not theirs.low <= 0.5 <= theirs.high) == (right / asked > 0.7 and asked > 50)
+    ends = f"{100 * theirs.low:.0f} to {100 * theirs.high:.0f} %"
+    nothing = "" if answers.can_be_told else ": tells nothing"
+    assert str(answers) == f"{100 * right / asked:.1f} % of {asked:,} ({ends}{nothing})"

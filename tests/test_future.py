@@ -10,7 +10,7 @@ from variants import VARIANTS, vary
 
 from config import ConfigError, FutureBlockConfig, ModelConfig, preset
 from lab.generation import generate
-from lab.leak import LeakyTransformer, blind_loss, demonstrate_leak
+from lab.leak import LeakyTransformer, demonstrate_leak, whole_and_blind
 from lab.sampling_config import STRATEGIES
 from modules.bags import BagLoss, expected_embedding
 from modules.foresight import Foresight, side_by_side
@@ -161,14 +161,15 @@ def test_the_leak_shows_and_the_causal_network_has_none():
     model, windows = stirred(config), windows_of(config, 13)
     with torch.no_grad():
         logits = model(windows[:, :-1]).log_softmax(-1)
-    whole = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean()  # the second half
-    assert blind_loss(model, windows) == pytest.approx(whole.item(), abs=1e-9)
+    expected = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean().item()  # the second half
+    assert whole_and_blind(model, windows) == pytest.approx((expected, expected), abs=1e-9)
     leaky = LeakyTransformer(config).double().eval()
     leaky.load_state_dict(model.state_dict())
     with torch.no_grad():
         logits = leaky(windows[:, :-1]).log_softmax(-1)
-    whole = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean()
-    assert abs(blind_loss(leaky, windows) - whole.item()) > 1e-4
+    expected = -logits.gather(2, windows[:, 1:, None])[:, 6:, 0].mean().item()
+    whole, blind = whole_and_blind(leaky, windows)
+    assert whole == pytest.approx(expected, abs=1e-9) and abs(blind - whole) > 1e-4
     with pytest.raises(ConfigError, match="future-sighted"):
         demonstrate_leak(preset("llama-tiny"), None, "")
 

@@ -1,6 +1,7 @@
 """Scores of single tokens against a plain loop, their errors against scipy, the paired test against both."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -151,8 +152,8 @@ def test_paired_equals_scipy_and_says_who_is_better():
     assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-9)
     assert found.better == "A" and found.margin < 0.1 * a.standard_errors()["loss"], "pairing takes the hardness away"
     assert str(found).startswith(
-        f"A is better than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on the same "
-        "40 stories (95 % interval)."
+        f"A has a lower loss than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on "
+        "the same 40 stories (95 % interval)."
     )
     other = paired([b], [a], labels=("B", "A"), documents="stories", resamples=400, seed=5)
     assert other.better == "A" and other.difference == pytest.approx(-found.difference)
@@ -175,6 +176,17 @@ def test_seeds_are_averaged_for_each_document_and_their_noise_is_named():
     assert found.losses_a == pytest.approx((loss, loss + 0.1, loss + 0.5), abs=1e-6)
     assert f"{loss:.4f} to {loss + 0.5:.4f} for the 3 of A" in str(found)
     assert "Seeds add a noise of their own, which this interval does not hold" in str(found)
+    assert "B has a lower loss than A by" in str(found) and "is about one run, B, and not about ideas" in str(found)
+
+
+def test_only_seeds_on_both_sides_make_one_better():
+    hard = random_documents(0)
+    sides = {"A": hard, "B": [list(np.array(one) + 0.1) for one in hard]}
+    seeds = {name: [made_up(one), made_up([list(np.array(d) + 0.01) for d in one])] for name, one in sides.items()}
+    said = {n: str(paired(*(found[:n] for found in seeds.values()), labels=("A", "B"))) for n in (1, 2)}
+    assert said[1].startswith("A has a lower loss than B by 0.1000 ±") and "better" not in said[1]
+    assert said[1].endswith("This is about these two runs, and not about ideas.")
+    assert said[2].startswith("A is better than B by 0.1000 ±") and "not about ideas" not in said[2]
 
 
 def test_in_bits_per_byte_only_whole_documents_count():
@@ -193,8 +205,8 @@ def test_in_bits_per_byte_only_whole_documents_count():
 
 def test_skills_are_asked_about_held_out_stories_alone(model, data, monkeypatch):
     asked = []
-    monkeypatch.setattr("lab.scores.probe_accuracy", lambda _, __, probes: asked.extend(probes) or {"name": 0.5})
-    assert skills(model, data.tokenizer, DATA, n_stories=3) == {"name": 0.5}
+    monkeypatch.setattr("lab.scores.probe_accuracy", lambda _, __, probes: asked.extend(probes) or len(asked))
+    assert skills(model, data.tokenizer, DATA, n_stories=3) == len(asked)
     texts = data.tokenizer.decode(data.validation.tokens.tolist()).split(data.tokenizer.decode([END]))[:3]
     starts = [probe.prompt + probe.right for probe in asked]
     assert len(starts) >= 3 and all(any(text.startswith(start) for text in texts) for start in starts)
@@ -219,6 +231,8 @@ def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys)
     assert printed[0] == printed[1]
     for part in ("over 300 tokens", "loss ", "perplexity", "bits per byte", "top 1 ", "top 10", "position", "pronoun"):
         assert part in printed[0]
+    answers = r"right answers .*95 % interval.*chance is 50 %:\n(?:  \w+ +.* % of [\d,]+ \(.*\)\n?)+$"
+    assert re.search(answers, printed[0]), printed[0]
     text = tmp_path / "text.txt"
     text.write_text("Tim had a red ball.", encoding="utf-8")
     assert main(["evaluate", "one", "--text", str(text), "--max-tokens", "3"]) == 1

@@ -94,6 +94,7 @@ def test_sampling_has_the_distribution_of_plain_sampling(sampling):
     expected = chances.gather(2, torch.tensor(texts)[:, :, None]).prod(dim=1).flatten().double()
     found = speculate(model, [prompt] * n, max_tokens=3, sampling=sampling, seed=4)
     assert 0 < found.accepted < found.drafted  # both ways were gone
+    check_rule(found.drafts)
     counts = torch.zeros(len(texts), dtype=torch.float64)
     for tokens in found.tokens:
         counts[texts.index(tuple(tokens))] += 1
@@ -104,6 +105,16 @@ def test_sampling_has_the_distribution_of_plain_sampling(sampling):
     predicted = torch.cat((expected[common] * n, rare[1:])).clamp(min=1e-9)
     predicted *= observed.sum() / predicted.sum()
     assert chisquare(observed.numpy(), predicted.numpy()).pvalue > 1e-3
+
+
+def check_rule(drafts):
+    """A draft is kept with probability min(1, p / q): some are refused that plain sampling could have drawn."""
+    assert all(draft.kept for draft in drafts if draft.p >= draft.q)
+    assert not any(draft.kept for draft in drafts if draft.p == 0)
+    assert any(not draft.kept for draft in drafts if draft.p > 0)
+    chances = torch.tensor([min(1, draft.p / draft.q) for draft in drafts])
+    sd = (chances * (1 - chances)).sum().sqrt()
+    assert abs(sum(draft.kept for draft in drafts) - chances.sum()) < 4 * sd
 
 
 def test_up_to_the_last_position():

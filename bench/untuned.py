@@ -1,0 +1,53 @@
+"""How much of a gap in the zoo belongs to one setting, and not to the architecture?
+
+    python -m bench.untuned FOLDER [SEEDS]
+
+The zoo takes one learning rate and the presets' weights of further losses for all, and tunes none. Here three of its
+models are trained again, shorter, with one of these settings changed: the weight of multi-token's further losses, and
+the learning rate of sasp and of llama, which both others are held against. About two to five minutes each. Stopped, it
+goes on where it was. Writes bench/results/untuned.csv.
+"""
+
+import sys
+from pathlib import Path
+
+from bench.timing import table
+from bench.zoo import settings
+from config import ROOT, Preset
+from lab.files import atomic_write_text
+from lab.overrides import grid, overridden
+from lab.runs import Run
+from lab.sweep import mean_and_spread, sweep, sweep_results
+
+RESULTS = ROOT / "bench" / "results" / "untuned.csv"
+STEPS = 300
+RATES, WEIGHTS = (4e-3, 1.2e-2), (1.0, 0.1)  # the zoo's first
+
+
+def variants() -> dict[str, Preset]:
+    changed = {
+        "llama": {"train.learning_rate": RATES},
+        "sasp": {"train.learning_rate": RATES},
+        "multi-token": {"model.block.loss_weight": WEIGHTS},
+    }
+    found = {}
+    for name, values in changed.items():
+        model, train = settings(name, "tales")
+        schedule = train.schedule.replace(warmup_steps=STEPS // 10)
+        found |= overridden(Preset(model, train.replace(steps=STEPS, schedule=schedule)), grid(values), name)
+    return found
+
+
+def main(folder: Path, seeds: int) -> None:
+    for run, step in sweep(variants(), range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants()]
+    results = sweep_results(runs).drop(columns="seconds")
+    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    cells = [[name, f"{row.validation_loss:.4f}"] for name, row in mean_and_spread(results).iterrows()]
+    print(table(f"One setting changed, seeds: {seeds}", ["model", "validation loss (nats per token)"], cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
