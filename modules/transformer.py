@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
+from modules.block import Block
 from modules.blocks import build_blocks
 from modules.cache import Cache
 from modules.dropout import Dropout
@@ -49,6 +50,14 @@ class Transformer(LoggingModule):
             "V": config.vocab_size, "C": config.width, "F": config.mlp.hidden(config.width),
             "H": config.n_heads, "G": config.kv_heads, "D": config.head_dim,
         }  # fmt: skip
+
+    @property
+    def next_token_blocks(self) -> list[Block]:
+        """The blocks that compute the next token's logits, in the order of the pass: all but further heads.
+
+        Analysis counts layers over these, from 1.
+        """
+        return [block for block in self.blocks if block.predicts_next]
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of tokens (B, T); with a cache, tokens continue what it holds."""

@@ -49,9 +49,10 @@ def test_the_last_layer_is_the_model_in_every_architecture(name):
     readings = read_layers(model, IDS, k=61)
     with torch.no_grad():
         expected = model(torch.tensor([IDS]))[0].softmax(-1)
-    assert readings.kl.shape == (model.config.n_layers + 1, len(IDS))
+    n_layers = len(model.next_token_blocks)
+    assert readings.kl.shape == (n_layers + 1, len(IDS))
     assert readings.kl[-1].abs().max() < 1e-12 and readings.kl[:-1].min() > 1e-3
-    last = readings.frame[readings.frame["layer"] == model.config.n_layers]
+    last = readings.frame[readings.frame["layer"] == n_layers]
     found = last.pivot(index="position", columns="token", values="probability").to_numpy()
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
     assert (last[last["rank"] == 1]["token"].to_numpy() == expected.argmax(-1).numpy()).all()
