@@ -35,7 +35,10 @@ def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Toke
     (ids,) = check_prompts([ids], model.config.vocab_size)
     limit = model.config.position_limit
     if len(ids) > limit:
-        raise GenerationError(f"the prompt has {len(ids)} tokens, this model accepts {limit}; shorten it")
+        raise GenerationError(
+            f"the prompt has {len(ids)} tokens, this model accepts {limit} positions; shorten it. "
+            f"Why: {model.config.further_positions}"
+        )
     return Prompt(ids, [label(id, tokenizer) for id in ids])
 
 

@@ -81,7 +81,10 @@ class Transformer(LoggingModule):
             positions, key_positions, causal, mask = cache.begin(n_tokens)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
         if len(key_positions) > limit:
-            raise ValueError(f"{len(key_positions)} tokens are more than the {limit} positions this model accepts")
+            raise ValueError(
+                f"{len(key_positions)} tokens are more than the {limit} positions this model accepts: "
+                f"{self.config.further_positions}"
+            )
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
         place = self.position.place(positions, key_positions, causal, mask)
