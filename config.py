@@ -629,6 +629,19 @@ class ModelConfig(Config):
             return self.context_length
         return self.max_positions or 4 * self.context_length
 
+    @property
+    def further_positions(self) -> str:
+        """Why the model accepts no more positions, and what to do for more: the end of an error message."""
+        if isinstance(self.position, LearnedPositionConfig):
+            return (
+                "learned positions end at context_length, and the model has no vector for a later one; for longer "
+                "texts train a model with RoPE, ALiBi, sinusoidal or no positions"
+            )
+        return (
+            f"it was trained on context_length={self.context_length}, but no weight depends on its max_positions; for "
+            "more, open the run with run.load_model(max_positions=N), or build it with config.replace(max_positions=N)"
+        )
+
     def problems(self):
         yield from _positive(
             self, "vocab_size", "context_length", "n_layers", "n_heads", "n_kv_heads", "width", "init_std"

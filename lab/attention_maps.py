@@ -4,7 +4,8 @@
     maps.weights[1, 0]     layer 2, head 0: (T, T), a row for each token, which sums to 1
     maps.summary()         a row for each head: entropy, distance, shares
 
-Layers count from 1 and heads from 0 wherever they are named. A future block's maps are those of its self-attention.
+Layers count from 1 and heads from 0 wherever they are named. The layers are those that compute the next token
+(`model.next_token_blocks`). A future block's maps are those of its self-attention.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,18 +90,19 @@ def attention_maps(
     GenerationError for a text that the model can't take.
     """
     ids, labels = read_prompt(model, text, tokenizer)
-    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    attentions = [block.attention for block in model.next_token_blocks]
+    n_layers, n_heads = len(attentions), model.config.n_heads
     check_size(
         2 * n_layers * n_heads * len(ids) ** 2 * model.head.weight.element_size(), limit,
         f"2 · {n_layers} layers · {n_heads} heads · {len(ids)}² tokens", "shorten the text",
     )  # fmt: skip
     seen: list[list[Tensor]] = []
     with ExitStack() as changes:
-        for block in model.blocks:
-            changes.enter_context(replaced(block.attention, "read", noting(block.attention, seen)))
+        for attention in attentions:
+            changes.enter_context(replaced(attention, "read", noting(attention, seen)))
         record(model, torch.tensor([ids]))
     weights = torch.stack([reads[0] for reads in seen])
-    applied = [applied_by(block.attention, reads) for block, reads in zip(model.blocks, seen, strict=True)]
+    applied = [applied_by(attention, reads) for attention, reads in zip(attentions, seen, strict=True)]
     return AttentionMaps(labels=labels, weights=weights, applied=torch.stack(applied))
 
 

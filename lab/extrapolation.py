@@ -30,7 +30,9 @@ def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_token
     held-out tokens. Raises DataError for a length that the model does not accept, or that no window fills."""
     limit = model.config.position_limit
     if length > limit:
-        raise DataError(f"this model ends at {limit} positions, {length} are too many; choose a smaller length")
+        raise DataError(
+            f"{length} tokens are more than the {limit} positions this model accepts: {model.config.further_positions}"
+        )
     if max_tokens < length:
         raise DataError(f"no window of {length} tokens fits into max_tokens={max_tokens}; raise it")
     device = next(model.parameters()).device
@@ -50,23 +52,29 @@ def extrapolation(
 ) -> pd.DataFrame:
     """A row per factor: length in tokens, mean loss over all positions of such windows, the same tokens for each.
 
-    The loss is NaN where the model does not accept the length: learned positions end where the training did.
+    Learned positions end where the training did: for longer texts the loss is NaN, and `note` says why. Raises
+    DataError where another model's max_positions are too few; `run.load_model(max_positions=N)` gives it more.
     """
     losses = losses_by_length(model, tokens, factors, max_tokens)
-    rows = [(factor, length, mean(values)) for factor, (length, values) in zip(factors, losses.items())]
-    return pd.DataFrame(rows, columns=["factor", "length", "loss"])
+    rows = [(factor, length, mean(values), note(values)) for factor, (length, values) in zip(factors, losses.items())]
+    return pd.DataFrame(rows, columns=["factor", "length", "loss", "note"])
 
 
 def losses_by_length(
     model: nn.Module, tokens: TokenFile, factors: Sequence[int], max_tokens: int
 ) -> dict[int, np.ndarray]:
-    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where the
-    model does not accept the length."""
-    lengths = (factor * model.config.context_length for factor in factors)
+    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where
+    learned positions end. Raises DataError where another model's max_positions are too few."""
+    lengths = [factor * model.config.context_length for factor in factors]
+    ends = model.config.position_limit if learned_positions(model.config) else math.inf
     return {
-        length: loss_by_position(model, tokens, length, max_tokens) if length <= model.config.position_limit
-        else np.empty(0) for length in lengths
-    }  # fmt: skip
+        length: loss_by_position(model, tokens, length, max_tokens) if length <= ends else np.empty(0)
+        for length in lengths
+    }
+
+
+def learned_positions(config: ModelConfig) -> bool:
+    return isinstance(config.position, LearnedPositionConfig)
 
 
 def mean(losses: np.ndarray) -> float:
@@ -74,15 +82,20 @@ def mean(losses: np.ndarray) -> float:
     return float(losses.mean()) if len(losses) else math.nan
 
 
+def note(losses: np.ndarray) -> str:
+    """Why there is no mean, where there is none."""
+    return "" if len(losses) else ENDS
+
+
 # --- runs beside each other -------------------------------------------------------------------------------------
 
 
 def far_reaching(run: Run, factors: Sequence[int]) -> nn.Module:
-    """The model, with as many positions as `factors` ask for: beyond the config's max_positions, on which no weight
-    depends, but where learned positions end."""
+    """The model with as many positions as `factors` ask for, which may be more than its max_positions: no weight
+    depends on these. A model with learned positions stays as it is."""
     config = run.model_config
-    ends = isinstance(config.position, LearnedPositionConfig)
-    return run.load_model(max_positions=None if ends else max(factors) * config.context_length)
+    longest = max(factors) * config.context_length
+    return run.load_model(max_positions=None if learned_positions(config) else longest)
 
 
 def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[ModelConfig]) -> None:
@@ -99,8 +112,8 @@ def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[Mode
 class Extrapolation:
     """What the runs of a comparison make of texts longer than their training's.
 
-    losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned ones end; the
-    seeds of one configuration are a variant. trained: the lengths that they were trained on.
+    losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned positions end.
+    The seeds of one configuration are one variant. trained: the lengths that the runs were trained on.
     """
 
     losses: dict[str, dict[str, dict[int, np.ndarray]]]
@@ -109,14 +122,14 @@ class Extrapolation:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each run and length: variant, run, length (tokens), loss (NaN where positions end)."""
+        """A row for each run and length: variant, run, length (tokens), loss, note (why a loss is NaN)."""
         rows = [
-            (variant, run, length, mean(values))
+            (variant, run, length, mean(values), note(values))
             for variant, runs in self.losses.items()
             for run, by_length in runs.items()
             for length, values in by_length.items()
         ]
-        return pd.DataFrame(rows, columns=["variant", "run", "length", "loss"])
+        return pd.DataFrame(rows, columns=["variant", "run", "length", "loss", "note"])
 
     def curves(self) -> "Picture":
         """Loss by length, a line for each variant: the mean of its seeds, bars of one sd."""
@@ -128,21 +141,23 @@ class Extrapolation:
         """Loss at each position of the longest windows, a line for each variant: the mean of its seeds."""
         from lab.position_plots import position_losses
 
-        longest = {
-            variant: np.mean([max(by_length.values(), key=len) for by_length in runs.values()], axis=0)
-            for variant, runs in self.losses.items()
-        }
-        return position_losses({name: at for name, at in longest.items() if len(at)}, self.trained, unit=self.unit)
+        longest = {}
+        for variant, runs in self.losses.items():
+            by_run = [max(by_length.values(), key=len) for by_length in runs.values()]
+            cut = len(by_run[0]) and any(not len(at) for by_length in runs.values() for at in by_length.values())
+            name = f"{variant} (positions end at {len(by_run[0]):,})" if cut else variant
+            longest[name] = np.mean(by_run, axis=0)
+        return position_losses(longest, self.trained, unit=self.unit)
 
     def table(self) -> pd.DataFrame:
-        """Variants by length: the mean of the seeds' losses, NaN where positions end or nothing was measured."""
+        """Variants by length: the mean of the seeds' losses. `shown` says why a loss is missing."""
         return self.frame.groupby(["variant", "length"], sort=False)["loss"].mean().unstack("length").sort_index(axis=1)
 
     def shown(self) -> pd.DataFrame:
-        """The same for readers; where positions end it says so, and what was not measured is empty."""
+        """The same as text: "no such positions" where they end, empty where nothing was measured."""
         table = self.table().map(lambda loss: "" if math.isnan(loss) else f"{loss:.4f}")
-        for row in self.frame[self.frame["loss"].isna()].itertuples():
-            table.loc[row.variant, row.length] = ENDS
+        for row in self.frame[self.frame["note"] != ""].itertuples():
+            table.loc[row.variant, row.length] = row.note
         return table
 
     @property

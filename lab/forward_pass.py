@@ -35,7 +35,10 @@ def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Toke
     (ids,) = check_prompts([ids], model.config.vocab_size)
     limit = model.config.position_limit
     if len(ids) > limit:
-        raise GenerationError(f"the prompt has {len(ids)} tokens, this model accepts {limit}; shorten it")
+        raise GenerationError(
+            f"the prompt has {len(ids)} tokens, this model accepts {limit} positions; shorten it. "
+            f"Why: {model.config.further_positions}"
+        )
     return Prompt(ids, [label(id, tokenizer) for id in ids])
 
 
@@ -56,7 +59,8 @@ def label(id: int, tokenizer: Tokenizer | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """states: what the first block takes, then what each of the blocks returned. hidden (B, T, C): the head's input."""
+    """states: what the first block took, then what each of `next_token_blocks` returned. hidden (B, T, C): the head's
+    input."""
 
     states: list
     hidden: Tensor
@@ -71,8 +75,9 @@ def record(
     """
     states, handles = [], []
     try:
-        handles.append(model.blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])))
-        for block in model.blocks:
+        blocks = model.next_token_blocks
+        handles.append(blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])))
+        for block in blocks:
             handles.append(block.register_forward_hook(lambda _, __, state: states.append(state)))
         for module, hook in (hooks or {}).items():
             handles.append(module.register_forward_hook(hook))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config import GenerationError, LearnedPositionConfig, ModelConfig
+from config import GenerationError, ModelConfig
 from lab.sampling import STRATEGIES, SamplingConfig, probabilities, sample
 from lab.token_display import readable
 from lab.tokenizers import Tokenizer
@@ -317,14 +317,8 @@ def _check_length(longest: int, max_tokens: int, config: ModelConfig) -> None:
     limit = config.position_limit
     if longest + max_tokens <= limit:
         return
-    if isinstance(config.position, LearnedPositionConfig):
-        why = "learned positions end at context_length: the model has no vector for a later one"
-        further = "train a model with RoPE, ALiBi, sinusoidal or no positions, which go beyond it"
-    else:
-        why = f"its max_positions; it was trained on context_length={config.context_length}"
-        further = "build the model with larger max_positions, on which no weight depends"
     fits = f"lower max_tokens to {limit - longest}" if longest < limit else f"shorten the prompt below {limit} tokens"
     raise GenerationError(
-        f"{longest} prompt tokens and max_tokens={max_tokens} are more than the {limit} positions this model accepts "
-        f"({why}); {fits}, or {further}"
+        f"{longest} prompt tokens and max_tokens={max_tokens} are more than the {limit} positions this model accepts; "
+        f"{fits}. Why: {config.further_positions}"
     )

@@ -1,11 +1,11 @@
-"""What happens if a part of a trained model is turned up or taken away. Each change ends with its `with`.
+"""What a trained model does when one of its parts is turned up or taken away. Each change ends with its `with`.
 
     with amplified(model, 4): ...                  every attention logit, bias included, times 4
     with without_heads(model, [(1, 0)]): ...       head 0 of layer 1 reads nothing
     with one_stream(model, "xt"): ...              the end of a factored model reads its token stream alone
 
 `amplify`, `ablate_heads` and `ablate_streams` do this for all factors, heads and streams and measure the loss. Layers
-count from 1, heads from 0.
+count from 1 and heads from 0; the layers are those that compute the next token (`model.next_token_blocks`).
 """
 
 import math
@@ -24,23 +24,29 @@ from lab.generation import generate_text
 from lab.heat_maps import heat_maps
 from lab.plot_style import Picture
 from lab.tokenizers import Tokenizer
+from modules.attention import DotProductAttention
+from modules.pools import AttentionPool, SelfAttentionPool
 from modules.positions import ALiBi
 from modules.transformer import Transformer
 
 Data = TokenFile | str  # held-out tokens, or a text
+ATTENDING = (DotProductAttention, AttentionPool, SelfAttentionPool)  # all that weigh what they read by a softmax
 
 
 @contextmanager
 def amplified(model: Transformer, factor: float) -> Iterator[Transformer]:
-    """Attention is softmax(factor · (q·k/√D + bias)): the sharper the greater the factor (arXiv 2603.07461).
+    """Every attention becomes softmax(factor · (q·k/√D + bias)), sharper for a larger factor (arXiv 2603.07461).
 
-    Fused, by hand and with a cache alike. Raises AnalysisError for a factor that is not above 0 and finite.
+    Every attention of the model: self-attention and the reading of its own predictions, shaped attention with its
+    centre, the pools with attention, and that of further heads. The softmaxes over the vocabulary stay as they are.
+    Fused attention, attention by hand and a cache all agree. Raises AnalysisError unless 0 < factor < ∞.
     """
     if not 0 < factor < math.inf:
         raise AnalysisError(f"factor must be above 0 and finite, not {factor!r}; 1 changes nothing")
     with ExitStack() as changes:
-        for block in model.blocks:
-            changes.enter_context(replaced(block.attention, "scale", block.attention.scale * factor))
+        for part in model.modules():
+            if isinstance(part, ATTENDING):
+                changes.enter_context(replaced(part, "scale", part.scale * factor))
         if isinstance(model.position, ALiBi):  # the one bias there is
             changes.enter_context(replaced(model.position, "slopes", model.position.slopes * factor))
         yield model
@@ -48,8 +54,12 @@ def amplified(model: Transformer, factor: float) -> Iterator[Transformer]:
 
 @contextmanager
 def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Iterator[Transformer]:
-    """What these heads, each (layer, head), read is 0; in shaped attention a head's own x stays, as a skip would."""
-    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    """These heads of self-attention, each given as (layer, head), read 0. A shaped head keeps its own x, like a skip.
+
+    Raises AnalysisError for a head that the pass to the next token does not have.
+    """
+    blocks = model.next_token_blocks
+    n_layers, n_heads = len(blocks), model.config.n_heads
     kept = torch.ones(n_layers, n_heads, 1, 1)  # (L, H, 1, 1)
     for layer, head in heads:
         if not (1 <= layer <= n_layers and 0 <= head < n_heads):
@@ -59,7 +69,7 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Itera
             )
         kept[layer - 1, head] = 0
     with ExitStack() as changes:
-        for block, share in zip(model.blocks, kept):
+        for block, share in zip(blocks, kept, strict=True):
             if not share.all():
                 changes.enter_context(replaced(block.attention, "read", silenced(block.attention.read, share)))
         yield model
@@ -100,10 +110,10 @@ def amplify(
 def ablate_heads(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, max_tokens: int | None = None
 ) -> pd.DataFrame:
-    """A row for each head of each layer: the loss without it, and by how much that is more than the whole model's."""
+    """A row for each head of each layer: the loss without it, and that loss minus the whole model's."""
     usual = loss_on(model, data, tokenizer, max_tokens)
     rows = []
-    for layer in range(1, model.config.n_layers + 1):
+    for layer in range(1, len(model.next_token_blocks) + 1):
         for head in range(model.config.n_heads):
             with without_heads(model, [(layer, head)]):
                 loss = loss_on(model, data, tokenizer, max_tokens)
@@ -114,7 +124,7 @@ def ablate_heads(
 def ablate_streams(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, max_tokens: int | None = None
 ) -> pd.DataFrame:
-    """A row for xt alone, for xe alone and for both, as the end of a factored model reads them, like `ablate_heads`."""
+    """A row for each of xt alone, xe alone and both: the loss when a factored model's final norm reads only that."""
     rows = []
     for stream in ("xt", "xe", "xt+xe"):
         with one_stream(model, stream):

@@ -11,6 +11,8 @@ from lab.heat_maps import PLAIN, heat_maps
 from lab.plot_style import BLUE, INK, MOST_LINES, VERMILLION, Picture, PlotError, axes, drawable, panels, series
 
 MOST_HEADS = 8
+ENCODINGS = ("none", "learned", "sinusoidal", "rope", "alibi", "alibi-duplicate")  # one colour each, in every picture
+STEPS_APART = 0.22  # between two labels of turned vectors, as a share of the longest
 
 
 def position_vectors(table: np.ndarray, name: str) -> Picture:
@@ -28,18 +30,35 @@ def rotations(turned: np.ndarray, pairs: Sequence[int], theta: float) -> Picture
     with panels(2.3, len(pairs)) as plots:
         for plot, pair in zip(plots, pairs):
             x, y = turned[:, pair], turned[:, pair + half]
-            reach = 1.25 * float(np.hypot(x, y).max())
+            reach = 1.35 * float(np.hypot(x, y).max())
             for i, (a, b) in enumerate(zip(x, y)):
                 arrow = dict(arrowstyle="->", color=BLUE, alpha=1.0 if i == 0 else 0.35)
                 plot.annotate("", (a, b), (0, 0), arrowprops=arrow)
             plot.plot(x, y, linestyle="", marker="o", markersize=3, color=VERMILLION)
-            for i in {0, 1, len(x) - 1}:
-                plot.annotate(str(i), (x[i], y[i]), xytext=(4, 3), textcoords="offset points", fontsize=8)
+            for text, i in ends_of(x, y):
+                where = 1.16 * x[i], 1.16 * y[i]
+                plot.annotate(text, where, fontsize=8, ha="center", va="center")
             plot.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[0], yticks=[0])
             step = np.degrees(theta ** (-pair / half))
             plot.set_title(f"channels {pair} and {pair + half}\n{step:.3g}° a step", fontsize=9)
         steps = len(turned) - 1
         return Picture(plots[0].figure, f"A vector turned by RoPE at positions 0 to {steps}, in {len(pairs)} planes")
+
+
+def ends_of(x: np.ndarray, y: np.ndarray) -> list[tuple[str, int]]:
+    """The positions 0, 1 and the last, each with its label; those too near to a former one share its label."""
+    named: dict[int, list[str]] = {}
+    for i in dict.fromkeys((0, len(x) - 1, 1)):
+        apart = STEPS_APART * np.hypot(x, y).max()
+        near = [j for j in named if np.hypot(x[i] - x[j], y[i] - y[j]) < apart]
+        named.setdefault(near[0] if near else i, []).append(str(i))
+    return [(", ".join(sorted(texts, key=int)), i) for i, texts in named.items()]
+
+
+def line_styles(names: Collection[str]) -> list[dict]:
+    """Colour, dash and marker for each name: position encodings keep theirs in every picture, others go in turn."""
+    known = all(name in ENCODINGS for name in names)
+    return [series(ENCODINGS.index(name) if known else i) for i, name in enumerate(names)]
 
 
 def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
@@ -63,8 +82,9 @@ def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
 def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
     """The slopes of each head on a logarithmic scale, for one or more rules."""
     with axes(2.8, "ALiBi's slopes, head by head") as plot:
-        for i, (name, values) in enumerate(slopes.items()):
-            style = series(i) | dict(linestyle="", markersize=7, fillstyle="none", markeredgewidth=1.8)
+        for i, (style, (name, values)) in enumerate(zip(line_styles(slopes), slopes.items())):
+            size = 11 - 5 * i / max(1, len(slopes) - 1)  # marks on one another stay visible
+            style |= dict(linestyle="", markersize=size, fillstyle="none", markeredgewidth=1.8)
             plot.plot(range(len(values)), values, label=name, **style)
         plot.set(xlabel="head", ylabel="slope", xticks=range(max(map(len, slopes.values()))))
         plot.set_yscale("log", base=2)
@@ -75,8 +95,8 @@ def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
 
 
 def scores_by_offset(scores: Mapping[str, np.ndarray], title: str) -> Picture:
-    """The score of one query with one key at every distance, for several places of the query: lines on one another say
-    that the distance alone counts. Each array holds the scores at distances 0, 1, 2, …"""
+    """The score of one query with one key at every distance, for several places of the query. Where the lines lie on
+    one another, only the distance counts. Each array holds the scores at distances 0, 1, 2, …"""
     with axes(2.9, title) as plot:
         for i, (name, values) in enumerate(scores.items()):
             every = max(1, len(values) // 12)
@@ -91,48 +111,62 @@ def extrapolation_curves(
 ) -> Picture:
     """Loss by length of the window, a line per variant: the mean over seeds, bars of one sd where there are several.
 
-    results: columns variant, length, loss (NaN where the model does not go), as `extrapolation` gives them. trained:
-    the lengths that they were trained on (None: the shortest), dotted.
+    results: columns variant, length, loss (NaN where learned positions end), as `extrapolation` gives them. The legend
+    says where positions end. trained: the lengths of the training (None: the shortest), dotted.
     """
     lengths, facts = sorted(results["length"].unique()), []
-    results = results.dropna(subset="loss")
+    means = results.groupby(["variant", "length"], sort=False)["loss"].agg(["mean", "std"])
     names = list(results["variant"].unique())
-    check_lines(names)
-    with axes(3.6 + legend_height(names), title or "Longer than the training") as plot:
-        for i, (name, rows) in enumerate(results.groupby("variant", sort=False)):
-            by_length = rows.groupby("length")["loss"].agg(["mean", "std"])
-            style = dict(markersize=5, capsize=3, label=drawable(name, most=52), **series(i))
+    check_lines(names, measured=bool(means["mean"].notna().any()))
+    labels = {name: name + positions_end(means.loc[name, "mean"]) for name in names}
+    with axes(3.6 + legend_height(labels.values()), title or "Longer than the training") as plot:
+        for i, (name, style) in enumerate(zip(names, line_styles(names))):
+            by_length = means.loc[name].dropna(subset="mean").sort_index()
+            # lines on one another stay visible: the later, the smaller
+            style |= dict(markersize=max(4, 9 - i), capsize=3, label=drawable(labels[name], most=52))
             plot.errorbar(by_length.index, by_length["mean"], yerr=by_length["std"].fillna(0), **style)
-            ends = dict.fromkeys((by_length.index[0], by_length.index[-1]))  # one, where it goes no further
-            facts.append(f"{name} " + " and ".join(f"{by_length['mean'][n]:.3f} at {n:,}" for n in ends))
+            ends = dict.fromkeys((*by_length.index[:1], *by_length.index[-1:]))  # one, where it goes no further
+            facts.append(f"{labels[name]} " + " and ".join(f"{by_length['mean'][n]:.3f} at {n:,}" for n in ends))
         for length in lengths[:1] if trained is None else trained:
             plot.axvline(length, color=INK, linewidth=0.8, linestyle=":")
         plot.set_xscale("log", base=2)
         length_axis(plot, lengths)
         plot.set(xlabel="length of the text it reads (tokens; dotted: as trained)", ylabel=f"loss ({unit})")
-        legend(plot, names)
+        legend(plot, labels.values())
         return Picture(plot.figure, "Loss by length in tokens: " + ", ".join(facts))
 
 
 def position_losses(
     losses: Mapping[str, np.ndarray], trained: int | Sequence[int], title: str = "", unit: str = "nats per token"
 ) -> Picture:
-    """Loss by position in the window, the mean of 16 neighbours; dotted where training ended, or the trainings did."""
-    check_lines(list(losses))
-    with axes(3.4 + legend_height(losses), title or "Loss at each position of one long text") as plot:
-        for i, (name, values) in enumerate(losses.items()):
-            bins = np.array_split(np.arange(len(values)), max(1, len(values) // 16))
-            style = series(i) | dict(markersize=4, markevery=(i % 4, 4), label=drawable(name, most=52))
+    """Loss by position in the window, the mean of 16 neighbours; dotted where the training, or each of them, ended.
+
+    A model whose positions end before all windows has no values, and the legend says so.
+    """
+    check_lines(list(losses), measured=any(len(values) for values in losses.values()))
+    labels = [name if len(values) else f"{name} (no such positions)" for name, values in losses.items()]
+    with axes(3.4 + legend_height(labels), title or "Loss at each position of one long text") as plot:
+        for i, (style, label, values) in enumerate(zip(line_styles(losses), labels, losses.values())):
+            bins = np.array_split(np.arange(len(values)), max(1, len(values) // 16)) if len(values) else []
+            style |= dict(markersize=4, markevery=(i % 4, 4), label=drawable(label, most=52))
             plot.plot([part.mean() for part in bins], [values[part].mean() for part in bins], **style)
         for length in np.atleast_1d(trained):
             plot.axvline(length, color=INK, linewidth=0.8, linestyle=":")
         plot.set(xlabel="position (tokens; dotted: the training length)", ylabel=f"loss ({unit})")
-        legend(plot, losses)
-        return Picture(plot.figure, "Loss by position of " + ", ".join(losses))
+        legend(plot, labels)
+        return Picture(plot.figure, "Loss by position of " + ", ".join(labels))
 
 
-def check_lines(names: Sequence[str]) -> None:
-    if not names:
+def positions_end(losses: pd.Series) -> str:
+    """For a label, where the positions of a model end, from its losses by length, NaN beyond."""
+    reached = losses.dropna().index
+    if len(reached) == len(losses):
+        return ""
+    return f" (positions end at {reached.max():,})" if len(reached) else " (no such positions)"
+
+
+def check_lines(names: Sequence[str], measured: bool) -> None:
+    if not measured:
         raise PlotError("there is no loss to draw: no model accepts such lengths; take shorter ones")
     if len(names) > MOST_LINES:
         raise PlotError(f"give the losses of 1 to {MOST_LINES} models, not of {len(names)}: more can't be told apart")

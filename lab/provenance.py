@@ -63,7 +63,7 @@ class Provenance:
 
     @property
     def n_layers(self) -> int:
-        return self.model.config.n_layers
+        return len(self.model.next_token_blocks)
 
     @property
     def n_heads(self) -> int:
@@ -216,8 +216,9 @@ def provenance(
             mixings = (attention.value_mixing.heads_matrix(), attention.output_mixing.heads_matrix())
             moves.append(Move(weights, *(mixing.detach().to(weights) for mixing in mixings)))
 
-    hooks = {block.attention: moved for block in model.blocks}
-    hooks |= {block.mlp: lambda _, __, output: mlps.append(output[0]) for block in model.blocks}
+    blocks = model.next_token_blocks
+    hooks = {block.attention: moved for block in blocks}
+    hooks |= {block.mlp: lambda _, __, output: mlps.append(output[0]) for block in blocks}
     seen = record(model, torch.tensor([ids]), hooks)
     return Provenance(
         model=model, tokenizer=tokenizer, labels=labels, moves=moves, start=starting_parts(model, ids),

@@ -89,7 +89,7 @@ def load_lens(run: Run) -> TunedLens:
 
 def keys(model: Transformer) -> list[tuple[str, str, int]]:
     """All but what the model itself reads at its end, which is right as it is."""
-    streams, last = list(readers(model)), model.config.n_layers
+    streams, last = list(readers(model)), len(model.next_token_blocks)
     every = [(b, s, layer) for b in BASELINES for s in streams for layer in range(last + 1)]
     return [key for key in every if key != ("model", streams[-1], last)]
 

@@ -11,9 +11,11 @@ class Block(LoggingModule):
 
     cached_heads: how many heads of keys each of its attentions has; a pass gives it a cache for each of them.
     recomputed: whether the backward pass computes it again in any case, and not only with gradient checkpointing.
+    predicts_next: whether the next token's logits depend on it. A block that serves other predictions alone says False.
     """
 
     recomputed = False
+    predicts_next = True
 
     def __init__(self, config: ModelConfig):
         super().__init__()

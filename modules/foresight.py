@@ -38,7 +38,7 @@ class Foresight(LoggingModule):
         self.words = words  # the model's own embedding and head: a tuple, for they are no part of this
         self.norm = build_norm(config.norm, config.width)
         self.forecast = None if block.of_vocabulary else Linear(config.width, config.width, config.bias)
-        self.slots = nn.Parameter(torch.empty(size, config.width))  # (W, C)
+        self.slots = nn.Parameter(torch.eye(size, config.width))  # (W, C)
         self.pool = pool
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class CrossAttention(DotProductAttention):
         self.n_vectors = n_vectors
         self.q = Linear(config.width, config.width, config.bias)
         self.kv = Linear(config.width, 2 * config.kv_heads * config.head_dim, config.bias)
-        self.nothing = nn.Parameter(torch.empty(2, config.kv_heads, 1, config.head_dim))  # (2, G, 1, D)
+        self.nothing = nn.Parameter(torch.zeros(2, config.kv_heads, 1, config.head_dim))  # (2, G, 1, D)
         self.out = Linear(config.width, config.width, config.bias)
 
     def forward(self, x: Tensor, vectors: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:

@@ -22,6 +22,9 @@ def initialise(model: nn.Module) -> None:
     that the stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3). Mixings start as
     their mixing_init says; the queries of shaped attention at 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
     What tells the vectors and slots of a pool apart starts as N(0, 1), as large as what is normed.
+
+    A part that is built alone is ready to use too, and draws no random numbers for what it has beside linear maps:
+    mixings are the identity, the `nothing` key is 0, and the vectors and slots of a pool are one-hot.
     """
     std, n_layers = model.config.init_std, model.config.n_layers
     for module in model.modules():

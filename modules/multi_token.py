@@ -37,7 +37,7 @@ class MultiTokenBlock(ResidualBlock):
     def __init__(self, config: ModelConfig, offset: int, read_out: tuple[nn.Module, nn.Module]):
         super().__init__(config)
         self.offset, self.weight, self.name = offset, config.block.loss_weight, f"ahead_{offset}"
-        self.recomputed = offset == 1 < config.block.heads
+        self.recomputed, self.predicts_next = offset == 1 < config.block.heads, offset < 2
         self.read_out = read_out  # the model's own norm and head: a tuple, for they are no part of this
 
     def split(self, x: Tensor) -> Ahead:

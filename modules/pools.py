@@ -62,7 +62,7 @@ class ParametricSumPool(Pool):
     """Σ_w a[j, w] · x_w, with trained a."""
 
     def build(self, width, window, count, factor, bias):
-        self.weight = nn.Parameter(torch.empty(count, window))  # (J, W)
+        self.weight = nn.Parameter(torch.eye(count, window))  # (J, W)
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         weight = self.weight[:count, : x.shape[2]]  # (J, W)
@@ -109,10 +109,11 @@ class AttentionPool(Pool):
     """softmax_w(q_j · x_w / √C) · x_w, with trained queries."""
 
     def build(self, width, window, count, factor, bias):
-        self.queries = nn.Parameter(torch.empty(count, width))  # (J, C)
+        self.queries = nn.Parameter(torch.eye(count, width))  # (J, C)
+        self.scale = width**-0.5
 
     def pool(self, x: Tensor, count: int) -> Tensor:
-        scores = x @ self.queries[:count].mT / x.shape[3] ** 0.5  # (B, N, W, J)
+        scores = x @ self.queries[:count].mT * self.scale  # (B, N, W, J)
         return scores.softmax(dim=2).mT @ x  # (…, J, C)
 
 
@@ -122,10 +123,11 @@ class SelfAttentionPool(Pool):
     def build(self, width, window, count, factor, bias):
         self.queries = Linear(width, count * width, bias)
         self.keys = Linear(width, width, bias=False)  # softmax ignores what all keys share
+        self.scale = width**-0.5
 
     def pool(self, x: Tensor, count: int) -> Tensor:
         queries = self.queries(x.mean(dim=2)).unflatten(-1, (-1, x.shape[3]))[:, :, :count]  # (…, J, C)
-        scores = queries @ self.keys(x).mT / x.shape[3] ** 0.5  # (B, N, J, W)
+        scores = queries @ self.keys(x).mT * self.scale  # (B, N, J, W)
         return scores.softmax(dim=3) @ x  # (…, J, C)
 
 

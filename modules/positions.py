@@ -54,6 +54,12 @@ class Position(LoggingModule):
         return Placement(causal, mask)
 
 
+def check_room(length: int, n_positions: int) -> None:
+    """Raises ValueError where a table of `length` rows is read at more positions."""
+    if n_positions > length:
+        raise ValueError(f"{n_positions} positions are more than the {length} of this table; build it longer")
+
+
 class LearnedPosition(Position):
     """x + P[position], P trained (GPT-2)."""
 
@@ -62,6 +68,7 @@ class LearnedPosition(Position):
         self.table = nn.Embedding(length, width)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        check_room(self.table.num_embeddings, positions.shape[-1])
         return x + self.table(positions)  # (B, T, C)
 
 
@@ -75,6 +82,7 @@ class SinusoidalPosition(Position):
         self.register_buffer("table", table, persistent=False)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        check_room(len(self.table), positions.shape[-1])
         return x + self.table[positions]  # (B, T, C)
 
 
@@ -91,6 +99,7 @@ class RotaryPosition(Position):
         self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1).float(), persistent=False)
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
+        check_room(len(self.cos), len(key_positions))
         # a row of its own for each sequence, where they stand at different places
         rows = positions if positions.dim() == 1 else positions[:, None]  # (…, T)
         return Turned(self.cos[rows], self.sin[rows], causal, mask)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
+from modules.block import Block
 from modules.blocks import build_blocks
 from modules.cache import Cache
 from modules.dropout import Dropout
@@ -50,6 +51,14 @@ class Transformer(LoggingModule):
             "H": config.n_heads, "G": config.kv_heads, "D": config.head_dim,
         }  # fmt: skip
 
+    @property
+    def next_token_blocks(self) -> list[Block]:
+        """The blocks that compute the next token's logits, in the order of the pass: all but further heads.
+
+        Analysis counts layers over these, from 1.
+        """
+        return [block for block in self.blocks if block.predicts_next]
+
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of tokens (B, T); with a cache, tokens continue what it holds."""
         return self.head(self.hidden(tokens, cache))  # (B, T, V)
@@ -72,7 +81,10 @@ class Transformer(LoggingModule):
             positions, key_positions, causal, mask = cache.begin(n_tokens)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
         if len(key_positions) > limit:
-            raise ValueError(f"{len(key_positions)} tokens are more than the {limit} positions this model accepts")
+            raise ValueError(
+                f"{len(key_positions)} tokens are more than the {limit} positions this model accepts: "
+                f"{self.config.further_positions}"
+            )
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
         place = self.position.place(positions, key_positions, causal, mask)

@@ -21,6 +21,7 @@ FAMILIES = [
     "gpt2", "gpt2-grouped", "llama", "llama-single", "llama-grouped", "alibi-grouped-six-heads", "no-position",
     "sinusoidal", "parallel", "factored", "factored-alibi", "factored-dense", "factored-mixed-frozen", "sasp",
     "shaped-rope", "shaped-learned", "future", "future-max", "future-self-attention",
+    "multi-token", "multi-token-post-norm", "multi-token-one",
 ]  # fmt: skip
 LENGTH = 13
 
@@ -49,14 +50,15 @@ def test_weights_are_those_of_the_softmax_by_hand(name):
     ids, by_hand = prompt(model), []
     maps = attention_maps(model, None, ids)
     assert all(block.attention.fused for block in model.blocks)
-    for block in model.blocks:
+    blocks = model.next_token_blocks
+    for block in blocks:
         block.attention.fused, weights, own = False, block.attention.weights, []
         by_hand.append(own)
         block.attention.weights = lambda *inputs, w=weights, o=own: o.append(w(*inputs)[0]) or w(*inputs)
     with torch.no_grad():
         model(torch.tensor([ids]))
     expected = torch.stack([own[0] for own in by_hand])
-    assert maps.weights.shape == (model.config.n_layers, model.config.n_heads, LENGTH, LENGTH)
+    assert maps.weights.shape == (len(blocks), model.config.n_heads, LENGTH, LENGTH)
     torch.testing.assert_close(maps.weights, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(maps.weights.sum(-1), torch.ones_like(maps.weights[..., 0]), rtol=0, atol=1e-10)
     assert not maps.weights.triu(1).any() and maps.weights.std(-1).max() > 0.05
@@ -76,8 +78,7 @@ def test_values_times_the_applied_map_are_what_the_fused_kernel_gives(name):
         model(torch.tensor([ids]))
     for handle in handles:
         handle.remove()
-    assert len(passes) == model.config.n_layers
-    for (attention, inputs, output), applied in zip(passes, maps.applied):
+    for (attention, inputs, output), applied in zip(passes, maps.applied, strict=True):
         shaped = model.config.block.kind == "shaped"
         values = attention.split_heads(inputs[0]) if shaped else attention.project(*inputs)[2]
         values = values.repeat_interleave(model.config.n_heads // values.shape[1], dim=1)

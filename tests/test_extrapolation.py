@@ -1,16 +1,28 @@
 """Reading on past the training length, against a plain loop; and the pictures of positions."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from config import ALiBiConfig, ConfigError, DataConfig, DataError, LearnedPositionConfig, ModelConfig
+from config import (
+    ALiBiConfig,
+    ConfigError,
+    DataConfig,
+    DataError,
+    GenerationError,
+    LearnedPositionConfig,
+    ModelConfig,
+)
+from lab.attention_maps import attention_maps
 from lab.comparison import compare
 from lab.data import prepare
 from lab.extrapolation import extrapolation, loss_by_position
+from lab.forward_pass import read_prompt
+from lab.generation import generate, next_token_probabilities
 from lab.plot_style import PlotError
 from lab.position_plots import (
     alibi_biases,
@@ -21,7 +33,9 @@ from lab.position_plots import (
     scores_by_offset,
     slope_dots,
 )
+from lab.tokenizers import load_tokenizer
 from lab.weights import read_weights
+from modules.positions import LearnedPosition, RotaryPosition, SinusoidalPosition
 from modules.transformer import Transformer
 from tests.small_runs import MODEL, TRAIN, make_run
 
@@ -57,12 +71,44 @@ def test_by_length_is_the_mean_over_positions_and_nan_where_positions_end(tokens
     for length, loss in zip(by_length["length"], by_length["loss"]):
         assert loss == loss_by_position(model, tokens, length, 1280).mean()
     learned = Transformer(CONFIG.replace(position=LearnedPositionConfig(), max_positions=None))
-    losses = extrapolation(learned, tokens, max_tokens=1280)["loss"]
-    assert math.isfinite(losses[0]) and losses[1:].isna().all()
-    with pytest.raises(DataError, match="ends at 8 positions, 16 are too many"):
+    by_length = extrapolation(learned, tokens, max_tokens=1280)
+    assert math.isfinite(by_length["loss"][0]) and by_length["loss"][1:].isna().all()
+    assert list(by_length["note"]) == ["", *["no such positions"] * 3], "a loss that is missing says why"
+    with pytest.raises(DataError, match=r"16 tokens are more than the 8 positions.*learned positions end"):
         loss_by_position(learned, tokens, 16)
     with pytest.raises(DataError, match="no window of 64 tokens fits into max_tokens=63"):
         loss_by_position(model, tokens, 64, 63)
+
+
+def test_beyond_max_positions_every_message_names_the_way(tokens, seeded):
+    """No loss is NaN where a larger max_positions would do: for each encoding but learned positions."""
+    narrow = Transformer(CONFIG.replace(max_positions=8)).eval()
+    ids, way = [1] * 9, re.escape("run.load_model(max_positions=N)")
+    for work, kind in (
+        (lambda: extrapolation(narrow, tokens, (1, 2), 1280), DataError),
+        (lambda: loss_by_position(narrow, tokens, 9, 1280), DataError),
+        (lambda: narrow(torch.tensor([ids])), ValueError),
+        (lambda: read_prompt(narrow, ids, None), GenerationError),
+        (lambda: attention_maps(narrow, None, ids), GenerationError),
+        (lambda: generate(narrow, [ids[:5]], max_tokens=4), GenerationError),
+        (lambda: next_token_probabilities(narrow, load_tokenizer("byte"), ids), GenerationError),
+    ):
+        with pytest.raises(kind, match=way):
+            work()
+    learned = Transformer(CONFIG.replace(position=LearnedPositionConfig(), max_positions=None)).eval()
+    for work in (lambda: learned(torch.tensor([ids])), lambda: read_prompt(learned, ids, None)):
+        with pytest.raises(ValueError, match="learned positions end at context_length") as error:
+            work()
+        assert "load_model" not in str(error.value)
+
+
+def test_a_table_of_positions_says_how_many_it_has():
+    x, positions = torch.zeros(1, 9, 4), torch.arange(9)
+    for table in (LearnedPosition(8, 4), SinusoidalPosition(8, 4, 100.0)):
+        with pytest.raises(ValueError, match="9 positions are more than the 8 of this table"):
+            table.embed(x, positions)
+    with pytest.raises(ValueError, match="9 positions are more than the 8 of this table"):
+        RotaryPosition(8, 4, 100.0).place(positions, positions, True, None)
 
 
 def test_pictures_show_what_they_were_given():
@@ -79,6 +125,29 @@ def test_pictures_show_what_they_were_given():
     assert "128" not in repr(position_losses({"rope": np.ones(64)}, trained=16))
 
 
+def test_an_encoding_has_one_colour_in_every_picture():
+    names = ["none", "sinusoidal", "rope", "alibi"]
+    rows = pd.DataFrame([(name, length, 1.0) for name in names for length in (8, 16)])
+    curves = extrapolation_curves(rows.set_axis(["variant", "length", "loss"], axis=1))
+    by_position = position_losses({name: np.ones(64) for name in names[1:]}, trained=16)
+    slopes = slope_dots({"alibi": [0.5]})
+    one = {c.get_label(): c.lines[0].get_color() for c in curves.figure.axes[0].containers}
+    for picture in (by_position, slopes):
+        lines = {line.get_label(): line.get_color() for line in picture.figure.axes[0].get_lines()}
+        assert {name: lines[name] for name in one if name in lines} == {n: one[n] for n in one if n in lines}
+    assert len(set(one.values())) == 4
+
+
+def test_labels_of_turned_vectors_do_not_overprint():
+    turns = np.exp(1j * np.array([1.0, 0.1, 0.0])[:, None] * np.arange(9)[None])
+    drawn = rotations(np.concatenate((turns.real.T, turns.imag.T), axis=1), (0, 1, 2), theta=100.0)
+    texts = [[text for text in plot.texts if text.get_text()] for plot in drawn.figure.axes]
+    assert [sorted(text.get_text() for text in one) for one in texts] == [["0", "1", "8"], ["0, 1", "8"], ["0, 1, 8"]]
+    for one in texts:
+        boxes = [text.get_window_extent() for text in one]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_curves_have_a_point_for_each_length_that_was_reached():
     rows = [
         {"variant": variant, "length": length, "loss": loss, "seed": seed}
@@ -88,7 +157,8 @@ def test_curves_have_a_point_for_each_length_that_was_reached():
     ]
     drawn = extrapolation_curves(pd.DataFrame(rows))
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawn.figure.axes[0].containers}
-    assert lines == {"rope": [[8, 1.0], [16, 2.0]], "learned": [[8, 1.5]]}
+    assert lines == {"rope": [[8, 1.0], [16, 2.0]], "learned (positions end at 8)": [[8, 1.5]]}
+    assert "learned (positions end at 8) 1.500 at 8" in repr(drawn)
     with pytest.raises(PlotError, match="no loss to draw"):
         extrapolation_curves(pd.DataFrame(rows).iloc[:0])
 
@@ -115,15 +185,18 @@ def test_a_comparison_reads_on_as_each_run_alone(runs):
         wide = Transformer(MODEL.replace(max_positions=64))
         read_weights(wide, runs[int(row.run[-1])].weights_path)
         assert row.loss == loss_by_position(wide, held_out, row.length, 1280).mean()
-    with pytest.raises(DataError, match="ends at 16 positions"):
+    with pytest.raises(DataError, match="more than the 16 positions"):
         loss_by_position(runs[0].load_model(), held_out, 64, 1280)
     table, losses = found.table(), found.frame.set_index(["run", "length"])["loss"]
     assert table.loc["rope (2 seeds)", 64] == pytest.approx((losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2)
     assert math.isfinite(table.loc["learned", 16]) and math.isnan(table.loc["learned", 64])
     assert found.shown().loc["learned", 64] == "no such positions" and found._repr_html_().count("no such") == 1
     lines = {c.get_label(): c.lines[0].get_xdata().tolist() for c in found.curves().figure.axes[0].containers}
-    assert lines == {"rope (2 seeds)": [16, 64], "learned": [16]}
+    assert lines == {"rope (2 seeds)": [16, 64], "learned (positions end at 16)": [16]}
+    missing = found.frame[found.frame["loss"].isna()]
+    assert list(missing["run"]) == ["learned"] and list(missing["note"]) == ["no such positions"]
     drawn = found.by_position().figure.axes[0].get_lines()
+    assert drawn[1].get_label() == "learned (positions end at 16)"
     assert [list(line.get_xdata()) for line in drawn[:2]] == [[7.5, 23.5, 39.5, 55.5], [7.5]]
 
 
@@ -149,7 +222,7 @@ def test_runs_of_different_training_lengths(runs):
     for picture in (found.curves(), found.by_position()):
         dotted = [line.get_xdata()[0] for line in picture.figure.axes[0].get_lines() if line.get_linestyle() == ":"]
         assert dotted[-2:] == [16, 32]
-    assert "learned" not in repr(found.curves()) and "rope-seed0" in repr(found.curves())
+        assert "learned (no such positions)" in repr(picture) and "rope-seed0" in repr(picture)
     assert " at 32" in repr(found.curves()) and " and " not in repr(found.curves()), "one length, one number"
     with pytest.raises(PlotError, match="no model accepts such lengths"):
         compare([runs[2]]).extrapolation((2,), 640).curves()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_factored import Equations, stirred
+from torch.overrides import TorchFunctionMode
 from variants import VARIANTS, vary
 
 from lab.data import TokenFile
@@ -19,13 +20,14 @@ from lab.interventions import (
     without_heads,
 )
 from lab.tokenizers import load_tokenizer
+from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 FAMILIES = [
     "gpt2", "llama-grouped", "alibi", "alibi-grouped-six-heads", "sasp", "shaped-rope", "factored", "factored-alibi",
-    "factored-dense", "factored-mixed-frozen",
+    "factored-dense", "factored-mixed-frozen", "future", "future-max", "future-attention", "multi-token",
 ]  # fmt: skip
 TEXT = "A text of a few bytes, for a model that has never been trained."
 
@@ -35,8 +37,9 @@ def prompts(config) -> torch.Tensor:
 
 
 def logits(model, ids, fused=True):
-    for block in model.blocks:
-        block.attention.fused = fused
+    for part in model.modules():
+        if isinstance(part, DotProductAttention):
+            part.fused = fused
     with torch.no_grad():
         return model(ids)
 
@@ -85,6 +88,45 @@ def test_amplified_fused_equals_by_hand_and_cached(name, factor):
     torch.testing.assert_close(fused, by_hand, rtol=0, atol=1e-6)
     torch.testing.assert_close(fused, cached, rtol=0, atol=1e-6)
     assert (fused - usual).abs().max() > 1e-2
+
+
+class Softmaxes(TorchFunctionMode):
+    """Notes what every softmax but those over the vocabulary gets. With `replies`, softmaxes return these instead of
+    their own results, so that all the rest of the pass stays as it was."""
+
+    def __init__(self, vocab_size: int, replies: list[torch.Tensor] | None = None):
+        super().__init__()
+        self.vocab_size, self.seen, self.results, self.replies = vocab_size, [], [], replies
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        if function is not torch.Tensor.softmax or arguments[0].shape[-1] == self.vocab_size:
+            return result
+        self.seen.append(arguments[0])
+        self.results.append(result)
+        return result if self.replies is None else self.replies[len(self.seen) - 1]
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    {
+        "gpt2": 2, "llama": 2, "alibi": 2, "vanilla": 2, "factored": 2, "factored-alibi": 2,
+        "sasp": 2 + 2,  # attention and its centre
+        "future": 6 + 3, "future-max": 3 + 1,  # attention, and the reading of predictions
+        "future-attention": 5 + 3 + 3, "future-self-attention": 4 + 2 + 2,  # and a pool for each level
+        "multi-token": 3,  # the three further heads are not in the pass
+    }.items(),
+)  # fmt: skip
+def test_every_attention_logit_is_amplified(name, count):
+    model = stirred(VARIANTS[name])
+    ids, vocab_size = prompts(model.config), model.config.vocab_size
+    logits(model, ids, fused=False)
+    with Softmaxes(vocab_size) as usual:
+        logits(model, ids, fused=False)
+    with amplified(model, 4), Softmaxes(vocab_size, usual.results) as sharper:
+        logits(model, ids, fused=False)
+    changed = [torch.equal(four, 4 * one) and not torch.equal(four, one) for one, four in zip(usual.seen, sharper.seen)]
+    assert len(usual.seen) == len(sharper.seen) == sum(changed) == count
 
 
 class Amplified(Equations):
@@ -147,7 +189,7 @@ def test_a_head_that_reads_nothing_is_one_whose_output_has_no_weight(name):
     with torch.no_grad():
         if name in ("sasp", "shaped-rope"):
             attention.beta[head] = attention.gamma[head] = 0
-        elif model.config.block.kind == "residual":
+        elif hasattr(attention, "out"):
             attention.out.weight[:, own] = 0
         elif model.config.block.output_mixing == "kronecker":
             attention.output_mixing.weight[:, head] = 0
@@ -169,6 +211,15 @@ def test_heads_are_ablated_in_turn(spoken):
     assert row["loss"] == loss and row["change"] == loss - evaluate_text(model, TEXT, tokenizer).loss != 0
     picture = ablation_heatmap(frame)
     assert f"{frame['change'].min():.3g} to {frame['change'].max():.3g}" in repr(picture)
+
+
+def test_the_heads_of_a_multi_token_model_are_those_of_its_pass():
+    model, tokenizer = stirred(vary("multi-token", vocab_size=257)).float(), load_tokenizer("byte")
+    frame = ablate_heads(model, TEXT, tokenizer)
+    assert list(zip(frame["layer"], frame["head"])) == [(i, j) for i in (1, 2, 3) for j in range(4)]
+    assert (frame["change"] != 0).all(), "each of them is needed for the next token"
+    with pytest.raises(AnalysisError, match="layers 1 to 3"), without_heads(model, [(4, 0)]):
+        pass
 
 
 def test_streams_are_ablated_at_the_end_alone(spoken):

@@ -88,6 +88,13 @@ def test_causal(name):
             assert (logits[:, place:] != reference[:, place:]).any(-1).all()
 
 
+def test_next_token_blocks_are_those_that_the_logits_depend_on(name):
+    model = build(VARIANTS[name])
+    model(tokens(model.config)).square().sum().backward()
+    reached = [block for block in model.blocks if any(parameter.grad is not None for parameter in block.parameters())]
+    assert model.next_token_blocks == reached
+
+
 def test_cached_equals_uncached(name):
     model = build_exact(name)
     ids = tokens(model.config)

@@ -17,7 +17,7 @@ from lab.lenses import Translator, TunedLens, lens_quality, read_layers, untrain
 from lab.runs import Run
 from lab.tokenizers import load_tokenizer
 from lab.training import train
-from lab.tuned_lens import load_lens, train_lens
+from lab.tuned_lens import keys, load_lens, train_lens
 from modules.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -49,12 +49,21 @@ def test_the_last_layer_is_the_model_in_every_architecture(name):
     readings = read_layers(model, IDS, k=61)
     with torch.no_grad():
         expected = model(torch.tensor([IDS]))[0].softmax(-1)
-    assert readings.kl.shape == (model.config.n_layers + 1, len(IDS))
+    n_layers = len(model.next_token_blocks)
+    assert readings.kl.shape == (n_layers + 1, len(IDS))
     assert readings.kl[-1].abs().max() < 1e-12 and readings.kl[:-1].min() > 1e-3
-    last = readings.frame[readings.frame["layer"] == model.config.n_layers]
+    last = readings.frame[readings.frame["layer"] == n_layers]
     found = last.pivot(index="position", columns="token", values="probability").to_numpy()
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
     assert (last[last["rank"] == 1]["token"].to_numpy() == expected.argmax(-1).numpy()).all()
+
+
+def test_a_multi_token_model_has_the_layers_that_compute_the_next_token(held_out):
+    model = stirred(VARIANTS["multi-token"])  # a trunk of two, the nearest head, and three that are not in the pass
+    readings = read_layers(model, IDS)
+    assert readings.kl.shape == (4, len(IDS)) and (readings.kl.diff(dim=0).abs().max(-1).values > 1e-3).all()
+    assert sorted(lens_quality(model, held_out, batches=1)["layer"].unique()) == [0, 1, 2, 3]
+    assert {layer for _, _, layer in keys(model)} == {0, 1, 2, 3} and ("model", "state", 3) not in keys(model)
 
 
 @pytest.mark.parametrize("stream", ["xt", "xe", "xt+xe"])
