@@ -270,16 +270,31 @@ def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped):
 # --- numbers that are not finite ------------------------------------------------------------------------------
 
 
-def test_a_validation_loss_that_is_nan_is_no_best(tmp_path, data, monkeypatch):
-    run, losses = new_run(tmp_path), iter([4.5, float("nan")])
+@pytest.mark.parametrize(
+    "losses, step, held",
+    [
+        ([], 4, "the checkpoint of step 0"),
+        ([4.5], 8, r"the weights of step 4 \(validation loss 4.5000\) and the checkpoint of step 5"),
+    ],
+)
+def test_a_validation_loss_that_is_not_finite_is_no_best(tmp_path, data, monkeypatch, losses, step, held):
+    """The message says what the run holds in fact, and what it advises is obeyed."""
+    run, coming = new_run(tmp_path), iter(losses)
     monkeypatch.setattr(
-        "lab.training.evaluate", lambda *_: Evaluation(loss=next(losses), n_tokens=1, n_bytes=1)
-    )  # fmt: skip
-    held = r"holds the weights of step 4 \(validation loss 4.5000\) and the checkpoint of step 5"
-    with pytest.raises(RunError, match=rf"step 8: the validation loss is nan.*{held}.*lower learning_rate"):
+        "lab.training.evaluate", lambda *_: Evaluation(loss=next(coming, float("nan")), n_tokens=1, n_bytes=1)
+    )
+    with pytest.raises(RunError, match=rf"step {step}: the validation loss is nan.*still holds {held}\..*lower learn"):
         list(train(run, data))
-    assert run.weights_facts()["validation_loss"] == "4.5" and progress(run)["step"] == 5
-    assert Run.open("run", tmp_path).steps_done() == 7
+    assert [run.validation_loss()] == losses if losses else not run.weights_path.exists()
+    assert Run.open("run", tmp_path).steps_done() == step - 1
+    monkeypatch.undo()
+    resumed = list(train(edit(run, learning_rate=1e-5), data))
+    assert resumed[0].step == progress_step(held) + 1 and run.is_finished()
+    assert max(step.learning_rate for step in resumed) <= 1e-5
+
+
+def progress_step(text: str) -> int:
+    return int(text.rpartition(" ")[2])
 
 
 def test_weights_that_are_not_finite_are_never_stored(tmp_path, data, monkeypatch):
