@@ -79,7 +79,7 @@ def suggest(name: str, choices: typing.Iterable[str]) -> str:
 MOST = {
     "vocab_size": 2**20, "context_length": 2**20, "max_positions": 2**20, "n_layers": 512, "n_heads": 1024,
     "n_kv_heads": 1024, "width": 2**16, "ratio": 256, "vectors": 1024, "steps": 10**9, "batch_size": 2**20,
-    "micro_batch_size": 2**20, "sample_tokens": 2**20, "seed": 9 * 10**12,
+    "micro_batch_size": 2**20, "sample_tokens": 2**20, "seed": 9 * 10**12, "learning_rate": 1e30,
 }  # fmt: skip
 MOST_OTHERWISE = 10**12  # of every other number, up or down
 MOST_ITEMS, MOST_CHARACTERS = 1024, 100_000  # of a list, of a text

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from lab.data import TokenData
 
 
-def write_card(run: Run, data: "TokenData", sample: str) -> None:
-    """README.md and loss.png in the run's folder, and watch.png where its layers were watched."""
+def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> None:
+    """README.md and loss.png in the run's folder, and watch.png where its layers were watched; README.md last.
+
+    computed: on what and how, in words. The run's name is nowhere in it: a run can be renamed, or imported under
+    another name, and its card is still true.
+    """
     log, config = run.log(), run.train_config
-    loss_curve(log, floor=data.floor, title=run.name).save(run.folder / "loss.png")
+    title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.source}"
+    loss_curve(log, floor=data.floor, title=title).save(run.folder / "loss.png")
     facts = run.weights_facts()
     best = f"{float(facts['validation_loss']):.4f}" if "validation_loss" in facts else "not validated yet"
     floor = "" if data.floor is None else f" (the data's own entropy, the floor: {data.floor:.4f})"
@@ -32,13 +37,15 @@ def write_card(run: Run, data: "TokenData", sample: str) -> None:
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }
+    if computed:
+        rows["computed on"] = computed
     if "rounded" in facts:
         rows["weights"] = f"rounded to {facts['rounded']} after the training"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
     atomic_write_text(
-        run.folder / "README.md",
-        f"# {run.name}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{layers(run)}"
+        run.card_path,
+        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{layers(run)}"
         f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
         f"## Make it again\n\n```\n{training_command(run)}\n```\n",
     )
@@ -56,16 +63,23 @@ def layers(run: Run) -> str:
 
 def training_command(run: Run) -> str:
     """The terminal command that trains the same again: the nearest preset and what differs from it."""
+    name, changes = nearest_preset(run)
+    parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
+    if any(key.startswith(parts) for key in changes):
+        return "python tools.py train --like NAME     # NAME: what this folder is called"
+    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
+    return " ".join([f"python tools.py train --preset {name}", *flags])
+
+
+def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
+    """The preset that differs least from the run, and the run's settings that differ from it by dotted name."""
     mine = settings_by_name(run.model_config, run.train_config)
     changes = {name: _changes(mine, name) for name in list_presets()}
     name = min(changes, key=lambda preset_name: len(changes[preset_name]))
-    parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
-    if any(key.startswith(parts) for key in changes[name]):
-        return f"python tools.py train --like {run.name} --name {run.name}-again"
-    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes[name].items()]
-    return " ".join([f"python tools.py train --preset {name} --name {run.name}-again", *flags])
+    return name, changes[name]
 
 
 def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
-    theirs = settings_by_name(*preset(preset_name))
+    model, train = preset(preset_name)
+    theirs = settings_by_name(model, train.settled())  # as a run stores its own
     return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

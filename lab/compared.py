@@ -151,7 +151,7 @@ def open_one(run: Run) -> Compared:
                 f"log_data.csv of {run.name!r} is damaged or its training diverged: {name} is {log[name].iloc[row]} "
                 f"in row {row + 1}; train it again, with a lower learning rate if it diverged"
             )
-    check_rows(run.name, log, run.stored_at())
+    check_rows(run.name, log["step"].tolist(), run.stored_at())
     return Compared(run, log, run.validation_loss())
 
 

@@ -1,16 +1,19 @@
 """Where and in which precision to compute: looked up and measured, never assumed."""
 
-import shutil
+import re
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
-from config import ConfigError, TrainConfig
+from config import ConfigError, RunError, TrainConfig
 
 COMPILING_PAYS = 6  # minutes; compiling takes about half a minute and makes a step a fifth faster
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -51,10 +54,14 @@ def choose(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -
     minutes = seconds[precision] * len(windows) / len(part) * config.accumulation * config.steps / 60
     if config.compile != "auto":
         return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as set")
-    if config.dropout_final != 1 or device.type == "mps" or not has_compiler(device):
+    if config.dropout_final != 1 or device.type == "mps":
         return Choice(precision, False, f"{why}; not compiled")
-    compiled = minutes > COMPILING_PAYS
-    return Choice(precision, compiled, f"{why}; {'compiled' if compiled else 'not compiled'} for {minutes:.0f} minutes")
+    if minutes <= COMPILING_PAYS:
+        return Choice(precision, False, f"{why}; not compiled for {minutes:.0f} minutes")
+    problem = compiler_problem(device.type)
+    if problem:
+        return Choice(precision, False, f"{why}; not compiled, for the compiler does not work: {problem}")
+    return Choice(precision, True, f"{why}; compiled for {minutes:.0f} minutes")
 
 
 def time_passes(model: torch.nn.Module, windows: torch.Tensor, precisions: list[str]) -> dict[str, float]:
@@ -72,15 +79,49 @@ def time_passes(model: torch.nn.Module, windows: torch.Tensor, precisions: list[
     return {precision: median(times[1:]) for precision, times in seconds.items()}
 
 
-def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile can work: on a CPU it takes a C++ compiler, elsewhere it brings its own."""
-    return device.type != "cpu" or any(map(shutil.which, ("g++", "clang++", "c++", "cl")))
+@lru_cache(maxsize=4)
+def compiler_problem(device_type: str) -> str | None:
+    """Why torch.compile does not work on this kind of device, in one line; None where it does.
+
+    It is tried on a small function, once per process. The function is another one each time, for what the cache on
+    disk holds would hide a compiler that has broken since.
+    """
+    length = 1 + time.time_ns() % 2**16
+    try:
+        with torch.no_grad():
+            torch.compile(lambda x: x.sin() + 1)(torch.ones(length, device=device_type))
+    except Exception as error:  # whatever dynamo, inductor and the compiler behind them raise: it is the answer
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return next((line.strip() for line in lines if re.search(r"\berror: ", line)), lines[0].strip())
+    return None
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises ConfigError where torch.compile can't work."""
-    if not has_compiler(device):
-        raise ConfigError("compile 'on' needs a C++ compiler on a CPU: install g++ or clang++, or set it to 'off'")
+    """Raises ConfigError where torch.compile does not work, with the reason."""
+    problem = compiler_problem(device.type)
+    if problem:
+        raise ConfigError(
+            f"compile 'on' needs a compiler that works, and this one does not: {problem}. On a CPU install g++ or "
+            "clang++ and Python's headers, in a path without blanks; or set compile to 'off'"
+        )
+
+
+@contextmanager
+def explaining_memory(config: TrainConfig) -> Iterator[None]:
+    """Raises RunError where memory runs out within, and says which setting to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        size, remedies = config.micro_batch_size or config.batch_size, []
+        if size > 1:
+            smaller = max(n for n in range(1, size // 2 + 1) if config.batch_size % n == 0)
+            remedies.append(f"set micro_batch_size={smaller} (now {size} sequences pass the model at once)")
+        if not config.gradient_checkpointing:
+            remedies.append("set gradient_checkpointing=True")
+        remedies.append("train a smaller model, or one of shorter context_length")
+        raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {'; or '.join(remedies)}") from error
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -2,15 +2,15 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import RunError
+from config import RunError, short
 from lab.files import atomic_write_text
+from lab.guarded import reading
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     from lab.training import Step
 
@@ -18,22 +18,46 @@ COLUMNS = (
     "step", "tokens", "seconds", "loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second",
     "memory",
 )  # fmt: skip
+REMEDY = "train it again, or restore the log from a copy"
+
+
+def check_rows(name: str, steps: Iterable[int], reached: int = 0) -> None:
+    """Raises RunError unless the rows are those of each step from 1 on, in order, at least to the one `reached`.
+
+    name: of the run, for the message.
+    """
+    before = 0
+    for step in steps:
+        if step <= before:
+            raise RunError(f"log_data.csv of {name!r} is damaged: its steps don't rise from row to row; {REMEDY}")
+        if step != before + 1:
+            raise RunError(f"log_data.csv of {name!r} lost rows: step {step} follows step {before}; {REMEDY}")
+        before = step
+    if before < reached:
+        raise RunError(f"log_data.csv of {name!r} lost rows: it ends at step {before} before {reached}; {REMEDY}")
 
 
 class StepLog:
     """Appends rows whose first value is the step to a CSV file; a file without rows is none.
 
     Rows after `keep_steps` belong to steps that will be done again: they are cut off when the log is opened.
+    every_step: whether each step has a row; then RunError is raised where one up to `keep_steps` is missing. It is also
+    raised for a file that is no such table, and that file stays as it was.
     """
 
-    def __init__(self, path: Path, keep_steps: int):
+    def __init__(self, path: Path, keep_steps: int, *, every_step: bool = False):
         self.path = path
-        if path.exists():
-            header, kept = _whole_rows(path)[:1], [row for row in _whole_rows(path)[1:] if int(row[0]) <= keep_steps]
+        header, rows = _whole_rows(path) if path.exists() else ([], [])
+        kept = [row for row in rows if _step(row, header, path) <= keep_steps]
+        if every_step:
+            check_rows(path.parent.name, [int(row[0]) for row in kept], reached=keep_steps)
+        try:
             if kept:
-                atomic_write_text(path, _as_csv(header + kept))
+                atomic_write_text(path, _as_csv([header, *kept]))
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(_cannot_write(path, error)) from error
 
     def append(self, columns: Sequence[str], rows: list[Sequence]) -> None:
         """The rows, on disk when this returns, under a header of `columns` if they are the first."""
@@ -42,7 +66,7 @@ class StepLog:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(_as_csv(header + rows))
         except OSError as error:
-            raise RunError(f"can't write {self.path}: {error.strerror}; free space or mend its permissions") from error
+            raise RunError(_cannot_write(self.path, error)) from error
 
     def write(self, record: "Step") -> None:
         """A row of log_data.csv; other losses of the architecture are columns of their own."""
@@ -50,25 +74,26 @@ class StepLog:
         self.append([*COLUMNS, *record.others], [[*values, *record.others.values()]])
 
 
-def check_rows(name: str, rows: "pd.DataFrame", step: int = 0) -> None:
-    """Raises RunError unless the rows are those of each step from 1 on, in order, at least to `step`.
-
-    name: of the run, for the message.
-    """
-    steps, remedy = rows["step"].tolist(), "train it again, or restore the log from a copy"
-    for before, after in zip([0, *steps], steps):
-        if after <= before:
-            raise RunError(f"log_data.csv of {name!r} is damaged: its steps don't rise from row to row; {remedy}")
-        if after != before + 1:
-            raise RunError(f"log_data.csv of {name!r} lost rows: step {after} follows step {before}; {remedy}")
-    if len(steps) < step:
-        raise RunError(f"log_data.csv of {name!r} lost rows: it ends at step {len(steps)} before {step}; {remedy}")
+def _whole_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and all rows but a last one that a crash cut short. Raises RunError where it is no UTF-8 table."""
+    with reading(path):
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        rows = [row for row in csv.reader(io.StringIO(whole.decode("utf-8"))) if row]
+    return (rows[0], rows[1:]) if rows else ([], [])
 
 
-def _whole_rows(path: Path) -> list[list[str]]:
-    """All rows but a last one that a crash cut short."""
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [row for row in csv.reader(io.StringIO(whole)) if row]
+def _step(row: list[str], header: list[str], path: Path) -> int:
+    if len(row) != len(header) or not (row[0].isascii() and row[0].isdecimal() and len(row[0]) < 16):
+        raise RunError(
+            f"{path.name} of {path.parent.name!r} is damaged: {short(','.join(row))} is no row of its columns; {REMEDY}"
+        )
+    return int(row[0])
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    if not path.parent.is_dir():
+        return f"{path.parent} is gone: the run was deleted or moved while it trained; make a new one"
+    return f"can't write {path}: {error.strerror}; free space or mend its permissions"
 
 
 def _as_csv(rows: list[Sequence]) -> str:

@@ -17,9 +17,10 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from config import ConfigError, Preset
 from lab.checks import check_vocabulary
 from lab.data import TokenData, prepare
-from lab.device import pick_device
+from lab.device import explaining_memory, pick_device
 from lab.optimizer import build_optimizer
 from lab.plot_style import BLUE, SKY, VERMILLION, Picture, axes
+from lab.tokenizers import load_tokenizer
 from lab.training import clip, descend, gradients, untrained
 
 SMOOTHING = 0.8  # how much of the running mean stays at each step
@@ -56,21 +57,25 @@ def find_learning_rate(
 
     data: what `prepare` gave, if it is at hand. Weights, batches and dropout are those of the settings' seed, so the
     same call gives the same numbers; the precision is fp32 unless the settings name one, for "auto" is a measurement.
-    Raises ConfigError for rates that can't be, and where the loss diverges at once or never falls.
+    Raises ConfigError for rates, a device or a vocabulary that can't be, and DataError for too little text, before the
+    first step; ConfigError where the loss diverges at once or never falls; RunError where memory runs out.
     """
     if not 0 < lowest < highest < math.inf:
         raise ConfigError(f"need 0 < lowest < highest, not lowest={lowest:g} and highest={highest:g}")
     if steps < LEAST_STEPS:
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
-    data, device = data or prepare(config.data), pick_device(config.device)
-    check_vocabulary(model_config, data.tokenizer)
+    device = pick_device(config.device)
+    check_vocabulary(model_config, data.tokenizer if data else load_tokenizer(config.data.tokenizer))
+    data = data or prepare(config.data)
+    data.train.n_windows(model_config.context_length)
     precision = "fp32" if config.precision == "auto" else config.precision
     model = untrained(model_config, config, device)
     optimizer = build_optimizer(model, config)
     rates, losses, smoothed, mean = [], [], [], 0.0
     for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-        loss = gradients(model, model.losses, data, config, step, device, precision)["loss"]
+        with explaining_memory(config):
+            loss = gradients(model, model.losses, data, config, step, device, precision)["loss"]
         norm = clip(model, config)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         running = mean / (1 - SMOOTHING ** (step + 1))  # as if it had not started from 0

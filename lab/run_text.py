@@ -46,6 +46,10 @@ class RunText:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
+    def is_gone(self) -> bool:
+        """Whether files of one's own no longer lie where they lay: then the settings may say where they are now."""
+        return self.path is not None and absolute_source(DataConfig(source=self.path)) is None
+
     def without_path(self) -> "RunText":
         """The record to share: where the text lies on this machine is nobody's business."""
         return replace(self, path=None)
@@ -59,7 +63,7 @@ def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, ru
     the text is another than the run's.
     """
     here = config
-    if text and text.path and absolute_source(config.replace(source=text.path)) is not None:
+    if text and text.path and not text.is_gone():
         here = config.replace(source=text.path)
     data = prepare(here, tokenizer)
     check_text(data, text, run)

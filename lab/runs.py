@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +41,8 @@ from config import (
 )
 from lab.data import TokenData, prepare
 from lab.guarded import named_path, reading
+from lab.log import REMEDY
+from lab.run_lock import HOLDER, LOCK, hold, making
 from lab.run_text import RunText, check_text, load_text
 from lab.tokenizers import Tokenizer, tokenizer_from_json
 from lab.weights import check_counts, check_layers, check_shapes, read_header, read_weights
@@ -98,10 +99,7 @@ class Run:
             taken += 1
             name = f"{stem}-{taken}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
-                building = Path(temporary) / name
-                building.mkdir()
+            with making(name, folder) as building:
                 for file, text in {
                     "model_config.json": model.to_json(),
                     "train_config.json": train.settled().to_json(),
@@ -109,7 +107,6 @@ class Run:
                     "data.json": RunText.of(data).to_json(),
                 }.items():
                     (building / file).write_text(text, encoding="utf-8", newline="\n")
-                building.rename(folder / name)
         except OSError as error:
             reason = f"{error.strerror}; free space or choose another folder"
             raise RunError(f"can't make a run in {folder}: {reason}") from error
@@ -147,6 +144,10 @@ class Run:
     @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint" / "state.safetensors"
+
+    @property
+    def card_path(self) -> Path:
+        return self.folder / "README.md"
 
     def _read(self, file: str, parse: Callable[[str], object]):
         with reading(self.folder / file):
@@ -215,6 +216,15 @@ class Run:
         if done == 0:
             return "new"
         return f"finished, {steps} steps" if done >= steps else f"stopped at step {done} of {steps}"
+
+    def is_finished(self) -> bool:
+        """Whether the last step is taken and all that a run leaves is there: weights, pictures, and the card last of
+        all. `train` makes what is missing where a process was killed before that."""
+        if self.steps_done() < self.train_config.steps:
+            return False
+        pictures = ["loss.png", *(["watch.png"] if self.watch_path.exists() else [])]
+        files = [self.weights_path, self.card_path, *(self.folder / name for name in pictures)]
+        return all(file.exists() for file in files) and f"| {self.status()} |" in self._read(self.card_path.name, str)
 
     def summary(self, floor: float | None = None) -> str:
         """Where the run is, its best validation loss beside the data's floor, and where its picture is."""
@@ -294,7 +304,7 @@ def check_numbers(where: str, column: pd.Series, whole: bool) -> None:
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = numbers.isna() | (numbers % 1 != 0) if whole else numbers.isna() & column.notna()
     row = int(wrong.to_numpy().argmax())
-    raise RunError(f"{where} is damaged: {column.name} is {short(column.tolist()[row])} in row {row + 1}")
+    raise RunError(f"{where} is damaged: {column.name} is {short(column.tolist()[row])} in row {row + 1}; {REMEDY}")
 
 
 def no_run(name: str, folder: Path) -> RunError:
@@ -346,13 +356,27 @@ def _summary(name: str, folder: Path) -> dict:
 
 
 def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
-    """Deletes the run's folder for good, if `confirm` repeats its name."""
+    """Deletes the run's folder for good, if `confirm` repeats its name.
+
+    Raises RunError for a link to a folder, which is not followed, for a run that somebody is training, and where files
+    can't be deleted.
+    """
     check_name(name)
     if name not in run_names(folder):
         raise no_run(name, Path(folder or TRAINED))
     if confirm != name:
         raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")
-    shutil.rmtree(Path(folder or TRAINED) / name)
+    path = Path(folder or TRAINED) / name
+    if path.is_symlink():
+        raise RunError(f"{path} is a link to {path.resolve()}; delete the link itself, or the run where it lies")
+    try:
+        with hold(path):
+            for entry in path.iterdir():
+                if entry.name not in (LOCK, HOLDER):  # Windows deletes no file that is open
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunError(f"can't delete all of {path}: {error.strerror or error}; mend its permissions") from error
 
 
 def code_version() -> str:

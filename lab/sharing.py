@@ -12,7 +12,6 @@ import math
 import os
 import stat
 import struct
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from config import GlassboxError, RunError, parse_json
 from lab import guarded, runs
 from lab.files import atomic_path
 from lab.guarded import MIB, named_path, reading
+from lab.run_lock import making
 from lab.runs import Run, check_name
 from lab.tuned_lens import lens_path, load_lens
 from lab.weights import check_shapes, read_header
@@ -96,14 +96,10 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
             if (folder / name).exists():
                 raise RunError(f"a run named {name!r} exists; import it under another: name='...', or --name")
             check_sums(archive, members, manifest["sha256"])
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
-                building = Path(temporary) / name
-                building.mkdir()
+            with making(name, folder) as building:
                 for member in members:
                     (building / member).write_bytes(archive.read(member))
                 check_contents(building)
-                building.rename(folder / name)
     except RunError as error:
         raise RunError(f"{path} is refused, nothing was written: {error}") from error
     except OSError as error:

@@ -15,15 +15,17 @@ from pathlib import Path
 import pandas as pd
 
 from config import ConfigError, DataConfig, GlassboxError, Preset, RunError
+from lab.checkpoint import check_resumption
 from lab.checks import check_trainable, check_vocabulary
 from lab.compared import open_runs
 from lab.comparison import Comparison
 from lab.data import TokenData, prepare
 from lab.estimates import estimate
 from lab.live import live
+from lab.run_lock import hold
 from lab.runs import Run, check_name, run_names
 from lab.tokenizers import load_tokenizer
-from lab.training import Step, check_resumable, train
+from lab.training import Step, train
 
 
 def sweep(
@@ -37,8 +39,8 @@ def sweep(
     says which of how many it is.
 
     Before the first step it raises what keeps any of them from being trained: RunError for a name that can't be a
-    run's, and where a run of that name was made with other settings; ConfigError, TokenizerError or DataError for
-    settings, tokenizers and data.
+    run's, and where a run of that name was made with other settings, is held by another process or can't go on;
+    ConfigError, TokenizerError or DataError for settings, tokenizers and data.
     """
     plan = planned(variants, seeds)
     found = {name: run_of(name, settings, folder) for name, settings in plan.items()}
@@ -48,7 +50,8 @@ def sweep(
         with naming(name):
             check_trainable(model, config, data[config.data])
             if found[name]:
-                check_resumable(found[name])
+                with hold(found[name].folder):
+                    check_resumption(found[name])
     return trained(plan, data, folder, show)
 
 
@@ -111,7 +114,7 @@ def trained(
 
 
 def is_finished(run: Run | None) -> bool:
-    return run is not None and run.steps_done() >= run.train_config.steps
+    return run is not None and run.is_finished()
 
 
 def run_of(name: str, settings: Preset, folder: Path | None = None) -> Run | None:

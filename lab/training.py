@@ -8,34 +8,46 @@ Batches and random numbers depend on (seed, step) alone. So the state of a train
 one number, and stopping anywhere leaves a run that `train(run)` takes up again to the same numbers, bit for bit.
 """
 
-import json
 import math
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from config import ModelConfig, RunError, TrainConfig
 from lab.card import write_card
+from lab.checkpoint import Progress, check_resumable, check_resumption, kept, load_checkpoint, save_checkpoint
 from lab.checks import check_trainable, room_for_sample
 from lab.data import TokenData
-from lab.device import autocast, check_compiler, choose, memory_in_use, pick_device
+from lab.device import (
+    autocast,
+    choose,
+    compiler_problem,
+    explaining_memory,
+    memory_in_use,
+    pick_device,
+)
 from lab.evaluation import evaluate
+from lab.files import remove_unfinished
 from lab.generation import generate_text
 from lab.log import StepLog
 from lab.optimizer import build_optimizer
+from lab.run_lock import hold
 from lab.runs import Run, code_version
 from lab.schedule import learning_rate
+from lab.stopping import stop_after_step
 from lab.watch import Watch
-from lab.weights import check_shapes, read_tensors, write_tensors
+from lab.weights import write_tensors
 from modules.dropout import set_dropout_share
 from modules.transformer import Transformer
+
+# What a training writes into its run, beside the checkpoint
+WRITTEN = ("log_data.csv", "watch_data.csv", "model.safetensors", "loss.png", "watch.png", "README.md", "holder.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,83 +73,127 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Progress:
-    """The part of a training's state that is not a tensor; what was chosen by measuring stays chosen on resuming."""
+class TrainingState:
+    """A training between two steps: the run it belongs to, what it reads, and all that a step changes."""
 
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float | None = None
-    precision: str = ""
-    compiled: bool = False
+    run: Run
+    data: TokenData
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def train(run: Run, data: TokenData | None = None, stopping: threading.Event | None = None) -> Iterator[Step]:
     """Trains `run` from where it is to its last step, yielding each; a finished run yields nothing.
 
     Leaving the loop, Ctrl-C and a notebook's stop button all end it after the current step with a checkpoint, and so
-    does `stopping` when it is set; Ctrl-C sets it.
-    Raises RunError where a loss or gradient stops being finite: the weights then still are the last good ones.
+    does `stopping` when it is set; Ctrl-C sets it. SIGTERM and SIGHUP do so too, and take their effect afterwards. A
+    run that was killed while its end was written gets what is missing.
+    One process holds the run meanwhile. Raises RunError where another one does, where checkpoint, log or settings keep
+    it from going on, where memory runs out, and where a loss or gradient stops being finite: the message says what the
+    run then still holds.
     """
-    config = run.train_config
-    data = data or run.load_data()
-    run.check_data(data)
-    check_trainable(run.model_config, config, data)
-    device = pick_device(config.device)
-    model = untrained(run.model_config, config, device)
-    optimizer = build_optimizer(model, config)
-    progress = load_checkpoint(run, model, optimizer)
-    if progress.step >= config.steps:
+    check_resumable(run)
+    if run.is_finished():
         return
-    if not progress.precision:
-        with seeded(config.seed, 0, device):
-            windows = next(micro_batches(data, config, 0, run.model_config.context_length, device))
-            progress.precision, progress.compiled, why = choose(model, windows, config)
-        print(f"{device.type}, {why}")
-        save_checkpoint(run, model, optimizer, progress)  # killed at any moment, it can be resumed, as it was chosen
-    losses_of = compiled(model.losses, device) if progress.compiled else model.losses
-    log = StepLog(run.log_path, keep_steps=progress.step)
-    watch = Watch(model, StepLog(run.watch_path, keep_steps=progress.step))
-    with stop_after_step(stopping or threading.Event()) as stopping:
-        try:
-            while progress.step < config.steps and not stopping.is_set():
-                watching = watch if watch_due(progress.step + 1, config) else None
-                record = one_step(model, optimizer, losses_of, data, config, progress, device, watching)
+    config = run.train_config
+    with hold(run.folder):
+        remove_unfinished(run.folder, WRITTEN)
+        remove_unfinished(run.checkpoint_path.parent, [run.checkpoint_path.name])
+        check_resumption(run)
+        data = data or run.load_data()
+        run.check_data(data)
+        check_trainable(run.model_config, config, data)
+        with explaining_memory(config):
+            model = untrained(run.model_config, config, pick_device(config.device))
+        optimizer = build_optimizer(model, config)
+        progress = load_checkpoint(run, model, optimizer)
+        state = TrainingState(run=run, data=data, model=model, optimizer=optimizer, progress=progress)
+        with stop_after_step(stopping or threading.Event()) as stopping:
+            yield from steps(state, stopping)
+
+
+def steps(state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
+    """The steps from where the state is to the run's last one, or until `stopping` is set, and then its end."""
+    run, progress, config = state.run, state.progress, state.run.train_config
+    log = StepLog(run.log_path, keep_steps=progress.step, every_step=True)
+    watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step))
+    try:
+        choose_computing(state)
+        losses_of = torch.compile(state.model.losses) if progress.compiled else state.model.losses
+        while progress.step < config.steps and not stopping.is_set():
+            watching = watch if watch_due(progress.step + 1, config) else None
+            with explaining_memory(config), explaining_compiler(progress):
+                record = one_step(state, losses_of, watching)
                 last = record.step == config.steps
                 if last or record.step % config.evaluate_every == 0:
-                    record = validated(record, model, data, run, progress)
+                    record = replace(record, validation_loss=validation_loss(state))
                 if config.sample_every and (last or record.step % config.sample_every == 0):
-                    record = sampled(record, model, run)
-                log.write(record)
-                if record.step % config.checkpoint_every == 0:
-                    save_checkpoint(run, model, optimizer, progress)
-                yield record
-        except GeneratorExit:  # the loop around us was left; any other exception may have left a step half done
-            finish(run, model, optimizer, progress, data)
+                    record = replace(record, sample=sample_text(state.model, run))
+            log.write(record)
+            keep_best(state, record)
+            if record.step % config.checkpoint_every == 0:
+                save_checkpoint(run, state.model, state.optimizer, progress)
+            yield record
+    except GeneratorExit:  # the loop around us was left; any other exception may have left a step half done
+        try:
+            finish(state)
+        except RunError as error:  # where nobody closes the generator by name, Python passes no exception on
+            print(f"{run.name} could not be kept as it was at step {progress.step}: {error}", file=sys.stderr)
             raise
-    finish(run, model, optimizer, progress, data)
+        raise
+    finish(state)
     if progress.step < config.steps:
         print(f"stopped after step {progress.step} of {config.steps}; train(run) goes on from there", file=sys.stderr)
 
 
-def one_step(
-    model: Transformer, optimizer: torch.optim.Optimizer, losses_of, data: TokenData, config: TrainConfig,
-    progress: Progress, device: torch.device, watch: Watch | None,
-) -> Step:  # fmt: skip
+def choose_computing(state: TrainingState) -> None:
+    """Sets precision and compiling: as the settings say, and where they say "auto", as was measured here or is now."""
+    run, progress, config, device = state.run, state.progress, state.run.train_config, state.device
+    asked = f"{config.precision} {config.compile} {device.type}"
+    if progress.step >= config.steps:
+        return
+    precision, compiling = config.precision, config.compile
+    before = (progress.chosen_for or f"auto auto {device.type}").split()
+    if progress.precision and before[-1] == device.type:  # what "auto" has measured on this device stays
+        if precision == before[0] == "auto":
+            precision = progress.precision
+        if compiling == before[1] == "auto" and (config.dropout_final == 1 or not progress.compiled):
+            works = not progress.compiled or not compiler_problem(device.type)
+            compiling = ("on" if progress.compiled else "off") if works else "auto"
+    if (precision, compiling) != (progress.precision, "on" if progress.compiled else "off"):
+        with seeded(config.seed, 0, device), explaining_memory(config):
+            windows = next(micro_batches(state.data, config, 0, run.model_config.context_length, device))
+            settings = config.replace(precision=precision, compile=compiling)
+            progress.precision, progress.compiled, why = choose(state.model, windows, settings)
+        progress.why = f"{device.type}, {why}"
+        print(progress.why)
+    if progress.chosen_for != asked:
+        progress.chosen_for = asked
+        save_checkpoint(run, state.model, state.optimizer, progress)  # killed at any moment, it goes on as chosen
+
+
+def one_step(state: TrainingState, losses_of, watch: Watch | None) -> Step:
     """Forward and backward over the micro-batches, clip, update; watched from within where there is a `watch`."""
-    start, step = time.perf_counter(), progress.step
+    start, model, progress, config = time.perf_counter(), state.model, state.progress, state.run.train_config
+    step = progress.step
     rate = learning_rate(step, config)
-    sums = gradients(model, losses_of, data, config, step, device, progress.precision, watch)
+    sums = gradients(model, losses_of, state.data, config, step, state.device, progress.precision, watch)
     if watch:
         watch.write(step + 1)
     norm = clip(model, config)
     if not all(map(math.isfinite, (norm, *sums.values()))):
-        raise RunError(explain_non_finite(model, data, config, progress, device))
-    descend(optimizer, rate)
+        raise RunError(explain_non_finite(state))
+    descend(state.optimizer, rate)
     spent, tokens = time.perf_counter() - start, config.batch_size * model.config.context_length
     progress.step, progress.seconds = step + 1, progress.seconds + spent
     return Step(
         step=step + 1, tokens=(step + 1) * tokens, seconds=progress.seconds, loss=sums.pop("loss"), learning_rate=rate,
-        gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(device), others=sums,
+        gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(state.device), others=sums,
     )  # fmt: skip
 
 
@@ -195,17 +251,25 @@ def micro_batches(
         yield part.to(device, non_blocking=True)
 
 
-def validated(record: Step, model: Transformer, data: TokenData, run: Run, progress: Progress) -> Step:
-    """The record with its validation loss; the weights are stored where it is the best so far."""
-    loss = evaluate(model, data.validation, run.tokenizer, run.train_config.evaluation_tokens).loss
-    if progress.best_loss is None or loss < progress.best_loss:
+def keep_best(state: TrainingState, record: Step) -> None:
+    """Stores the weights where the record's validation loss is the best so far; after its row, so that the log never
+    ends before the weights."""
+    loss, progress = record.validation_loss, state.progress
+    if loss is not None and (progress.best_loss is None or loss < progress.best_loss):
         progress.best_loss = loss
-        store_weights(run, model, {"step": record.step, "validation_loss": loss})
-    return replace(record, validation_loss=loss)
+        store_weights(state.run, state.model, {"step": record.step, "validation_loss": loss})
 
 
-def sampled(record: Step, model: Transformer, run: Run) -> Step:
-    return replace(record, sample=sample_text(model, run))
+def validation_loss(state: TrainingState) -> float:
+    """Nats per token on the run's held-out tokens. Raises RunError where it is not finite."""
+    config, step = state.run.train_config, state.progress.step
+    loss = evaluate(state.model, state.data.validation, state.run.tokenizer, config.evaluation_tokens).loss
+    if not math.isfinite(loss):
+        raise RunError(
+            f"step {step}: the validation loss is {loss}, though the training losses up to here were finite. "
+            f"{kept(state.run)}. {advice(state)}"
+        )
+    return loss
 
 
 def sample_text(model: Transformer, run: Run) -> str:
@@ -215,54 +279,26 @@ def sample_text(model: Transformer, run: Run) -> str:
     return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
 
 
-def finish(
-    run: Run, model: Transformer, optimizer: torch.optim.Optimizer, progress: Progress, data: TokenData
-) -> None:
-    """Leaves the folder whole: checkpoint, weights (the present ones where nothing was validated yet), card."""
-    save_checkpoint(run, model, optimizer, progress)
-    if progress.best_loss is None:
-        store_weights(run, model, {"step": progress.step})
-    write_card(run, data, sample_text(model, run))
+def finish(state: TrainingState) -> None:
+    """Leaves the folder whole: checkpoint, weights (the present ones where there are none yet), card.
+
+    Killed in between, it can be done again. The card comes last: it says at which step the rest is.
+    """
+    run, progress = state.run, state.progress
+    save_checkpoint(run, state.model, state.optimizer, progress)
+    if progress.step == 0:
+        return
+    if not run.weights_path.exists():
+        unvalidated = progress.best_loss is None
+        loss = {} if unvalidated else {"validation_loss": validation_loss(state)}
+        store_weights(run, state.model, {"step": progress.step} | loss)
+    elif progress.best_loss is None:
+        store_weights(run, state.model, {"step": progress.step})
+    write_card(run, state.data, sample_text(state.model, run), progress.why)
 
 
 def store_weights(run: Run, model: Transformer, facts: dict) -> None:
     write_tensors(run.weights_path, dict(model.named_parameters()), facts | {"code": code_version()})
-
-
-def save_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Weights, optimizer state and progress in one file, so that they can't disagree."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    tensors = {f"model/{name}": parameter for parameter, name in names.items()}
-    for parameter, state in optimizer.state.items():
-        tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}
-    write_tensors(run.checkpoint_path, tensors, {"progress": asdict(progress)})
-
-
-def load_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts model and optimizer where the run stopped; a run that never was trained starts at step 0."""
-    check_resumable(run)
-    if not run.checkpoint_path.exists():
-        return Progress()
-    tensors, facts = read_tensors(run.checkpoint_path)
-    device = next(model.parameters()).device
-    stored = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
-    check_shapes({name: tuple(t.shape) for name, t in stored.items()}, run.model_config, run.checkpoint_path)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(stored[name])
-            prefix = f"optimizer/{name}/"
-            optimizer.state[parameter] = {
-                key.removeprefix(prefix): value if key.endswith("/step") else value.to(device)
-                for key, value in tensors.items()
-                if key.startswith(prefix)
-            }
-    return Progress(**json.loads(facts["progress"]))
-
-
-def check_resumable(run: Run) -> None:
-    """Raises RunError where there are weights, but nothing to go on from."""
-    if run.weights_path.exists() and not run.checkpoint_path.exists():
-        raise RunError(f"run {run.name!r} has no checkpoint (shipped runs have none); start a new one")
 
 
 @contextmanager
@@ -275,36 +311,26 @@ def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of breaking in on a step; a second one interrupts at once, as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping  # signals reach the main thread alone
+def explaining_compiler(progress: Progress) -> Iterator[None]:
+    """What the compiler can't do with this model is told, with the way on."""
+    if not progress.compiled:
+        yield
         return
-    previous = signal.getsignal(signal.SIGINT)
+    from torch._dynamo.exc import TorchDynamoException  # takes 1.6 s, and is there where something is compiled
 
-    def request_stop(number, frame):
-        if stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-
-    signal.signal(signal.SIGINT, request_stop)
     try:
-        yield stopping
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        yield
+    except TorchDynamoException as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RunError(
+            f"step {progress.step + 1}: this model can't be compiled here: {reason}. Set compile to 'off' in the run's "
+            "train_config.json and resume"
+        ) from error
 
 
-def compiled(losses, device: torch.device):
-    """torch.compile of the losses alone: the model stays as it is, and so do the names of its weights."""
-    check_compiler(device)
-    return torch.compile(losses)
-
-
-def explain_non_finite(
-    model: Transformer, data: TokenData, config: TrainConfig, progress: Progress, device: torch.device
-) -> str:
+def explain_non_finite(state: TrainingState) -> str:
     """Which layer a non-finite number came from: the first whose output, or else whose gradient, has one."""
-    found: list[str] = []
+    model, config, progress, found = state.model, state.run.train_config, state.progress, []
 
     def look(name: str):
         def hook(module, inputs, output):
@@ -315,17 +341,24 @@ def explain_non_finite(
 
     handles = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
     try:
-        with seeded(config.seed, progress.step + 1, device), torch.no_grad():
-            for windows in micro_batches(data, config, progress.step, model.config.context_length, device):
-                with autocast(device, progress.precision):
+        with seeded(config.seed, progress.step + 1, state.device), torch.no_grad():
+            for windows in micro_batches(state.data, config, progress.step, model.config.context_length, state.device):
+                with autocast(state.device, progress.precision):
                     model.losses(windows)
     finally:
         for handle in handles:
             handle.remove()
     gradients = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     where = f"the output of {found[0]}" if found else f"the gradient of {gradients[-1]}" if gradients else "the loss"
+    return f"step {progress.step + 1}: {where} is not finite. {kept(state.run)}. {advice(state)}"
+
+
+def advice(state: TrainingState) -> str:
+    """What to change against numbers that are not finite, in a file whose changes are obeyed."""
+    config = state.run.train_config
+    clip = "set gradient_clip" if config.gradient_clip is None else f"set gradient_clip below {config.gradient_clip:g}"
+    fp32 = ", or set precision to 'fp32'" if state.progress.precision == "bf16" else ""
     return (
-        f"step {progress.step + 1}: {where} is not finite. The run still holds its last good checkpoint "
-        f"and weights, from step {progress.step} or before. Lower learning_rate, lengthen the warm-up, "
-        "or set gradient_clip or precision='fp32'"
+        f"In its train_config.json lower learning_rate (now {config.learning_rate:g}), lengthen the warm-up, or "
+        f"{clip}{fp32}; then resume"
     )

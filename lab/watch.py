@@ -53,10 +53,19 @@ class Watch:
 
 @contextmanager
 def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> Iterator[None]:
-    """Inside the `with`, a forward pass reports (layer, kind, value) of its activations; afterwards no hook is left."""
+    """Inside the `with`, a forward pass reports (layer, kind, value) of its activations; afterwards no hook is left.
+
+    Each layer is reported once, as it is in the pass that gives the next token: further heads go through the final norm
+    again, and levels that predict vectors embed their targets. A block that hands the state on untouched, as the
+    further heads of multi-token prediction do, puts out nothing.
+    """
+    reported = set()
 
     def look(layer: str):
         def hook(module, inputs, output):
+            if layer in reported or untouched(inputs, output):
+                return
+            reported.add(layer)
             if isinstance(output, Tensor):
                 report(layer, "activation", root_mean_square(output))
             else:  # a state of several streams, named by its fields
@@ -88,6 +97,13 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
             handle.remove()
 
 
+def untouched(inputs: tuple, output) -> bool:
+    """Whether a block's state (a tuple of streams) holds the very tensors of the state that came in."""
+    if not isinstance(output, tuple) or not inputs:
+        return False
+    return all(new is old for new, old in zip(output, inputs[0]) if isinstance(new, Tensor))
+
+
 def root_mean_square(x: Tensor) -> Tensor:
     """√mean(x²) in float32, a scalar."""
     return torch.linalg.vector_norm(x.detach(), dtype=torch.float32) / x.numel() ** 0.5
@@ -117,9 +133,10 @@ def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
 def by_layer(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Run.watch()'s values of one kind: a row for each step, a column for each layer in the model's order.
 
-    A value that was not a number is infinite here, so that NaN means: not measured.
+    A value that was not a number is infinite here, so that NaN means: not measured. Where a layer has several values
+    of one step, as files of earlier versions do, the first counts: it is of the pass that gives the next token.
     """
-    rows = frame[frame["kind"] == kind].fillna({"value": inf})
+    rows = frame[frame["kind"] == kind].fillna({"value": inf}).drop_duplicates(["step", "layer"])
     return rows.pivot(index="step", columns="layer", values="value").reindex(columns=rows["layer"].unique())
 
 

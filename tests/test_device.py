@@ -1,9 +1,13 @@
 """What "auto" chooses, from measured seconds that the test makes up."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from config import ModelConfig, TrainConfig
+from config import ROOT, ModelConfig, TrainConfig
 from lab import device
 from lab.device import choose, pick_device
 from modules.transformer import Transformer
@@ -19,7 +23,7 @@ def model(seeded):
 def choice(model, monkeypatch, fp32: float, bf16: float, compiler: bool = True, **settings):
     seconds = {"fp32": fp32, "bf16": bf16}
     monkeypatch.setattr(device, "time_passes", lambda model, windows, names: {name: seconds[name] for name in names})
-    monkeypatch.setattr(device, "has_compiler", lambda device: compiler)
+    monkeypatch.setattr(device, "compiler_problem", lambda device_type: None if compiler else "Python.h is missing")
     return choose(model, WINDOWS, TrainConfig(steps=1000, batch_size=8, **settings))
 
 
@@ -34,10 +38,39 @@ def test_long_trainings_are_compiled_where_that_can_work(model, monkeypatch):
     # a quarter of the batch is timed: 0.1 s there are 0.4 s a step, and 1,000 steps take 6.7 minutes
     assert choice(model, monkeypatch, fp32=1.0, bf16=0.1).compiled
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.05).compiled
-    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compiler=False).compiled
+    broken = choice(model, monkeypatch, fp32=1.0, bf16=0.1, compiler=False)
+    assert not broken.compiled
+    assert broken.why.endswith("not compiled, for the compiler does not work: Python.h is missing")
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compile="off").compiled
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, dropout_final=0.5).compiled
     assert choice(model, monkeypatch, fp32=0.001, bf16=0.001, compile="on").compiled
+
+
+BROKEN = """
+import sys
+if "--version" in sys.argv or any(a.endswith("--help") for a in sys.argv):
+    print("g++ (fake) 12.2.0")
+else:
+    sys.exit("main.cpp:3:10: fatal error: Python.h: No such file or directory")
+"""
+
+
+def test_a_compiler_that_fails_is_found_out_in_one_line(tmp_path):
+    """A real torch.compile with a C++ compiler that starts, and can't compile: as without Python's headers."""
+    fake = tmp_path / "g++"
+    fake.write_text(f"#!{sys.executable}\n{BROKEN}", encoding="utf-8")
+    fake.chmod(0o755)
+    code = (
+        "import torch; from lab.device import check_compiler, compiler_problem; from config import ConfigError\n"
+        "print(compiler_problem('cpu'))\n"
+        "try: check_compiler(torch.device('cpu'))\n"
+        "except ConfigError as error: print(error)"
+    )
+    there = dict(os.environ, CXX=str(fake), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=there, capture_output=True, text=True)
+    problem, refused = ran.stdout.splitlines()
+    assert problem == "main.cpp:3:10: fatal error: Python.h: No such file or directory"
+    assert problem in refused and "set compile to 'off'" in refused
 
 
 def test_timing_leaves_no_gradients_behind(model):

@@ -179,4 +179,4 @@ def test_the_cards_command_knows_blocks(tmp_path, block):
     assert f"--preset {name} " in command
     assert parse_training(shlex.split(command)[3:]).model == model
     command = training_command(Run.create("two", MODEL.replace(block=block), TRAIN, tmp_path))
-    assert "--like two " in command and "kind" not in command
+    assert "--like NAME " in command and "kind" not in command

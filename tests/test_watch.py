@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from variants import VARIANTS, vary
 
 from config import (
+    ARCHITECTURES,
     DataConfig,
     DropoutConfig,
     GlassboxError,
@@ -221,6 +223,33 @@ def test_compiled_training_is_watched_through_its_own_model(tmp_path, data, monk
     )
     assert list(watched.log().loss) == pytest.approx(list(unwatched.log().loss), abs=1e-5)
     pd.testing.assert_frame_equal(watched.watch(), eager.watch(), check_exact=False, rtol=1e-3, atol=1e-6)
+
+
+WATCHED = {
+    **{name: vary(name, vocab_size=257) for name in ARCHITECTURES},
+    **{f"future-{name}": VARIANTS[f"future-{name}"].replace(vocab_size=257) for name in ("sum", "max")},
+}
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_every_architecture_is_watched_to_its_card(tmp_path, data, name):
+    """One activation for each layer of the pass that gives the next token, whatever else its losses compute."""
+    run = trained(
+        tmp_path, data, model=WATCHED[name], steps=1, schedule=ScheduleConfig(warmup_steps=0),
+        watch_every=1, sample_prompt="O", sample_tokens=1,
+    )  # fmt: skip
+    frame = run.watch()
+    assert not frame.duplicated(["step", "layer", "kind"]).any()
+    blocks = WATCHED[name].n_layers - (WATCHED[name].block.heads - 1 if name == "multi-token" else 0)
+    layers = {layer.split()[0] for layer in frame.layer[frame.kind == "activation"]}
+    assert len(layers) == blocks + 2 and {"embedding", "norm"} < layers
+    assert "## The layers" in (run.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_watch_file_of_an_earlier_version_with_several_passes_is_read(whole):
+    frame = whole.watch()
+    again = frame[frame["layer"] == "norm"].assign(value=1e9)
+    pd.testing.assert_frame_equal(by_layer(pd.concat([frame, again]), "activation"), by_layer(frame, "activation"))
 
 
 # --- what is said about it ------------------------------------------------------------------------------------
