@@ -3,6 +3,7 @@
 Imports no torch: what a run says of itself is in its files.
 """
 
+import ast
 import fnmatch
 import os
 import re
@@ -14,14 +15,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from config import ARCHITECTURES, ConfigError, DataConfig, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
+from config import (
+    ARCHITECTURES,
+    ConfigError,
+    DataConfig,
+    GlassboxError,
+    ModelConfig,
+    RunError,
+    TrainConfig,
+    short,
+    suggest,
+)
 from lab.estimates import estimate
 from lab.log import check_rows
 from lab.runs import TRAINED, Run, run_names, settings_by_name
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
 PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]+")  # what a name or a glob is made of; a query needs more
-SETTING = re.compile(r"(?<![\w.`])(?:model|train)(?:\.\w+)+(?!`)")
+# In a query: a text in quotes, or a setting, which may stand between backticks
+QUERY_PARTS = re.compile(r"""('[^'\\\n]*'|"[^"\\\n]*")|`([\w.]+)`|(?<![\w.])((?:model|train)(?:\.\w+)+)""")
+# All that a query is made of. Neither calls nor attributes: nothing in it can run anything.
+ALLOWED = (
+    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Invert, ast.BinOp, ast.BitAnd,
+    ast.BitOr, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Compare, ast.cmpop, ast.Name, ast.Load, ast.Constant, ast.List,
+    ast.Tuple,
+)  # fmt: skip
+LONGEST_QUERY = 10_000  # characters
+DOT = "__"  # stands for the dot of a setting while pandas reads a query
 
 Chosen = str | Path | Run | Iterable[str | Path | Run] | None
 
@@ -156,16 +176,38 @@ def open_one(run: Run) -> Compared:
 
 
 def query(runs: dict[str, Compared], text: str) -> list[str]:
-    """Names of the runs for which a pandas query holds. Raises ConfigError where it can't be asked."""
-    if not runs:
-        return []
-    rows = pd.DataFrame({name: compared.facts | compared.settings for name, compared in runs.items()}).T
-    rows = rows.infer_objects()
+    """Names of the runs for which a query holds. Raises ConfigError where it can't be asked."""
+    values = {name: compared.facts | compared.settings for name, compared in runs.items()}
+    rows = pd.DataFrame(values).T.infer_objects()
+    columns = dict.fromkeys(name for row in values.values() for name in row)
     try:
-        return list(rows.query(SETTING.sub(r"`\g<0>`", text), engine="python").index)
+        safe = safe_query(text, columns if runs else None)
+        return list(rows.rename(columns=_plain_name).query(safe, engine="python").index) if runs else []
     except Exception as error:  # pandas raises whatever Python's parser and operators do
-        facts = ", ".join(name for name in rows.columns if "." not in name)
+        facts = ", ".join(name for name in columns if "." not in name)
         raise ConfigError(
-            f"{text!r} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and all "
-            "settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
+            f"{short(text)} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and "
+            "all settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
         ) from error
+
+
+def safe_query(text: str, columns: Iterable[str] | None) -> str:
+    """The query for pandas, with plain names for the settings, written anew from what has been allowed.
+
+    columns: what it may compare; None: anything. Raises ConfigError or SyntaxError for everything that is more than
+    comparisons of columns with numbers and texts.
+    """
+    if len(text) > LONGEST_QUERY:
+        raise ConfigError(f"it has {len(text):,} characters; {LONGEST_QUERY:,} are the most")
+    plain = QUERY_PARTS.sub(lambda part: part[1] or _plain_name(part[2] or part[3]), text)
+    tree = ast.parse(plain, mode="eval")
+    for node in ast.walk(tree):
+        if not isinstance(node, ALLOWED):
+            raise ConfigError(f"it holds a {type(node).__name__}; a query compares, and calls or looks up nothing")
+        if isinstance(node, ast.Name) and columns is not None and node.id not in map(_plain_name, columns):
+            raise ConfigError(f"{node.id.replace(DOT, '.')!r} is not defined")
+    return ast.unparse(tree)
+
+
+def _plain_name(column: str) -> str:
+    return column.replace(".", DOT)
