@@ -26,6 +26,7 @@ from config import (
     short,
     suggest,
 )
+from lab.data.sources import DEFAULT_TALES
 from lab.estimates import estimate
 from lab.log import check_rows
 from lab.runs import TRAINED, Run, run_names, settings_by_name
@@ -60,18 +61,21 @@ class Compared:
 
     @cached_property
     def configuration(self) -> tuple[ModelConfig, TrainConfig]:
-        """Equal for runs that differ in their seed alone."""
-        return self.run.model_config, self.run.train_config.replace(seed=0)
+        """Equal for runs whose settings differ in their seed alone."""
+        data = self.data_settings.replace(tokenizer=self.run.train_config.data.tokenizer)
+        return self.run.model_config, self.run.train_config.settled().replace(seed=0, data=data)
 
     @cached_property
-    def text(self) -> DataConfig:
-        """Equal for runs with the same held-out documents."""
-        return self.run.train_config.data.replace(tokenizer="")
+    def data_settings(self) -> DataConfig:
+        """The settings that decide on the text; equal where one leaves out what another one writes down."""
+        data = self.run.train_config.data.replace(tokenizer="")
+        return data.replace(max_documents=data.max_documents or DEFAULT_TALES) if data.source == "tales" else data
 
-    @cached_property
-    def tokens_key(self) -> tuple[DataConfig, str]:
-        """Equal for runs with the same held-out tokens."""
-        return self.text, self.run.tokenizer.fingerprint
+    @property
+    def text_name(self) -> str:
+        """Where its text came from, with the fingerprint of the held-out documents where it is recorded."""
+        source, record = self.run.train_config.data.source, self.run.text
+        return f"{source} [{record.validation}]" if record else source
 
     @cached_property
     def facts(self) -> dict[str, object]:
@@ -94,6 +98,20 @@ class Compared:
         if x == "flops":
             return self.log["tokens"].to_numpy() * (self.facts["flops"] / self.facts["tokens"])
         return self.log["step" if x == "steps" else x].to_numpy(dtype=float)
+
+
+def same_text(runs: Iterable[Compared]) -> bool:
+    """Whether all were held out the same documents: by fingerprint, and by settings beside a run without a record."""
+    runs = list(runs)
+    known = {compared.run.text.validation for compared in runs if compared.run.text}
+    settings = {compared.data_settings for compared in runs}
+    return len(known) <= 1 and (len(settings) <= 1 or all(compared.run.text for compared in runs))
+
+
+def same_tokens(runs: Iterable[Compared]) -> bool:
+    """Whether all read the same held-out documents by the same tokenizer."""
+    runs = list(runs)
+    return len({compared.run.tokenizer.fingerprint for compared in runs}) <= 1 and same_text(runs)
 
 
 def architecture(config: ModelConfig) -> str:
