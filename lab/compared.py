@@ -28,6 +28,7 @@ from config import (
 )
 from lab.data.sources import DEFAULT_TALES
 from lab.estimates import estimate
+from lab.guarded import named_path
 from lab.log import check_rows
 from lab.runs import TRAINED, Run, run_names, settings_by_name
 
@@ -132,6 +133,8 @@ def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared],
     runs, left_out = {}, {}
     for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
         is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not os.path.exists(one)
+        if not is_query and not isinstance(one, Run | None):
+            named_path(one)
         names = run_names(folder) if is_query else _matching(one, folder)
         opened, damaged = _open_each(names, folder)
         if is_query:
