@@ -81,7 +81,7 @@ MOST = {
     "n_kv_heads": 1024, "width": 2**16, "ratio": 256, "vectors": 1024, "steps": 10**9, "batch_size": 2**20,
     "micro_batch_size": 2**20, "sample_tokens": 2**20, "seed": 9 * 10**12, "learning_rate": 1e30,
 }  # fmt: skip
-MOST_OTHERWISE = 10**12  # of every other number, up or down
+MOST_INTEGER, MOST_FLOAT = 10**12, 1e30  # of every other number, up or down
 MOST_ITEMS, MOST_CHARACTERS = 1024, 100_000  # of a list, of a text
 MOST_UNKNOWN = 20  # settings that an error names
 
@@ -229,8 +229,8 @@ def _too_large(name: str, value) -> typing.Iterator[str]:
             yield f"{name} has {len(value):,} characters; {MOST_CHARACTERS:,} are the most"
         if not is_unicode(value):
             yield f"{name} must be Unicode text without half of a surrogate pair, not {short(value)}"
-    elif isinstance(value, int | float):
-        most = MOST.get(name, MOST_OTHERWISE)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        most = MOST.get(name, MOST_INTEGER if isinstance(value, int) else MOST_FLOAT)
         if not -most <= value <= most:
             yield f"{name} must be at most {most:,}, not {short(value)}"
 

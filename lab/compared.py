@@ -3,6 +3,7 @@
 Imports no torch: what a run says of itself is in its files.
 """
 
+import ast
 import fnmatch
 import os
 import re
@@ -14,14 +15,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from config import ARCHITECTURES, ConfigError, DataConfig, GlassboxError, ModelConfig, RunError, TrainConfig, suggest
+from config import (
+    ARCHITECTURES,
+    ConfigError,
+    DataConfig,
+    GlassboxError,
+    ModelConfig,
+    RunError,
+    TrainConfig,
+    short,
+    suggest,
+)
+from lab.data.sources import DEFAULT_TALES
 from lab.estimates import estimate
+from lab.guarded import named_path
 from lab.log import check_rows
 from lab.runs import TRAINED, Run, run_names, settings_by_name
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
 PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]+")  # what a name or a glob is made of; a query needs more
-SETTING = re.compile(r"(?<![\w.`])(?:model|train)(?:\.\w+)+(?!`)")
+# In a query: a text in quotes, or a setting, which may stand between backticks
+QUERY_PARTS = re.compile(r"""('[^'\\\n]*'|"[^"\\\n]*")|`([\w.]+)`|(?<![\w.])((?:model|train)(?:\.\w+)+)""")
+# All that a query is made of. Neither calls nor attributes: nothing in it can run anything.
+ALLOWED = (
+    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Invert, ast.BinOp, ast.BitAnd,
+    ast.BitOr, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Compare, ast.cmpop, ast.Name, ast.Load, ast.Constant, ast.List,
+    ast.Tuple,
+)  # fmt: skip
+LONGEST_QUERY = 10_000  # characters
+DOT = "__"  # stands for the dot of a setting while pandas reads a query
 
 Chosen = str | Path | Run | Iterable[str | Path | Run] | None
 
@@ -40,18 +62,21 @@ class Compared:
 
     @cached_property
     def configuration(self) -> tuple[ModelConfig, TrainConfig]:
-        """Equal for runs that differ in their seed alone."""
-        return self.run.model_config, self.run.train_config.replace(seed=0)
+        """Equal for runs whose settings differ in their seed alone."""
+        data = self.data_settings.replace(tokenizer=self.run.train_config.data.tokenizer)
+        return self.run.model_config, self.run.train_config.settled().replace(seed=0, data=data)
 
     @cached_property
-    def text(self) -> DataConfig:
-        """Equal for runs with the same held-out documents."""
-        return self.run.train_config.data.replace(tokenizer="")
+    def data_settings(self) -> DataConfig:
+        """The settings that decide on the text; equal where one leaves out what another one writes down."""
+        data = self.run.train_config.data.replace(tokenizer="")
+        return data.replace(max_documents=data.max_documents or DEFAULT_TALES) if data.source == "tales" else data
 
-    @cached_property
-    def tokens_key(self) -> tuple[DataConfig, str]:
-        """Equal for runs with the same held-out tokens."""
-        return self.text, self.run.tokenizer.fingerprint
+    @property
+    def text_name(self) -> str:
+        """Where its text came from, with the fingerprint of the held-out documents where it is recorded."""
+        source, record = self.run.train_config.data.source, self.run.text
+        return f"{source} [{record.validation}]" if record else source
 
     @cached_property
     def facts(self) -> dict[str, object]:
@@ -76,6 +101,20 @@ class Compared:
         return self.log["step" if x == "steps" else x].to_numpy(dtype=float)
 
 
+def same_text(runs: Iterable[Compared]) -> bool:
+    """Whether all were held out the same documents: by fingerprint, and by settings beside a run without a record."""
+    runs = list(runs)
+    known = {compared.run.text.validation for compared in runs if compared.run.text}
+    settings = {compared.data_settings for compared in runs}
+    return len(known) <= 1 and (len(settings) <= 1 or all(compared.run.text for compared in runs))
+
+
+def same_tokens(runs: Iterable[Compared]) -> bool:
+    """Whether all read the same held-out documents by the same tokenizer."""
+    runs = list(runs)
+    return len({compared.run.tokenizer.fingerprint for compared in runs}) <= 1 and same_text(runs)
+
+
 def architecture(config: ModelConfig) -> str:
     """The architecture among the presets' that this one is in kind, or "own"."""
     for name, parts in ARCHITECTURES.items():
@@ -94,6 +133,8 @@ def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared],
     runs, left_out = {}, {}
     for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
         is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not os.path.exists(one)
+        if not is_query and not isinstance(one, Run | None):
+            named_path(one)
         names = run_names(folder) if is_query else _matching(one, folder)
         opened, damaged = _open_each(names, folder)
         if is_query:
@@ -156,16 +197,38 @@ def open_one(run: Run) -> Compared:
 
 
 def query(runs: dict[str, Compared], text: str) -> list[str]:
-    """Names of the runs for which a pandas query holds. Raises ConfigError where it can't be asked."""
-    if not runs:
-        return []
-    rows = pd.DataFrame({name: compared.facts | compared.settings for name, compared in runs.items()}).T
-    rows = rows.infer_objects()
+    """Names of the runs for which a query holds. Raises ConfigError where it can't be asked."""
+    values = {name: compared.facts | compared.settings for name, compared in runs.items()}
+    rows = pd.DataFrame(values).T.infer_objects()
+    columns = dict.fromkeys(name for row in values.values() for name in row)
     try:
-        return list(rows.query(SETTING.sub(r"`\g<0>`", text), engine="python").index)
+        safe = safe_query(text, columns if runs else None)
+        return list(rows.rename(columns=_plain_name).query(safe, engine="python").index) if runs else []
     except Exception as error:  # pandas raises whatever Python's parser and operators do
-        facts = ", ".join(name for name in rows.columns if "." not in name)
+        facts = ", ".join(name for name in columns if "." not in name)
         raise ConfigError(
-            f"{text!r} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and all "
-            "settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
+            f"{short(text)} is no name, no glob and no query that can be asked ({error}); a query compares {facts} and "
+            "all settings, as in \"parameters < 1e6 and architecture == 'llama'\" or \"train.seed == 0\""
         ) from error
+
+
+def safe_query(text: str, columns: Iterable[str] | None) -> str:
+    """The query for pandas, with plain names for the settings, written anew from what has been allowed.
+
+    columns: what it may compare; None: anything. Raises ConfigError or SyntaxError for everything that is more than
+    comparisons of columns with numbers and texts.
+    """
+    if len(text) > LONGEST_QUERY:
+        raise ConfigError(f"it has {len(text):,} characters; {LONGEST_QUERY:,} are the most")
+    plain = QUERY_PARTS.sub(lambda part: part[1] or _plain_name(part[2] or part[3]), text)
+    tree = ast.parse(plain, mode="eval")
+    for node in ast.walk(tree):
+        if not isinstance(node, ALLOWED):
+            raise ConfigError(f"it holds a {type(node).__name__}; a query compares, and calls or looks up nothing")
+        if isinstance(node, ast.Name) and columns is not None and node.id not in map(_plain_name, columns):
+            raise ConfigError(f"{node.id.replace(DOT, '.')!r} is not defined")
+    return ast.unparse(tree)
+
+
+def _plain_name(column: str) -> str:
+    return column.replace(".", DOT)

@@ -9,7 +9,7 @@ A run that can't be compared is left out and listed with the reason; it never st
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ import pandas as pd
 
 from config import ConfigError, RunError, suggest
 from lab import comparison_table
-from lab.compared import Chosen, open_runs
+from lab.compared import Chosen, Compared, open_runs
+from lab.data import TokenData
 from lab.scored_runs import ScoredRuns
 
 if TYPE_CHECKING:
@@ -48,12 +49,18 @@ class Comparison(ScoredRuns):
     @property
     def configurations(self) -> dict[str, list[str]]:
         """The names of the runs that differ in their seed alone, by what they have in common; by all of the names
-        where others have the same in common. A copy of a run is no further seed: it stands by itself."""
+        where others have the same in common. A copy of a run is no further seed: it stands by itself. Neither is a
+        run of the same settings on another text."""
         groups: dict[tuple, list[str]] = {}
         copies: Counter = Counter()
+        texts: dict[tuple, set] = {}
+        for compared in self.runs.values():
+            texts.setdefault(compared.configuration, set()).update(known_texts([compared]))
         for name, compared in self.runs.items():
-            run = compared.configuration, compared.run.train_config.seed
-            groups.setdefault((compared.configuration, copies[run]), []).append(name)
+            several = len(texts[compared.configuration]) > 1
+            alike = compared.configuration, tuple(known_texts([compared])) if several else ()
+            run = *alike, compared.run.train_config.seed
+            groups.setdefault((*alike, copies[run]), []).append(name)
             copies[run] += 1
         labels = [group_name(names) for names in groups.values()]
         return {
@@ -96,7 +103,9 @@ class Comparison(ScoredRuns):
         """What one must know to read the table: what is blank and why, what is measured on what, who is left out."""
         found = []
         if not self.in_nats:
-            texts = sorted({f"{c.text.source} by {c.run.tokenizer.name}" for c in self.runs.values()})
+            same = self.same_text
+            names = {name: c.run.train_config.data.source if same else c.text_name for name, c in self.runs.items()}
+            texts = sorted({f"{names[name]} by {c.run.tokenizer.name}" for name, c in self.runs.items()})
             own = "" if self.same_text else ", each run's on its own held-out text"
             remedy = "" if self.evaluated else "; .evaluate() measures them"
             found.append(
@@ -145,16 +154,17 @@ class Comparison(ScoredRuns):
         from lab.paired import paired
 
         sides = [self._seeds(side) for side in (a, b)]
-        first, second = (self.runs[side[0]] for side in sides)
-        if first.text != second.text:
+        first, second = (self.data(side[0]) for side in sides)
+        if first.validation.fingerprint != second.validation.fingerprint:
             raise ConfigError(
-                f"{sides[0][0]} was held out other documents than {sides[1][0]} (train.data differs): a paired test "
-                "needs the same ones; compare runs of the same data"
+                f"{sides[0][0]} was held out other documents than {sides[1][0]}: {text_of(first)} and "
+                f"{text_of(second)}. A paired test needs the same ones; compare runs of the same text"
             )
         scores = [[self.scores(name, max_tokens) for name in side] for side in sides]
         labels = [group_name(side) for side in sides]
-        what = "stories" if first.text.source == "tales" else "documents"
-        return paired(*scores, labels=labels, documents=what, in_nats=first.tokens_key == second.tokens_key)
+        what = "stories" if first.config.source == "tales" else "documents"
+        in_nats = first.tokenizer.fingerprint == second.tokenizer.fingerprint
+        return paired(*scores, labels=labels, documents=what, in_nats=in_nats)
 
     def against_best(self, max_tokens: int | None = None) -> list["Paired"]:
         """The configuration of the lowest loss against each other one, the nearest first, seeds averaged.
@@ -181,14 +191,15 @@ class Comparison(ScoredRuns):
         """
         from lab.disagreement import disagreement
 
-        first, second = (self.runs[self._seeds(name)[0]] for name in (a, b))
-        if first.tokens_key != second.tokens_key:
+        first, second = (self.data(self._seeds(name)[0]) for name in (a, b))
+        read = [(data.validation.fingerprint, data.tokenizer.fingerprint) for data in (first, second)]
+        if read[0] != read[1]:
             raise ConfigError(
-                f"{a} reads {first.text.source} by {first.run.tokenizer.name}, {b} {second.text.source} by "
-                f"{second.run.tokenizer.name}: token by token they can't be compared; compare runs of the same tokens"
+                f"{a} reads {text_of(first)} by {first.tokenizer.name}, {b} {text_of(second)} by "
+                f"{second.tokenizer.name}: token by token they can't be compared; compare runs of the same tokens"
             )
         scores = [self.scores(name, max_tokens) for name in (a, b)]
-        return disagreement(*scores, labels=(a, b), tokenizer=first.run.tokenizer, n=n, length=length)
+        return disagreement(*scores, labels=(a, b), tokenizer=first.tokenizer, n=n, length=length)
 
     def _seeds(self, names: str | Sequence[str]) -> list[str]:
         """One side of a paired test. Raises RunError for a run that is not there, ConfigError for unequal ones."""
@@ -200,8 +211,10 @@ class Comparison(ScoredRuns):
                     f"{name!r} was left out: {reason}" if reason
                     else f"{name!r} is not in this comparison; {suggest(name, self.runs)}"
                 )  # fmt: skip
-        seeds = {self.runs[name].run.train_config.seed for name in names}
-        if len({self.runs[name].configuration for name in names}) != 1 or len(seeds) < len(names):
+        runs = [self.runs[name] for name in names]
+        seeds = {compared.run.train_config.seed for compared in runs}
+        alike = len({compared.configuration for compared in runs}) == 1 and len(known_texts(runs)) <= 1
+        if not alike or len(seeds) < len(names):
             given = ", ".join(names) or "none"
             raise ConfigError(f"a side is one run, or several that differ in their seed alone, not {given}")
         return names
@@ -293,6 +306,15 @@ class Comparison(ScoredRuns):
             Line(group, [(self.runs[name], scales[name]) for name in names], y, smoothing)
             for group, names in self.configurations.items()
         ]
+
+
+def known_texts(runs: Iterable[Compared]) -> set[tuple[str, str]]:
+    """The fingerprints of the texts that the runs have a record of, to learn from and held out."""
+    return {(compared.run.text.train, compared.run.text.validation) for compared in runs if compared.run.text}
+
+
+def text_of(data: TokenData) -> str:
+    return f"{data.config.source} [{data.validation.fingerprint}]"
 
 
 def group_name(names: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from config import ConfigError
+from config import ConfigError, RunError
 from lab.compared import Compared
 from lab.estimates import si
 from lab.files import atomic_write_text
+from lab.guarded import named_path
 
 ERROR = "_error"  # the end of the name of a metric's standard error
 ENDS = ("_low", "_high", "_asked")  # behind a skill: the ends of its interval, and the number of questions
@@ -106,7 +107,7 @@ def as_html(table: pd.DataFrame, remarks: Sequence[str]) -> str:
 
 def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> None:
     """The table as .csv (bare numbers), .md or .tex (as shown, with the remarks), whole or not at all."""
-    suffix = Path(path).suffix.lower()
+    suffix = named_path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"can't export to {str(path)!r}: name a file that ends in {', '.join(SUFFIXES)}")
     if suffix == ".csv":
@@ -117,7 +118,10 @@ def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> Non
         text = "".join(f"% {remark}\n" for remark in remarks) + shown(table).reset_index().to_latex(
             index=False, escape=True
         )
-    atomic_write_text(path, text)
+    try:
+        atomic_write_text(path, text)
+    except OSError as error:
+        raise RunError(f"can't write {path}: {error.strerror}; name another file, or free space") from error
 
 
 def markdown(table: pd.DataFrame) -> str:

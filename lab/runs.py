@@ -291,7 +291,7 @@ def starting_settings(start: str) -> Preset:
     if start in list_presets():
         return preset(start)
     names = [*list_presets(), *run_names()]
-    if start not in names and not Path(start).is_dir():
+    if start not in names and not named_path(start).is_dir():
         raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
     run = Run.open(start)
     return Preset(run.model_config, run.train_config)

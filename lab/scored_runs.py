@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from config import GlassboxError
-from lab.compared import Compared
+from lab.compared import Compared, same_text, same_tokens
 from lab.data import TokenData
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ class ScoredRuns:
     @property
     def in_nats(self) -> bool:
         """Whether all runs read the same tokens: then losses per token compare, else bits per byte alone."""
-        return len({compared.tokens_key for compared in self.runs.values()}) <= 1
+        return same_tokens(self.runs.values())
 
     @property
     def same_text(self) -> bool:
-        return len({compared.text for compared in self.runs.values()}) <= 1
+        """Whether all runs were held out the same documents, as far as their records and settings tell."""
+        return same_text(self.runs.values())
 
     @property
     def same_validation(self) -> bool:
@@ -105,10 +106,10 @@ class ScoredRuns:
 
     def floors(self) -> dict[str, float]:
         """The entropy of each grammar that wrote a text, in `unit`."""
-        told = [name for name, compared in self.runs.items() if compared.text.source == "tales"]
-        floors = {}
+        told = [name for name, compared in self.runs.items() if compared.data_settings.source == "tales"]
+        floors, seeds = {}, {}
         for name, data in self.each(told, self.data).items():
             if data.floor is not None:
-                floors[self.runs[name].text] = data.floor * self.to_unit(name, "validation")
-        several = len(floors) > 1
-        return {f"floor of seed {text.seed}" if several else "floor": value for text, value in floors.items()}
+                seeds[data.validation.fingerprint] = data.config.seed
+                floors[data.validation.fingerprint] = data.floor * self.to_unit(name, "validation")
+        return {f"floor of seed {seeds[text]}" if len(floors) > 1 else "floor": floors[text] for text in floors}

@@ -170,6 +170,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         text: A text file to evaluate on instead.
         max_tokens: How many held-out tokens at most; by default all of them.
     """
+    from lab.guarded import named_path
     from lab.runs import Run
     from lab.scores import score, score_text, skills
 
@@ -179,9 +180,10 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         if max_tokens is not None:
             raise ConfigError("--max-tokens counts held-out tokens; a text is read whole: give one of the two")
         try:
-            print(score_text(model, text.read_text(encoding="utf-8"), opened.tokenizer))
+            read = named_path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
+        print(score_text(model, read, opened.tokenizer))
         return
     data = opened.load_data()
     print(score(model, data.validation, opened.tokenizer, max_tokens))

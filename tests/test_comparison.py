@@ -96,6 +96,32 @@ def test_a_choice_of_nothing_is_an_error(folder, chosen, error, message):
         compare(chosen, folder)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "@os.system('touch {}')", "@pd.io.common.os.system('touch {}') == 0", "__import__('os').system('touch {}')",
+        "parameters.__class__ == 1", "architecture.map(print) == 1", "`train.seed`.map(print) == 1", "[x for x in ()]",
+        "(lambda: 1)() == 1", "parameters[0] == 1", "f'{parameters}' == '1'", "(x := 1) == 1", "parameters ** 2 > 1",
+        "architecture == '`' + @x + '`'", "architecture == 'a' `@x`", "`train.seed` + `@os.system('touch {}')` > 0",
+        "train.seed.real == 0", "index == 'wide'", "True and open('{}', 'w')", "parameters in globals()",
+        "parameters > 1; import os", "not " * 5000 + "True", "(" * 500 + "parameters" + ")" * 500, "\0parameters > 1",
+    ],
+)  # fmt: skip
+def test_a_query_compares_and_runs_nothing(folder, tmp_path, query, capfd):
+    with pytest.raises(ConfigError, match="no query that can be asked"):
+        compare(query.replace("{}", str(tmp_path / "touched")), folder)
+    with pytest.raises(ConfigError, match="no query that can be asked"):
+        compare("@os.system('true')", tmp_path / "none")  # nor where there is nobody to ask
+    assert not (tmp_path / "touched").exists() and capfd.readouterr().out == ""
+
+
+def test_texts_of_a_query_are_left_as_they_are(folder):
+    make_run(folder, "asking", train=TRAIN.replace(sample_prompt="model.width > @x `y`"))
+    assert list(compare("train.sample_prompt == 'model.width > @x `y`'", folder).runs) == ["asking"]
+    wide = "`model.width` in [32, 64] and not (architecture == 'gpt2' or -train.seed > 0)"
+    assert list(compare(wide, folder).runs) == ["wide"]
+
+
 # --- who is left out --------------------------------------------------------------------------------------------
 
 

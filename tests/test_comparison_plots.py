@@ -19,6 +19,7 @@ from lab.comparison_plots import MOST_LINES, PLACES, RAW_POINTS, curves, front, 
 from lab.disagreement import disagreement, stretches
 from lab.plot_style import PlotError
 from lab.runs import Run
+from lab.weights import shapes_of
 from tests.small_runs import DATA, MODEL, TRAIN, made_up, make_log, make_run
 
 
@@ -45,7 +46,8 @@ def add_log(folder, name: str, n_steps: int, seed: int) -> None:
     train = TRAIN.replace(steps=n_steps)
     run = Run.create(name, MODEL.replace(width=16 + 2 * seed, n_heads=1), train, folder)
     make_log(n_steps, seed, validate_every=100).to_csv(run.log_path, index=False)
-    save_file({"x": np.zeros(1, np.float32)}, run.weights_path, {"validation_loss": "2.0"})
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes_of(run.model_config).items()}
+    save_file(weights, run.weights_path, {"validation_loss": "2.0"})
 
 
 def lines(picture) -> dict[str, np.ndarray]:

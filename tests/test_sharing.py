@@ -138,6 +138,35 @@ def test_what_can_not_be_exported(run, shared, tmp_path):
     assert not (tmp_path / "two.zip").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "train_config.json", "tokenizer.json", "model.safetensors", "log_data.csv", "loss.png"]
+)
+def test_a_link_is_not_followed_into_the_zip(run, tmp_path, name):
+    """It may lead to what is private: a system file, a key."""
+    private = tmp_path / "private"
+    shutil.move(run.folder / name, private)
+    (run.folder / name).symlink_to(private)
+    with pytest.raises(RunError, match=rf"{name} is a link, and what it leads to is not shared"):
+        export_run(run, tmp_path / "two.zip")
+    assert not (tmp_path / "two.zip").exists() and private.exists()
+
+
+def test_neither_is_a_folder_that_is_a_link(run, tmp_path):
+    (tmp_path / "linked").symlink_to(run.folder)
+    with pytest.raises(RunError, match="linked is a link"):
+        export_run(Run.open(tmp_path / "linked"), tmp_path / "two.zip")
+    (tmp_path / "dangling.zip").symlink_to(tmp_path / "elsewhere.zip")
+    with pytest.raises(RunError, match="dangling.zip exists"):
+        export_run(run, tmp_path / "dangling.zip")
+    assert not (tmp_path / "two.zip").exists() and not (tmp_path / "elsewhere.zip").exists()
+
+
+def test_a_zip_of_thousands_of_layers_is_refused(shared, there, tmp_path):
+    path, files = tmp_path / "bad.zip", read(shared)
+    write(path, with_sums(files | {"model_config.json": config_with(n_layers=3000)(files)}))
+    assert_refused(path, there, "n_layers must be at most 512, not 3000")
+
+
 # --- what is refused: names, kinds of entries, sizes, checksums -----------------------------------------------
 
 STRANGE = [
