@@ -207,8 +207,8 @@ def check_storable(tokenizer: Tokenizer) -> None:
         )
     if tokenizer.decode(ids) != PROBE:
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} loses text: {PROBE[:30]!r} comes back as {tokenizer.decode(ids)[:30]!r}. "
-            "Its pattern must match every character, as GPT4_PATTERN does"
+            f"the tokenizer {tokenizer.name!r} loses text: {PROBE[:30]!r} comes back as "
+            f"{tokenizer.decode(ids)[:30]!r}. Its pattern must match every character, as GPT4_PATTERN does"
         )
 
 
