@@ -15,9 +15,11 @@ from lab.tales import story
 from lab.tokenizers import (
     BPE_SIZES,
     GPT4_PATTERN,
+    MOST_TOKENS,
     Tokenizer,
     bpe_tokenizer,
     character_tokenizer,
+    checked_text,
     from_visible,
 )
 
@@ -32,13 +34,15 @@ def train_bpe(
 
     Of equally frequent pairs the one with the older left token is joined first, then the one with the older
     right token; bytes are older than merges, and ordered by their visible characters (`tokenizers.VISIBLE`).
-    vocab_size counts the 256 bytes and the end of text as well. Raises TokenizerError if it is below 257, or
-    so high that pairs which occur only once would be joined."""
+    vocab_size counts the 256 bytes and the end of text as well. Raises TokenizerError if it is below 257, more
+    than can be stored, or so high that pairs which occur only once would be joined; and for what is no text."""
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
 
     if isinstance(texts, str):
         raise TokenizerError("train_bpe takes many texts: put a single one into a list")
+    if type(vocab_size) is not int or vocab_size > MOST_TOKENS:  # the trainer makes room for as many at once
+        raise TokenizerError(f"vocab_size must be a whole number up to {MOST_TOKENS:,}, not {vocab_size!r}")
     if vocab_size < 257:
         raise TokenizerError(f"vocab_size {vocab_size} is too small: 256 bytes and the end of text need 257")
     bpe_tokenizer(name, [], pattern)  # refuses a pattern that is no regular expression
@@ -52,7 +56,7 @@ def train_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    model.train_from_iterator(texts, trainer)
+    model.train_from_iterator(map(checked_text, texts), trainer)
     learned = json.loads(model.to_str())["model"]["merges"]
     merges = [(from_visible(left), from_visible(right)) for left, right in learned]
     if len(merges) < vocab_size - 257:

@@ -77,16 +77,7 @@ class Tokenizer:
         """The ids of `text`. Never the end of text: "<|endoftext|>" in a text is so many plain characters.
 
         Raises TokenizerError for what is no Unicode text."""
-        if not isinstance(text, str):
-            raise TokenizerError(f"only text (str) can be encoded, not {type(text).__name__}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, at position "
-                f"{error.start}: it was decoded wrongly. Read it again with its true encoding, or replace "
-                "what can't be decoded: open(path, encoding='utf-8', errors='replace')"
-            ) from error
+        checked_text(text)
         ids = []
         try:
             for part in _parts(text):
@@ -216,9 +207,24 @@ def check_storable(tokenizer: Tokenizer) -> None:
         )
     if tokenizer.decode(ids) != PROBE:
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} loses text: {PROBE!r} comes back as {tokenizer.decode(ids)!r}. Its "
-            "pattern must match every character, as GPT4_PATTERN does"
+            f"the tokenizer {tokenizer.name!r} loses text: {PROBE[:30]!r} comes back as "
+            f"{tokenizer.decode(ids)[:30]!r}. Its pattern must match every character, as GPT4_PATTERN does"
         )
+
+
+def checked_text(text: str) -> str:
+    """The text itself. Raises TokenizerError for what is no Unicode text."""
+    if not isinstance(text, str):
+        raise TokenizerError(f"only text (str) can be encoded, not {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, at position "
+            f"{error.start}: it was decoded wrongly. Read it again with its true encoding, or replace "
+            "what can't be decoded: open(path, encoding='utf-8', errors='replace')"
+        ) from error
+    return text
 
 
 def visible(token: bytes) -> str:
@@ -321,6 +327,8 @@ def _checked(description: object) -> dict:
             raise TokenizerError(f'"{field}" is missing or no {type_.__name__}')
         if len(value) > most:
             raise TokenizerError(f'"{field}" has a length of {len(value):,}; at most {most:,} are read')
+        if type_ is str:
+            checked_text(value)
     return description
 
 

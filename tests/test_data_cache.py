@@ -186,11 +186,27 @@ def shorten(entry):
         file.truncate(100)
 
 
+def damaged_meta(old: str, new: str | None = None):
+    """Writes `new` over `old` in meta.json, or `old` alone as all of it."""
+
+    def damage(entry):
+        path = entry / "meta.json"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(old if new is None else text.replace(old, new), encoding="utf-8")
+
+    return damage
+
+
 DAMAGE = {
     "train.bin has 100 bytes instead of": shorten,
     "validation.bin is missing": lambda entry: (entry / "validation.bin").unlink(),
     "meta.json is missing": lambda entry: (entry / "meta.json").unlink(),
     "meta.json is not as it was written": lambda entry: (entry / "meta.json").write_bytes(b"{"),
+    "meta.json is not as it was written: maximum recursion": damaged_meta("[" * 10_000),
+    "meta.json is not as it was written: Exceeds": damaged_meta('{"train": ' + "1" * 5000 + "}"),
+    "meta.json is not as it was written: 'object' and": damaged_meta('"uint16"', '"object"'),
+    "meta.json is not as it was written: 'uint16' and": damaged_meta('"n_documents": ', '"n_documents": -'),
+    "meta.json is not as it was written: log_prob": damaged_meta('"log_probability": null', '"log_probability": "x"'),
     "meta.json is not as it was written: 'train'": lambda entry: (entry / "meta.json").write_bytes(b"{}"),
 }
 
@@ -205,6 +221,61 @@ def test_damaged_entry_is_made_anew(config, folder, fault):
     assert len(list(folder.iterdir())) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        prepare(config)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets nobody cut a mapped file")
+@pytest.mark.parametrize("mapped", ["0", "packing.MAPPED"])
+def test_a_cache_file_cut_while_it_is_in_use_harms_nobody(config, mapped):
+    """In a process of its own: reading a mapped file behind its end kills the process."""
+    code = (
+        "import os, sys; from pathlib import Path; from config import DataConfig, DataError\n"
+        f"from lab.data import packing, prepare; packing.MAPPED = {mapped}\n"
+        "data = prepare(DataConfig.from_json(sys.argv[1])); side = data.train\n"
+        "first = side.batch(0, 0, 2, 30); windows = side.windows(30, 2); next(windows)\n"
+        "os.truncate(next(Path(os.environ['GLASSBOX_CACHE']).rglob('train.bin')), 0)\n"
+        "for call in (lambda: side.batch(0, 0, 2, 30).sum() - first.sum(), lambda: len(next(windows)) - 2):\n"
+        "    try: print(call())\n"
+        "    except DataError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, config.to_json()]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    lost = "the file of the train tokens in the cache was cut while it was in use: prepare the data again"
+    for line in result.stdout.splitlines():
+        assert line.startswith(lost) if mapped == "0" else line == "0"
+    assert len(result.stdout.splitlines()) == 2
+    with pytest.warns(UserWarning, match=r"train\.bin has 0 bytes instead of .* made anew"):
+        assert len(prepare(config).train) > 30
+
+
+@pytest.mark.parametrize("times", [1, 2, 99])
+def test_an_entry_that_another_process_clears_is_made_again(config, monkeypatch, times):
+    expected, opened, left = prepare(config).train.tokens, packing._open, iter(range(times))
+
+    def cleared_first(folder):
+        if next(left, None) is not None:
+            clear_cache()
+        return opened(folder)
+
+    monkeypatch.setattr(packing, "_open", cleared_first)
+    if times < cache.ATTEMPTS:
+        assert np.array_equal(prepare(config).train.tokens, expected)
+    else:
+        with pytest.raises(DataError, match=r"was removed 3 times as soon as it was made: another process clears"):
+            prepare(config)
+
+
+def test_a_description_that_is_no_text_is_listed(config, folder):
+    prepare(config)
+    (folder / list_cache()[0].key / cache.MARKER).write_bytes(b"caf\xe9")
+    assert list_cache()[0].description == "caf\ufffd"
+
+
+def test_an_unknown_home_in_the_name_of_the_cache_is_told(config, monkeypatch):
+    monkeypatch.setenv("GLASSBOX_CACHE", "~nobody-known/cache")
+    with pytest.raises(DataError, match=r"no home directory is known for ~nobody-known/cache: .* GLASSBOX_CACHE"):
         prepare(config)
 
 

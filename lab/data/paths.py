@@ -25,7 +25,7 @@ def find_files(source: str) -> list[Path] | None:
     unless it leads to a folder above it. Raises DataError for a file of another kind, for what is no file (a pipe, a
     device, a link that leads nowhere), for a folder that can't be read, and for a folder or glob without files."""
     if "\0" in source:
-        raise DataError(f"the source {shown(source)!r} holds NUL, which no path can hold: remove it")
+        raise DataError(f"the source '{shown(source)}' holds NUL, which no path can hold: remove it")
     name = os.path.expanduser(source)
     if os.path.isdir(name):
         files = list(_below(name))
@@ -38,7 +38,7 @@ def find_files(source: str) -> list[Path] | None:
     elif glob.has_magic(name):
         files = [Path(match) for match in _matches(name)]
         if not files:
-            raise DataError(f"no file matches {shown(source)!r}, looked for from {shown(Path.cwd())}")
+            raise DataError(f"no file matches '{shown(source)}', looked for from {shown(Path.cwd())}")
     else:
         return None
     for file in files:
@@ -114,7 +114,7 @@ def _matches(pattern: str) -> Iterator[str]:
         for folder in Path(match).parents if "**" in pattern else ():
             if leads_back(folder):
                 raise DataError(
-                    f"{shown(folder)} is a link to a folder above it, so {shown(pattern)!r} matches the same files "
+                    f"{shown(folder)} is a link to a folder above it, so '{shown(pattern)}' matches the same files "
                     "again and again: remove the link, or name the folder in place of the pattern"
                 )
         if not os.path.isdir(match):

@@ -108,8 +108,8 @@ def _own(config: DataConfig) -> Documents:
     if files is None:
         is_path, near = any(sign in config.source for sign in "./\\~"), nearest(config.source)
         raise DataError(
-            f"{'there is no file or folder' if is_path else 'unknown source'} {shown(config.source)!r}; "
-            + (f"the nearest name there is {near!r}; " if near else "")
+            f"{'there is no file or folder' if is_path else 'unknown source'} '{shown(config.source)}'; "
+            + (f"the nearest name there is '{near}'; " if near else "")
             + suggest(config.source, SOURCES)
             + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
         )

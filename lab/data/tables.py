@@ -110,7 +110,7 @@ def _check_names(file: Path, names, choice: str) -> None:
             or name.rstrip().endswith(tuple(".!?"))
         ):
             raise DataError(
-                f"{shown(file)}: is its first line a header? {shown(name)!r} looks like a cell, not like the name of "
+                f"{shown(file)}: is its first line a header? '{shown(name)}' looks like a cell, not like the name of "
                 f"a column. Put a line of names above it, or say text_field={choice!r} if the names are right"
             )
 
