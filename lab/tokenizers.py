@@ -17,7 +17,7 @@ from itertools import chain
 
 import tiktoken
 
-from config import ROOT, TokenizerError, suggest
+from config import ROOT, VOCABULARIES, TokenizerError, suggest
 from lab.token_display import show_tokens
 
 __all__ = [
@@ -134,6 +134,12 @@ def load_tokenizer(name: str) -> Tokenizer:
         kind = type(tokenizer).__name__
         raise TokenizerError(f"the factory registered as {name!r} must give a Tokenizer, not {kind}")
     return tokenizer
+
+
+def vocabulary_size(name: str) -> int:
+    """How many ids the tokenizer of that name has; those in config.py are not loaded for it. Raises TokenizerError for
+    an unknown name."""
+    return VOCABULARIES.get(name) or load_tokenizer(name).vocab_size
 
 
 def list_tokenizers() -> list[str]:
