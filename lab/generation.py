@@ -19,6 +19,7 @@ from lab.tokenizers import Tokenizer
 from modules.transformer import Transformer
 
 UNTOUCHED = SamplingConfig(temperature=1.0)  # the model's own distribution
+MAX_TOKENS = 200  # where nobody says how many
 
 
 class Generated(NamedTuple):
@@ -178,7 +179,8 @@ def transcribe(
 ) -> list[Transcript]:
     """Continues each prompt, a text or token ids.
 
-    settings: as for `generate`, but stop_tokens is the end of text unless something else is given.
+    settings: as for `generate`, but stop_tokens is the end of text unless something else is given, and max_tokens is
+    200 unless something else is given, or as many as the model has positions for, if those are fewer.
     """
     transcripts = [
         Transcript(prompt=_prompt_text(tokenizer, prompt), tokens=[], texts=[], log_probabilities=[])
@@ -230,9 +232,14 @@ def _begin(
 ) -> tuple[Iterator[Generated], list["_Speller"]]:
     if isinstance(prompts, str):
         raise GenerationError("prompts must be a list of texts; put a single one into a list, or use generate_text")
-    settings = {"stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size} | settings
+    settings = {
+        "stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size, "max_tokens": None
+    } | settings  # fmt: skip
     stop_tokens = _check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    if settings["max_tokens"] is None:
+        free = model.config.position_limit - max(map(len, ids), default=0)
+        settings["max_tokens"] = max(1, min(MAX_TOKENS, free))  # 1: what has no room at all is refused
     steps = generate(model, ids, stop_tokens=stop_tokens, **settings)
     return steps, [_Speller(tokenizer, stop_tokens) for _ in prompts]
 

@@ -12,6 +12,7 @@ from functools import reduce
 
 from config import ConfigError, ModelConfig, Preset, TrainConfig, check_setting, read_setting
 from lab.runs import LONGEST_NAME
+from lab.tokenizers import vocabulary_size
 
 Override = Mapping[str, object]
 ROOM_FOR_SEED = len("-seed00")  # behind a variant's name
@@ -21,8 +22,9 @@ def overridden(start: Preset, overrides: Iterable[Override], name: str | None = 
     """A variant of `start` for each override, a mapping of dotted setting names to values.
 
     {"model.position.kind": "alibi"} begins that part anew: what else it has are the new kind's defaults, or what the
-    override says. The names say in what the overrides differ, behind `name` if there is one: a variant is called
-    "learning-rate-0.001_n-layers-3"; "base" where an override has only what all have, or nothing.
+    override says. Another tokenizer brings its vocabulary, unless the override has model.vocab_size. The names say in
+    what the overrides differ, behind `name` if there is one: a variant is called "learning-rate-0.001_n-layers-3";
+    "base" where an override has only what all have, or nothing.
 
     Raises ConfigError for settings that are unknown, of the wrong type or impossible together, for train.seed, for two
     overrides that come to the same, and where the names would be too long or alike.
@@ -90,6 +92,9 @@ def changed(start: Preset, override: Override) -> Preset:
         if is_variant and override[name] != before.kind:
             part.clear()
         part[setting] = override[name]
+    tokenizer = override.get("train.data.tokenizer", start.train.data.tokenizer)
+    if tokenizer != start.train.data.tokenizer and "model.vocab_size" not in override:
+        values["model"]["vocab_size"] = vocabulary_size(tokenizer)
     try:
         return Preset(ModelConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"]))
     except ConfigError as error:

@@ -40,9 +40,11 @@ class Continuations:
 
 def generate_side_by_side(
     runs: Iterable[Run], prompt: str = SAMPLE_PROMPT, *, seed: int = 0,
-    sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int = 120,
+    sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int | None = None,
 ) -> Continuations:  # fmt: skip
     """What each run makes of the prompt: the same as it would alone, with the same settings and seed.
+
+    max_tokens: None gives each run 200, or as many as it has positions for, if those are fewer.
 
     Raises RunError for no runs or two of one name, and GenerationError for what one of them can't do.
     """

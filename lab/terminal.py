@@ -1,6 +1,8 @@
 """The terminal's commands. Their flags come from the config classes; nothing here imports torch before it must."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,123 +11,49 @@ from pathlib import Path
 
 import tyro
 
-from config import (
-    ROOT,
-    SAMPLE_PROMPT,
-    ConfigError,
-    DataError,
-    GlassboxError,
-    ModelConfig,
-    TrainConfig,
-    preset,
-)
+from config import ROOT, SAMPLE_PROMPT, ConfigError, DataError, GlassboxError
 from lab.sampling_config import SamplingConfig
 from lab.sampling_config import strategy as named_strategy
+from lab.terminal_training import FLAGS, Training, option, parse_training, resume, train
 
-FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 Positional = tyro.conf.Positional
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a "≈" is a "?" where the output has no such sign, and no error
     try:
-        if arguments[:1] == ["train"]:
-            train(parse_training(arguments[1:]))
-        elif arguments[:1] == ["generate"]:
-            generate(parse_generation(arguments[1:]))
-        else:
-            tyro.extras.subcommand_cli_from_dict(
-                {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
-                config=FLAGS, description="Glassbox: build, train, watch and compare small transformers.",
-            )  # fmt: skip
-    except GlassboxError as error:
+        try:
+            run_command(arguments)
+        finally:
+            sys.stdout.flush()  # while what goes wrong with it can still be told
+    except BrokenPipeError:  # whoever read the output has enough, as in `| head`
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what the interpreter flushes at its end
+        return 141  # what a shell says of a program that SIGPIPE ended
+    except (GlassboxError, OSError) as error:  # an OSError says which file or device refused what
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        print(stop, end="\n" if str(stop) else "", file=sys.stderr)
+        return 128 + getattr(stop, "number", signal.SIGINT)
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Train a model; its run appears in trained/. All other defaults follow --preset or --like."""
-
-    name: str | None = None  # The run's name; by default the preset's and the data's, numbered where taken.
-    preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
-    like: str | None = None  # A run whose settings to start from, instead of a preset's.
-    model: ModelConfig
-    train: TrainConfig
-
-
-def parse_training(arguments: list[str]) -> Training:
-    """The arguments of `train` as settings."""
-    prog, start = "python tools.py train", starting_point(arguments)
-    return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog=prog)
-
-
-def starting_point(arguments: list[str]) -> Training:
-    """The defaults of `train`: those of the preset, or of the run, that its arguments name."""
-    like, name = _option(arguments, "--like"), _option(arguments, "--preset")
-    if like and name:
-        raise ConfigError("--preset and --like both name a starting point; give one of them")
-    if like:
-        from lab.runs import Run
-
-        run = Run.open(like)
-        return Training(like=like, model=run.model_config, train=run.train_config)
-    model, train = preset(name or Training.preset)
-    return Training(preset=name or Training.preset, model=model, train=train)
-
-
-def _option(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can have their defaults."""
-    for argument, following in zip(arguments, [*arguments[1:], None]):
-        if argument == flag:
-            return following
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
-
-
-def train(settings: Training) -> None:
-    from lab.runs import Run
-
-    stem = f"{settings.like or settings.preset}-{Path(settings.train.data.source).stem}"
-    train_on(Run.create(settings.name or stem, settings.model, settings.train, numbered=settings.name is None))
-
-
-def resume(run: Positional[str]) -> None:
-    """Go on with a run that was stopped, to the numbers it would have reached without the stop.
-
-    Args:
-        run: The run's name, or its folder.
-    """
-    from lab.runs import Run
-
-    train_on(Run.open(run))
-
-
-def train_on(run) -> None:
-    """The terminal's training loop."""
-    from lab.live import live
-    from lab.training import train as steps_of
-
-    data = run.load_data()
-    try:
-        for _ in live(steps_of(run, data), run, floor=data.floor):
-            pass
-        print(run.summary(data.floor))
-    finally:  # an error is when the layers' story is wanted most
-        print_watch(run)
-
-
-def print_watch(run) -> None:
-    """What watching the layers has found, if they were watched."""
-    from lab.watch import watch_warnings
-
-    if run.watch_path.exists():
-        found = watch_warnings(run.watch())
-        print("\n".join(["layers:", *(f"  {warning}" for warning in found)]) if found else "layers:          all well")
+def run_command(arguments: list[str]) -> None:
+    """Reads the arguments and calls what they name."""
+    if any("\0" in argument for argument in arguments):
+        raise ConfigError("an argument holds a NUL character, which no name, path or text can have; leave it out")
+    if arguments[:1] == ["train"]:
+        train(parse_training(arguments[1:]))
+    elif arguments[:1] == ["generate"]:
+        generate(parse_generation(arguments[1:]))
+    else:
+        tyro.extras.subcommand_cli_from_dict(
+            {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
+            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers.",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +62,14 @@ class Generation:
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
-    max_tokens: int = 200  # At most; the end of the text ends it sooner.
+    max_tokens: int | None = None  # At most; None: 200, or as many as the model has positions for.
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
     seed: int = 0  # The same seed gives the same text.
 
 
 def parse_generation(arguments: list[str]) -> Generation:
-    name = _option(arguments, "--strategy") or Generation.strategy
+    name = option(arguments, "--strategy") or Generation.strategy
     start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
     return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
 

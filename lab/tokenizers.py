@@ -17,7 +17,7 @@ from itertools import chain
 
 import tiktoken
 
-from config import ROOT, ConfigError, TokenizerError, parse_json, suggest
+from config import ROOT, VOCABULARIES, ConfigError, TokenizerError, parse_json, suggest
 from lab.token_display import show_tokens
 
 __all__ = [
@@ -147,6 +147,12 @@ def load_tokenizer(name: str) -> Tokenizer:
     if name not in _OWN:
         check_storable(tokenizer)
     return tokenizer
+
+
+def vocabulary_size(name: str) -> int:
+    """How many ids the tokenizer of that name has; those in config.py are not loaded for it. Raises TokenizerError for
+    an unknown name."""
+    return VOCABULARIES.get(name) or load_tokenizer(name).vocab_size
 
 
 def list_tokenizers() -> list[str]:

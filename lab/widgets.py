@@ -25,7 +25,7 @@ SLIDERS = {
 
 
 def sampling_panel(
-    model: "Transformer", tokenizer: "Tokenizer", prompt: str = SAMPLE_PROMPT, max_tokens: int = 100
+    model: "Transformer", tokenizer: "Tokenizer", prompt: str = SAMPLE_PROMPT, max_tokens: int | None = None
 ) -> "ipywidgets.VBox":
     """Sliders for the sampling settings; the continuation below, its tokens shaded by probability.
 
@@ -91,8 +91,9 @@ def as_old(text: ShadedTokens, why: str) -> str:
 
 
 def continuation(
-    model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int, sampling: SamplingConfig, seed: int
-):
+    model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int | None, sampling: SamplingConfig,
+    seed: int,
+):  # fmt: skip
     """The prompt continued, each token shaded by the probability that the model itself gave it."""
     from lab.generation import transcribe
 

@@ -1,0 +1,113 @@
+"""The terminal's `train` and `resume`. Nothing here imports torch before it must."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from config import ConfigError, ModelConfig, TrainConfig, preset
+
+FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Train a model; its run appears in trained/. All other defaults follow --preset or --like."""
+
+    name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
+    preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
+    like: str | None = None  # A run whose settings to start from, instead of a preset's.
+    model: ModelConfig
+    train: TrainConfig
+
+
+def parse_training(arguments: list[str]) -> Training:
+    """The arguments of `train` as settings."""
+    prog, start = "python tools.py train", starting_point(arguments)
+    return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog=prog)
+
+
+def starting_point(arguments: list[str]) -> Training:
+    """The defaults of `train`: those of the preset, or of the run, that its arguments name.
+
+    The model has as many tokens as the tokenizer named, unless the arguments say how many.
+    """
+    like, name = option(arguments, "--like"), option(arguments, "--preset")
+    if like and name:
+        raise ConfigError("--preset and --like both name a starting point; give one of them")
+    if like:
+        from lab.runs import Run
+
+        run = Run.open(like)
+        model, train = run.model_config, run.train_config
+    else:
+        name = name or Training.preset
+        model, train = preset(name)
+    tokenizer = option(arguments, "--train.data.tokenizer")
+    if tokenizer and tokenizer != train.data.tokenizer:
+        from lab.tokenizers import vocabulary_size
+
+        model = model.replace(vocab_size=vocabulary_size(tokenizer))
+    return Training(preset=name or Training.preset, like=like, model=model, train=train)
+
+
+def option(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag that must be known before the others can have their defaults."""
+    for argument, following in zip(arguments, [*arguments[1:], None]):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else following
+    return None
+
+
+def train(settings: Training) -> None:
+    from lab.runs import Run
+
+    name = settings.name or default_name(settings.like or settings.preset, settings.train.data.source)
+    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
+
+
+def default_name(start: str, source: str) -> str:
+    """A run's name from a preset's or a run's and from that of the data, in the letters that a name may have."""
+    from lab.runs import LONGEST_NAME
+
+    letters = unicodedata.normalize("NFKD", f"{Path(start).name}-{Path(source).stem}")
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))  # ä is a and two dots
+    room_for_number = len("-9999")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", plain)[: LONGEST_NAME - room_for_number].strip("-._")
+
+
+def resume(run: tyro.conf.Positional[str]) -> None:
+    """Go on with a run that was stopped, to the numbers it would have reached without the stop.
+
+    Args:
+        run: The run's name, or its folder.
+    """
+    from lab.runs import Run
+
+    train_on(Run.open(run))
+
+
+def train_on(run) -> None:
+    """The terminal's training loop."""
+    from lab.live import live
+    from lab.training import train as steps_of
+
+    data = run.load_data()
+    try:
+        for _ in live(steps_of(run, data), run, floor=data.floor):
+            pass
+        print(run.summary(data.floor))
+    finally:  # an error is when the layers' story is wanted most
+        print_watch(run)
+
+
+def print_watch(run) -> None:
+    """What watching the layers has found, if they were watched."""
+    from lab.watch import watch_warnings
+
+    if run.watch_path.exists():
+        found = watch_warnings(run.watch())
+        print("\n".join(["layers:", *(f"  {warning}" for warning in found)]) if found else "layers:          all well")
