@@ -79,7 +79,9 @@ def staircase(
             for i, text in enumerate(texts):
                 weight = "bold" if text.endswith(HIT) else "normal"
                 place = (start + 0.05, top + LINE * (i + 1) + 0.05)
-                plot.text(*place, drawable(text, most=40), va="top", fontsize=8.5, fontweight=weight)
+                # on a ground of its own: long ones stand before the bands of the next levels
+                ground = dict(facecolor=CARD, edgecolor="none", pad=2.2)
+                plot.text(*place, drawable(text, most=40), va="top", fontsize=8.5, fontweight=weight, bbox=ground)
             middles.append(top + height / 2 + 0.03)
             top += height
         plot.set_yticks([-0.4, *middles], ["token", *names])
@@ -214,15 +216,17 @@ def calibration_plot(found: Calibration) -> Picture:
         ends = np.array([min(found.bins["predicted"].min(), 1e-4), 1.0])
         plots[2].plot(ends, ends, color=INK, linewidth=0.8)
         plots[0].set(title="Loss", xlabel="tokens ahead", ylabel="nats per token")
-        plots[1].set(title="Coverage", xlabel="tokens ahead", ylabel="of the window, found (%)")
+        plots[1].set(title="Coverage", xlabel="tokens ahead", ylabel="found of the window (%)")
         plots[1].set_ylim(bottom=0)
         plots[2].set(title="Reliability", xlabel="predicted (%)", ylabel="observed (%)", xscale="log", yscale="log")
+        plots[2].tick_params(labelsize=8)
         for axis in (plots[2].xaxis, plots[2].yaxis):
-            axis.set_major_locator(LogLocator(numticks=4))
+            axis.set_major_locator(LogLocator(base=100, numticks=4))
             axis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        plots[2].legend(fontsize=8, handlelength=1.5)
-        plots[0].figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
-        return Picture(plots[0].figure, "Nats per token of the windows " + ", ".join(names) + ": " + "; ".join(facts))
+        figure = plots[0].figure
+        figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        figure.legend(*plots[2].get_legend_handles_labels(), loc="outside lower right", ncols=2, handlelength=1.5)
+        return Picture(figure, "Nats per token of the windows " + ", ".join(names) + ": " + "; ".join(facts))
 
 
 def thought_maps(frame: pd.DataFrame, head: int | None = None) -> Picture:
