@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 PLAIN_SECONDS, PLAIN_SHARE = 10, 0.05  # between two plain lines: at least so long, and so much of the training
 DRAWING_SHARE = 0.05  # of the time goes into pictures in the long run
 FIRST_SHARE = 0.2  # of the time so far passes between two pictures at first, when there is most to see
-TEXT_HEIGHT, CURVE_HEIGHT, SAMPLE_HEIGHT = "6em", "384px", "10em"  # of the panel's parts; what is longer scrolls
+TEXT_HEIGHT, CURVE_HEIGHT, SAMPLE_HEIGHT = "4.6em", "384px", "10em"  # of the panel's parts; what is longer scrolls
 RELOADED = (
     "This page was loaded anew, or its kernel has ended. {name} may be training out of sight. Run this cell again: it "
-    "waits for the training, or goes on from the last checkpoint. To take it up at once, interrupt the kernel (■) first."
+    "waits for the training, or goes on from its last checkpoint. To go on at once, interrupt the kernel (■) first."
 )
 
 
@@ -207,8 +207,8 @@ class Panel(View):
         self.button.on_click(self.stop)
         # all heights are fixed from the beginning: what grows would push the button out of view
         self.text = widgets.HTML(layout={"height": TEXT_HEIGHT, "overflow": "auto"})
-        self.curve = widgets.Image(format="png", layout={"visibility": "hidden", "width": "100%"})
-        self.curve.layout.height, self.curve.layout.object_fit = CURVE_HEIGHT, "contain"
+        drawn = {"width": "100%", "height": CURVE_HEIGHT, "object_fit": "contain", "object_position": "left"}
+        self.curve = widgets.Image(format="png", layout=drawn | {"visibility": "hidden"})
         self.sample = widgets.HTML(layout={"height": SAMPLE_HEIGHT, "overflow": "auto"})
         parts = [widgets.HBox([self.progress, self.button]), self.text, self.curve, self.sample]
         self.widgets = WithTwin(parts, self.twin(""), layout={"width": "100%", "max_width": "720px"})

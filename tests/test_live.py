@@ -258,7 +258,7 @@ def test_what_goes_on_between_the_steps_is_said(panels):
             run.listener("validating")
             said.append(text())
 
-    for step in live(telling(), run):
+    for _ in live(telling(), run):
         said.append(text())
     before, first, later, second, last = said
     assert before.splitlines() == [run.remark, "cpu, bf16: about 3 minutes", "compiling & taking the first step"]
