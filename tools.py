@@ -46,6 +46,7 @@ HOMES = {
     "lab.provenance_plots": ("logit_bars", "provenance_heatmap", "provenance_heatmaps"),
     "lab.quiz": ("ask",),
     "lab.rate_finder": ("find_learning_rate", "rate_curve"),
+    "lab.run_start": ("open_or_create",),
     "lab.runs": ("Run", "delete_run", "list_runs"),
     "lab.sampling_config": ("STRATEGIES", "SamplingConfig"),
     "lab.schedule": ("learning_rates",),

@@ -4,8 +4,9 @@
         ...
 
 In a notebook that is a panel with progress, curve, latest sample and a Stop button; at the end one picture and one
-line are left. In a terminal it is a bar. It is a plain line now and then where output goes to a file, where
-GLASSBOX_PLAIN is set, and in a notebook that a program executes (nbclient, papermill): nobody can press a button there.
+line are left. Where the page is loaded anew meanwhile, the panel's static twin stays and says how to go on. In a
+terminal it is a bar. It is a plain line now and then where output goes to a file, where GLASSBOX_PLAIN is set, and in a
+notebook that a program executes (nbclient, papermill): nobody can press a button there.
 """
 
 import math
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from lab.kernel import has_reader, kernel
+
 if TYPE_CHECKING:
     from lab.runs import Run
     from lab.training import Step
@@ -28,13 +31,19 @@ if TYPE_CHECKING:
 PLAIN_SECONDS, PLAIN_SHARE = 10, 0.05  # between two plain lines: at least so long, and so much of the training
 DRAWING_SHARE = 0.05  # of the time goes into pictures in the long run
 FIRST_SHARE = 0.2  # of the time so far passes between two pictures at first, when there is most to see
+TEXT_HEIGHT, CURVE_HEIGHT, SAMPLE_HEIGHT = "4.6em", "384px", "10em"  # of the panel's parts; what is longer scrolls
+RELOADED = (
+    "This page was loaded anew, or its kernel has ended. {name} may be training out of sight. Run this cell again: it "
+    "waits for the training, or goes on from its last checkpoint. To go on at once, interrupt the kernel (■) first."
+)
 
 
 def live(
     steps: Generator["Step"], run: "Run", floor: float | None = None, every_seconds: float = 1.0,
     stopping: threading.Event | None = None,
 ) -> Iterator["Step"]:  # fmt: skip
-    """Yields `steps` as they are, while showing how far `run` is: loss, time left, tokens per second, memory, samples.
+    """Yields `steps` as they are, while showing how far `run` is: loss, time left, tokens per second, memory, samples,
+    and between the steps what the training tells of itself (Run.tell).
 
     The Stop button ends it after the current step. However it ends, `steps` is closed before anything else, and so the
     run is kept. The curve is drawn from run.log(): it shows what is on disk. It is drawn every `every_seconds`, or less
@@ -43,6 +52,9 @@ def live(
     """
     view, step = open_view(run, floor, every_seconds), None
     view.stopping = stopping or view.stopping
+    run.listener = view.hear
+    if run.remark:
+        view.hear(run.remark)
     try:
         with closing(steps):
             for step in steps:
@@ -51,6 +63,7 @@ def live(
                 if view.stopping.is_set():
                     break
     finally:
+        run.listener = None
         view.close(step)
 
 
@@ -62,17 +75,6 @@ def open_view(run: "Run", floor: float | None, every_seconds: float) -> "View":
         if sys.stderr.isatty():
             return Bar(run, floor)
     return Lines(run, floor)
-
-
-def kernel():
-    """The Jupyter kernel this runs in, or None."""
-    ipython = sys.modules.get("IPython")  # where there is a kernel, it is loaded
-    return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
-
-
-def has_reader() -> bool:
-    """Whether a person runs this cell: programs that execute notebooks say that they can't answer questions."""
-    return kernel() is not None and kernel().get_parent("shell")["content"].get("allow_stdin", False)
 
 
 def picture(run: "Run", floor: float | None):
@@ -95,6 +97,10 @@ class View(ABC):
         if step.validation_loss is not None:
             self.validation_loss = step.validation_loss
         self.draw(step)
+
+    def hear(self, what: str) -> None:
+        """Says what the training does; before the first step in lines of its own."""
+        print(what, flush=True)
 
     @abstractmethod
     def draw(self, step: "Step") -> None:
@@ -126,7 +132,7 @@ class View(ABC):
 
     def summary(self, step: "Step | None") -> str:
         if step is None:
-            return f"{self.run.name}: no step was taken"
+            return f"{self.run.name}: {self.run.status()}; no step was taken"
         stopped = f"stopped at step {step.step:,} of {self.total:,}"
         how = f"finished {self.total:,} steps" if step.step == self.total else stopped
         floor = "" if self.floor is None else f" · floor {self.floor:.3f}"
@@ -139,6 +145,10 @@ class Lines(View):
 
     last_line = 0.0
 
+    def hear(self, what: str) -> None:
+        if self.first_step is None:
+            super().hear(what)
+
     def draw(self, step: "Step") -> None:
         now = monotonic()
         whole = now - self.first_time + self.seconds_left(step)
@@ -149,7 +159,7 @@ class Lines(View):
             print(self.sample_of(step), flush=True)
 
     def close(self, step: "Step | None") -> None:
-        if step is not None and kernel() is not None:
+        if self.run.steps_done() and kernel() is not None:
             from IPython.display import display
 
             display(picture(self.run, self.floor))
@@ -160,6 +170,12 @@ class Bar(View):
     """One line of a terminal, always up to date."""
 
     bar = None
+
+    def hear(self, what: str) -> None:
+        if self.bar is None:
+            print(what, file=sys.stderr, flush=True)
+        else:
+            self.bar.set_postfix_str(what)
 
     def draw(self, step: "Step") -> None:
         if self.bar is None:
@@ -176,56 +192,75 @@ class Bar(View):
 
 
 class Panel(View):
-    """Widgets below a notebook's cell; when it closes, a picture takes their place, and no widget state is left."""
+    """Widgets below a notebook's cell; when it closes, a picture and a line take their place, and no widget is left."""
 
     def __init__(self, run: "Run", floor: float | None, every_seconds: float):
         super().__init__(run, floor)
         import ipywidgets as widgets
-        from IPython.display import display
 
-        self.every, self.next_text, self.next_picture = every_seconds, 0.0, 0.0
-        wide = {"width": "100%", "max_width": "720px"}
+        from lab.static_twin import WithTwin
+
+        self.every, self.next_text, self.next_picture, self.heard = every_seconds, 0.0, 0.0, []
         self.progress = widgets.IntProgress(max=self.total, layout={"width": "auto", "flex": "1 1 auto"})
         self.button = widgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
         self.button.tooltip = "Ends after this step and keeps the run. Interrupting the kernel (■) does the same"
         self.button.on_click(self.stop)
-        self.text = widgets.HTML("the first step is on its way …")
-        self.curve = widgets.Image(format="png", layout={"display": "none", "width": "100%"})
-        self.sample = widgets.HTML()
-        top = widgets.HBox([self.progress, self.button])
-        self.widgets = [top, self.progress, self.button, self.text, self.curve, self.sample]
-        self.widgets.append(widgets.VBox([top, self.text, self.curve, self.sample], layout=wide))
+        # all heights are fixed from the beginning: what grows would push the button out of view
+        self.text = widgets.HTML(layout={"height": TEXT_HEIGHT, "overflow": "auto"})
+        drawn = {"width": "100%", "height": CURVE_HEIGHT, "object_fit": "contain", "object_position": "left"}
+        self.curve = widgets.Image(format="png", layout=drawn | {"visibility": "hidden"})
+        self.sample = widgets.HTML(layout={"height": SAMPLE_HEIGHT, "overflow": "auto"})
+        parts = [widgets.HBox([self.progress, self.button]), self.text, self.curve, self.sample]
+        self.widgets = WithTwin(parts, self.twin(""), layout={"width": "100%", "max_width": "720px"})
         # ipykernel 7.4 hands a widget's messages to the shell that last wrote to it, which is busy with this very loop;
         # JupyterLab addresses them to another shell, whose thread is free. Let its address stand.
         self.button.comm._reply_subshell_for = lambda data, address: address
-        self.shown = display(self.widgets[-1], display_id=True)
+        self.shown = self.widgets.show()
+
+    def twin(self, picture: str):
+        """What stays on a page that is loaded anew while the training goes on, or whose kernel is gone."""
+        from lab.static_twin import Html
+
+        name = self.run.name
+        return Html(f"{picture}<div>{escape(RELOADED.format(name=name))}</div>", RELOADED.format(name=name))
 
     def stop(self, button) -> None:
         self.stopping.set()
         self.button.disabled, self.button.description = True, "stopping after this step"
 
+    def hear(self, what: str) -> None:
+        if self.first_step is None:
+            self.heard.append(what)
+        lines = self.heard if self.first_step is None else [*self.heard, what]
+        self.text.value = as_lines(lines)
+
     def draw(self, step: "Step") -> None:
         if step.sample:
-            text = escape(self.sample_of(step))
-            self.sample.value = f'<div style="white-space:pre-wrap;line-height:1.5">{text}</div>'
+            self.sample.value = as_lines([self.sample_of(step)])
         now, last = monotonic(), step.step == self.total
         if now >= self.next_text or last:
-            self.progress.value, self.text.value = step.step, self.line(step)
+            self.progress.value, self.heard = step.step, [self.line(step)]
+            self.text.value = as_lines(self.heard)
             self.next_text = now + self.every
         if now >= self.next_picture:
-            self.curve.value = picture(self.run, self.floor).png
-            self.curve.layout.display = ""
+            drawn = picture(self.run, self.floor)
+            self.curve.value, self.curve.layout.visibility = drawn.png, "visible"
+            self.widgets.keep(self.twin(drawn.html))
             done = monotonic()
             pause = min((done - now) / DRAWING_SHARE, (now - self.first_time) * FIRST_SHARE)
             self.next_picture = done + max(self.every, pause)
 
     def close(self, step: "Step | None") -> None:
-        if step is None:
-            self.shown.update({"text/plain": ""}, raw=True)
+        """The picture takes the twin's place, the line that of the widgets."""
+        if self.run.steps_done():
+            self.widgets.kept.update(picture(self.run, self.floor))
         else:
-            self.shown.update(picture(self.run, self.floor))
-        for widget in self.widgets:
-            for part in (widget, widget.layout, getattr(widget, "style", None)):
-                if part is not None:
-                    part.close()
-        super().close(step)
+            self.widgets.kept.update({"text/plain": ""}, raw=True)
+        self.shown.update({"text/plain": self.summary(step)}, raw=True)
+        self.widgets.close_all()
+
+
+def as_lines(texts: list[str]) -> str:
+    """The texts as HTML, a line each."""
+    lines = escape("\n".join(texts))
+    return f'<div style="white-space:pre-wrap;line-height:1.5">{lines}</div>'

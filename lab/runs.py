@@ -69,6 +69,8 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.name = self.folder.name
+        self.remark = ""  # what to know of how it was opened: "'mine' is taken, so this run is 'mine-2'"
+        self.listener: Callable[[str], None] | None = None
         self.model_config: ModelConfig = self._read("model_config.json", ModelConfig.from_json)
         self.train_config: TrainConfig = self._read("train_config.json", TrainConfig.from_json)
         self.tokenizer: Tokenizer = self._read("tokenizer.json", shared_tokenizer)
@@ -110,7 +112,9 @@ class Run:
         except OSError as error:
             reason = f"{error.strerror}; free space or choose another folder"
             raise RunError(f"can't make a run in {folder}: {reason}") from error
-        return cls(folder / name)
+        run = cls(folder / name)
+        run.remark = "" if name == stem else f"{stem!r} is taken, so this run is {name!r}"
+        return run
 
     @classmethod
     def open(cls, name: str | Path, folder: Path | None = None) -> "Run":
@@ -128,6 +132,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.name}: {self.status()})"
+
+    def tell(self, what: str) -> None:
+        """Says what is done with the run right now, such as "measuring the precision", to the `listener`."""
+        if self.listener:
+            self.listener(what)
 
     @property
     def log_path(self) -> Path:
@@ -228,7 +237,7 @@ class Run:
 
     def summary(self, floor: float | None = None) -> str:
         """Where the run is, its best validation loss beside the data's floor, and where its picture is."""
-        reached = self.validation_loss()
+        reached = self.validation_loss() if self.weights_path.exists() else math.nan
         beside = "" if floor is None else f", floor {floor:.4f} (the entropy of the grammar that wrote the text)"
         loss = "not measured" if math.isnan(reached) else f"{reached:.4f} nats per token"
         folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder

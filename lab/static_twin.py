@@ -17,7 +17,7 @@ from lab.plot_style import Picture
 # JupyterLab takes letters and arrows for commands to the notebook, even while a slider or a list of ours has the
 # focus: it would insert or cut cells. This attribute of the focused element tells it not to.
 KEYS = """
-window.glassboxKeys ??= addEventListener('keydown', event => {
+window.glassboxKeys ??= window.addEventListener('keydown', event => {
   if (!event.target.closest('.glassbox-widgets')) return
   const command = event.ctrlKey || event.metaKey || event.altKey || event.key === 'Escape'
   const run = event.shiftKey && event.key === 'Enter'

@@ -87,7 +87,7 @@ def _sliders(style: dict, layout: "ipywidgets.Layout") -> "dict[str, ipywidgets.
 
 def as_old(text: ShadedTokens, why: str) -> str:
     """The text as HTML, paler, below the reason."""
-    return f'<b>{escape(why)}</b><div style="opacity:.65">{text._repr_html_()}</div>'
+    return f'<b>{escape(why)}</b><div style="opacity:.75">{text._repr_html_()}</div>'
 
 
 def continuation(

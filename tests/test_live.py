@@ -1,22 +1,27 @@
 """Watching a training: steps pass through unchanged, stopping keeps the run, and only what helps the reader stays."""
 
+import base64
+import re
 import subprocess
 import sys
 import threading
 import types
 from dataclasses import dataclass
+from html import unescape
 
-import IPython.display
-import ipywidgets
 import nbformat
 import pandas as pd
 import pytest
+from ipywidgets.widgets.widget import _instances as widget_instances
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
+import lab.kernel
 import lab.live
+import lab.static_twin
 from config import ROOT
 from lab.live import Bar, Lines, Panel, live
+from lab.notebooks import WIDGET
 from lab.plots import Picture
 
 
@@ -37,11 +42,17 @@ class Step:
 class FakeRun:
     """A run of 100 steps of 5 seconds each on the fake clock; `events` is what happened to it, in order."""
 
-    name = "mine"
+    name, remark, listener = "mine", "", None
     train_config = types.SimpleNamespace(steps=100)
 
     def __init__(self, clock=None):
         self.clock, self.records, self.events = clock, [], []
+
+    def steps_done(self) -> int:
+        return self.records[-1].step if self.records else 0
+
+    def status(self) -> str:
+        return "new"
 
     def log(self) -> pd.DataFrame:
         return pd.DataFrame([vars(record) for record in self.records])
@@ -77,15 +88,16 @@ def no_wish_for_plain_lines(monkeypatch):
 
 @pytest.fixture
 def panels(monkeypatch):
-    """live() behaves as in a notebook; yields what the cell's output showed, one after the other."""
-    shown = []
+    """live() behaves as in a notebook; yields what the cell's two outputs showed, one thing after the other."""
+    shown = types.SimpleNamespace(twin=[], panel=[])
 
-    def display(thing, display_id):
-        shown.append(thing)
-        return types.SimpleNamespace(update=lambda thing, raw=False: shown.append(thing))
+    def display(bundle, raw, display_id):
+        place = shown.panel if WIDGET in bundle else shown.twin
+        place.append(widget_instances[bundle[WIDGET]["model_id"]] if WIDGET in bundle else bundle)
+        return types.SimpleNamespace(update=lambda thing, raw=False: place.append(thing))
 
     monkeypatch.setattr(lab.live, "has_reader", lambda: True)
-    monkeypatch.setattr(IPython.display, "display", display)
+    monkeypatch.setattr(lab.static_twin, "display", display)
     return shown
 
 
@@ -126,7 +138,7 @@ def test_time_left_of_a_resumed_run_counts_its_own_steps_only(clock, capsys):
 def test_a_run_without_steps_left_says_so(capsys):
     run = FakeRun()
     assert list(live(run.train(last=0), run)) == []
-    assert capsys.readouterr().out == "mine: no step was taken\n"
+    assert capsys.readouterr().out == "mine: new; no step was taken\n"
 
 
 def test_leaving_the_loop_or_failing_in_it_keeps_the_run(capsys):
@@ -167,58 +179,60 @@ def test_a_terminal_gets_one_line_that_changes(monkeypatch, capsys):
 def test_watching_in_a_terminal_loads_nothing_heavy():
     code = """
 import sys, types, lab.live
-run = types.SimpleNamespace(name="mine", train_config=types.SimpleNamespace(steps=1))
+run = types.SimpleNamespace(name="mine", remark="", train_config=types.SimpleNamespace(steps=1))
+run.status, run.steps_done = lambda: "new", lambda: 0
 list(lab.live.live((step for step in ()), run))
 print(*{"torch", "matplotlib", "pandas", "ipywidgets", "IPython"} & set(sys.modules))"""
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout == "mine: no step was taken\n\n"
+    assert ended.stdout == "mine: new; no step was taken\n\n"
 
 
 # --- the panel ------------------------------------------------------------------------------------------------
 
 
 def test_the_panel_shows_the_training_and_leaves_a_picture(panels, clock, capsys):
-    before, run = set(ipywidgets.widgets.widget._instances), FakeRun(clock)
+    before, run = set(widget_instances), FakeRun(clock)
     for step in live(run.train(first=18, last=22), run, floor=1.5):
-        top, text, curve, sample = panels[0].children
+        _, top, text, curve, sample = panels.panel[0].children
         assert top.children[0].value == step.step and bytes(curve.value).startswith(b"\x89PNG")
         assert f"step {step.step}/100" in text.value
         assert ("Mia &lt;3" in sample.value) == (step.step >= 20)
-    assert len(panels) == 2 and isinstance(panels[1], Picture) and "step 22" in repr(panels[1])
-    assert set(ipywidgets.widgets.widget._instances) == before
-    assert capsys.readouterr().out.startswith("mine: stopped at step 22 of 100")
+        assert bytes(curve.value) in base64.b64decode(re.search("base64,([^\"]+)", panels.twin[-1]["text/html"])[1])
+    assert isinstance(panels.twin[-1], Picture) and "step 22" in repr(panels.twin[-1])
+    assert len(panels.panel) == 2 and panels.panel[1]["text/plain"].startswith("mine: stopped at step 22 of 100")
+    assert set(widget_instances) == before and capsys.readouterr().out == ""
 
 
-def test_the_stop_button_ends_it_after_the_current_step(panels, clock, capsys):
+def test_the_stop_button_ends_it_after_the_current_step(panels, clock):
     run, passed = FakeRun(clock), []
     for step in live(run.train(), run):
         passed.append(step.step)
         if step.step == 3:
-            button = panels[0].children[0].children[1]
+            button = panels.panel[0].children[1].children[1]
             button.click()
             assert button.disabled and "stopping" in button.description
-    assert passed == [1, 2, 3] and run.events == ["kept"] and "step 3" in repr(panels[1])
-    assert "stopped at step 3 of 100" in capsys.readouterr().out
+    assert passed == [1, 2, 3] and run.events == ["kept"] and "step 3" in repr(panels.twin[-1])
+    assert "stopped at step 3 of 100" in panels.panel[1]["text/plain"]
 
 
 @pytest.mark.parametrize("last", [3, 100])
-def test_an_event_of_the_callers_is_what_the_button_sets_and_stops_it_too(panels, last, capsys):
+def test_an_event_of_the_callers_is_what_the_button_sets_and_stops_it_too(panels, last):
     run, stopping, passed = FakeRun(), threading.Event(), 0
     for step in live(run.train(), run, stopping=stopping):
         passed += 1
         if step.step == last:
             assert not stopping.is_set()
-            panels[0].children[0].children[1].click()
+            panels.panel[0].children[1].children[1].click()
     assert passed == last and stopping.is_set()
     assert [step.step for step in live(run.train(), run, stopping=stopping)] == [1]
-    assert run.events == ["kept", "kept"] and "stopped at step 1 of 100" in capsys.readouterr().out
+    assert run.events == ["kept", "kept"] and "stopped at step 1 of 100" in panels.panel[-1]["text/plain"]
 
 
 def test_slow_drawing_happens_less_often_but_not_at_first(panels, clock, monkeypatch):
     def slow_picture(run, floor):
         clock.now += 2
         drawn.append(run.records[-1].step)
-        return types.SimpleNamespace(png=b"%d" % len(drawn))
+        return types.SimpleNamespace(png=b"%d" % len(drawn), html="")
 
     drawn, run = [], FakeRun(clock)
     monkeypatch.setattr(lab.live, "picture", slow_picture)
@@ -226,6 +240,57 @@ def test_slow_drawing_happens_less_often_but_not_at_first(panels, clock, monkeyp
         pass
     # steps take 5 seconds; at first a fifth of the time so far passes, then 40 seconds, of which 2 are a twentieth
     assert drawn == [1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 37, 45, 53, 61, 69, 70]
+
+
+def test_what_goes_on_between_the_steps_is_said(panels):
+    said, run = [], FakeRun()
+    run.remark = "'mine' is taken, so this run is 'mine-2'"
+
+    def text() -> str:
+        return unescape(re.sub("<[^>]*>", "", panels.panel[0].children[2].value))
+
+    def telling():
+        run.listener("cpu, bf16: about 3 minutes")
+        run.listener("compiling & taking the first step")
+        said.append(text())
+        for step in run.train(last=2):
+            yield step
+            run.listener("validating")
+            said.append(text())
+
+    for _ in live(telling(), run):
+        said.append(text())
+    before, first, later, second, last = said
+    assert before.splitlines() == [run.remark, "cpu, bf16: about 3 minutes", "compiling & taking the first step"]
+    assert first.startswith("step 1/100") and later == f"{first}\nvalidating"
+    assert second.startswith("step") and last.endswith("\nvalidating") and run.listener is None
+
+
+def test_lines_and_bar_say_it_too(monkeypatch, capsys):
+    def telling(run):
+        run.listener("measuring")
+        for step in run.train(last=2):
+            yield step
+            run.listener("validating")
+
+    run = FakeRun()
+    run.remark = "'mine' is taken"
+    assert len(list(live(telling(run), run))) == 2
+    assert capsys.readouterr().out.splitlines()[:2] == ["'mine' is taken", "measuring"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert len(list(live(telling(run), run))) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("'mine' is taken\nmeasuring\n") and "validating" in shown.err
+
+
+def test_no_part_of_the_panel_grows(panels, clock):
+    """What is above the Stop button or beside it has its height from the beginning; what is below, too."""
+    run, heights = FakeRun(clock), []
+    run.listener = None
+    for _ in live(run.train(last=30), run):
+        heights.append([part.layout.height for part in panels.panel[0].children[2:]])
+    assert heights == [heights[0]] * 30 and all(heights[0])
+    assert panels.panel[0].children[3].layout.display is None, "the picture's place is there before the picture"
 
 
 # --- in a real kernel -----------------------------------------------------------------------------------------
@@ -288,7 +353,7 @@ def test_the_kernel_says_who_runs_the_cell(monkeypatch):
     for answer in (True, False):
         request = {"content": {"allow_stdin": answer}}
         kernel = types.SimpleNamespace(get_parent=lambda channel, request=request: request)
-        monkeypatch.setattr(lab.live, "kernel", lambda kernel=kernel: kernel)
+        monkeypatch.setattr(lab.kernel, "kernel", lambda kernel=kernel: kernel)
         assert lab.live.has_reader() == answer
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     assert not isinstance(lab.live.open_view(FakeRun(), None, 1.0), Panel)

@@ -65,14 +65,14 @@ def test_what_cannot_be_used_is_said_in_its_place(panel):
     child(panel, "prompt").value = ""
     child(panel, "Write").click()
     assert "empty" in shown(panel) and "Traceback" not in shown(panel)
-    assert shown(panel).endswith(f'<div style="opacity:.65">{before}</div>'), "the text from before is marked as old"
+    assert shown(panel).endswith(f'<div style="opacity:.75">{before}</div>'), "the text from before is marked as old"
 
 
 @pytest.mark.parametrize("control, value", [("top-p", 0.3), ("seed", 7), ("prompt", "One"), ("start from", "greedy")])
 def test_a_change_marks_the_text_as_old_until_a_new_one_is_written(panel, control, value):
     before = shown(panel)
     child(panel, control).value = value
-    assert shown(panel) == f'<b>written before the last change: press Write</b><div style="opacity:.65">{before}</div>'
+    assert shown(panel) == f'<b>written before the last change: press Write</b><div style="opacity:.75">{before}</div>'
     history = []
     panel.children[-1].observe(lambda change: history.append(change["new"]), "value")
     child(panel, "Write").click()
