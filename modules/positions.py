@@ -138,9 +138,10 @@ class Sloped(Placement):
         return self.slopes[:, None, None] * offsets  # (B|1, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        # Softmax ignores what is constant in a row, so slope·(j − i) may be slope·j, here counted from the last key.
-        # float32 holds every j; bfloat16 keeps eight bits, so there j is split into 256·high + low, both exact, and
-        # a third dimension takes slope·i back, roughly: scores that far from 0 would lose their digits to rounding.
+        # Adding the same number to every score of a row does not change its softmax. So slope·(j − i) can be replaced
+        # by slope·j, with j counted from the last key. float32 holds every j exactly. bfloat16 keeps eight bits: there
+        # j is split into 256·high + low, both exact, and a third dimension subtracts slope·i, roughly, because scores
+        # far from 0 would lose their digits to rounding.
         steps = self.key_positions - self.key_positions[-1]  # (S)
         slopes = (self.slopes / scale)[:, None, None]  # (H, 1, 1)
         if k.dtype == torch.bfloat16:
