@@ -7,6 +7,7 @@
                    model.safetensors                                        the weights of the best validation
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   lock  holder.json                                        who trains it, where somebody does
 
 Only plain data: JSON, CSV, safetensors. Every file but the growing log appears by atomic rename.
 """
