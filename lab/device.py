@@ -46,14 +46,14 @@ def choose(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -
     device, part = windows.device, windows[: max(1, len(windows) // 4)]
     settled = "fp32" if device.type == "mps" and config.precision == "auto" else config.precision
     seconds = time_passes(model, part, ["fp32", "bf16"] if settled == "auto" else [settled])
-    precision, why = settled, f"{settled}, as {'given' if config.precision != 'auto' else 'ever on MPS'}"
+    precision, why = settled, f"{settled}, as {'set' if config.precision != 'auto' else 'ever on MPS'}"
     if settled == "auto":
         gain = seconds["fp32"] / seconds["bf16"]
         precision = "bf16" if gain > 1.05 else "fp32"
         why = f"{precision}: bf16 measured at {gain:.2f} times the speed of fp32"
     minutes = seconds[precision] * len(windows) / len(part) * config.accumulation * config.steps / 60
     if config.compile != "auto":
-        return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as given")
+        return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as set")
     if config.dropout_final != 1 or device.type == "mps":
         return Choice(precision, False, f"{why}; not compiled")
     if minutes <= COMPILING_PAYS:
