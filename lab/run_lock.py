@@ -78,6 +78,18 @@ def held_by(folder: Path) -> str:
     )
 
 
+def delete_held(folder: Path) -> None:
+    """Deletes the folder of a run that nobody else holds. Raises RunError where somebody does, or it can't be."""
+    try:
+        with hold(folder):
+            for entry in folder.iterdir():
+                if entry.name not in (LOCK, HOLDER):  # Windows deletes no file that is open
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(f"can't delete all of {folder}: {error.strerror or error}; mend its permissions") from error
+
+
 @contextmanager
 def making(name: str, folder: Path) -> Iterator[Path]:
     """A hidden folder to fill, that becomes `folder`/`name` when the `with` ends without an exception, whole.

@@ -7,6 +7,7 @@
                    model.safetensors                                        the weights of the best validation
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   lock  holder.json                                        who trains it, where somebody does
 
 Only plain data: JSON, CSV, safetensors. Every file but the growing log appears by atomic rename.
 """
@@ -15,7 +16,6 @@ import io
 import math
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from functools import lru_cache
@@ -42,7 +42,7 @@ from config import (
 from lab.data import TokenData, prepare
 from lab.guarded import named_path, reading
 from lab.log import REMEDY
-from lab.run_lock import HOLDER, LOCK, hold, making
+from lab.run_lock import delete_held, making
 from lab.run_text import RunText, check_text, load_text
 from lab.tokenizers import Tokenizer, tokenizer_from_json
 from lab.weights import check_counts, check_layers, check_shapes, read_header, read_weights
@@ -378,14 +378,7 @@ def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
     path = Path(folder or TRAINED) / name
     if path.is_symlink():
         raise RunError(f"{path} is a link to {path.resolve()}; delete the link itself, or the run where it lies")
-    try:
-        with hold(path):
-            for entry in path.iterdir():
-                if entry.name not in (LOCK, HOLDER):  # Windows deletes no file that is open
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        shutil.rmtree(path)
-    except OSError as error:
-        raise RunError(f"can't delete all of {path}: {error.strerror or error}; mend its permissions") from error
+    delete_held(path)
 
 
 def code_version() -> str:

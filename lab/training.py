@@ -304,7 +304,8 @@ def store_weights(run: Run, model: Transformer, facts: dict) -> None:
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Random numbers that depend on (seed, step) alone; the generators outside are as before afterwards."""
-    devices = [device] if device.type == "cuda" else []
+    used = device.type == "cuda" or torch.cuda.is_initialized()  # seeding seeds all of them, wherever the model is
+    devices = list(range(torch.cuda.device_count())) if used else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed * 1_000_003 + step)
         yield

@@ -143,6 +143,22 @@ def test_refuses_a_vocabulary_that_is_too_small(data):
         find_learning_rate(Preset(MODEL.replace(vocab_size=100), TRAIN), data)
 
 
+@pytest.mark.parametrize(
+    "settings, error, message",
+    [
+        (Preset(MODEL.replace(vocab_size=100), TRAIN), ConfigError, "vocab_size=100 is smaller than the 257 tokens"),
+        (Preset(MODEL, TRAIN.replace(device="mps")), ConfigError, "'mps' is not available"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_any_text_is_read(monkeypatch, settings, error, message):
+    def read(*_):
+        raise AssertionError("text was read first")
+
+    monkeypatch.setattr("lab.rate_finder.prepare", read)
+    with pytest.raises(error, match=message):
+        find_learning_rate(settings)
+
+
 def test_in_the_terminal(found, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lab.runs.TRAINED", tmp_path)
     Run.create("one", MODEL, TRAIN, tmp_path)

@@ -15,7 +15,9 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from test_training import MODEL, TRAIN, assert_same, new_run
+from torch._dynamo.exc import BackendCompilerFailed
 
+import lab.training
 from config import ROOT, ConfigError, RunError, TrainConfig
 from lab.checkpoint import load_checkpoint
 from lab.data import prepare
@@ -255,6 +257,30 @@ def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, m
     with pytest.raises(ConfigError, match=r"no Python\.h"):
         new_run(tmp_path, "other", compile="on", dropout_final=1.0)
     assert run_names(tmp_path) == ["run"]
+
+
+def test_a_model_that_can_not_be_compiled_is_told_and_goes_on_when_off_is_set(tmp_path, data, monkeypatch):
+    """A compiler that works on a small function may fail on this model."""
+
+    def failing(function):
+        raise BackendCompilerFailed(failing, RuntimeError("no kernel for this"), None)
+
+    monkeypatch.setattr("lab.device.compiler_problem", lambda device_type: None)
+    monkeypatch.setattr(torch, "compile", lambda losses: lambda windows: failing(losses))
+    run = new_run(tmp_path, compile="on", dropout_final=1.0)
+    with pytest.raises(RunError, match=r"step 1: this model can't be compiled here: .*compile to 'off'.*resume"):
+        next(train(run, data))
+    assert next(train(edit(run, compile="off"), data)).step == 1
+
+
+def test_interrupted_while_it_measures_a_run_is_kept_and_goes_on(tmp_path, data, monkeypatch, capsys):
+    measure = lab.training.choose
+    monkeypatch.setattr("lab.training.choose", lambda *a: (signal.raise_signal(signal.SIGINT), measure(*a))[1])
+    run = new_run(tmp_path)
+    assert list(train(run, data)) == [] and run.status() == "new" and not run.weights_path.exists()
+    assert "stopped after step 0 of 12; train(run) goes on from there" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert next(train(run, data)).step == 1
 
 
 def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped):

@@ -4,12 +4,13 @@ import signal
 import statistics
 import types
 
-import IPython.display
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances as widget_instances
 from safetensors.torch import load_file
 
 import lab.live
+import lab.static_twin
 from config import (
     ALiBiConfig,
     ConfigError,
@@ -28,6 +29,7 @@ from config import (
     TrainConfig,
 )
 from lab.estimates import estimate
+from lab.notebooks import WIDGET
 from lab.overrides import grid, overridden, read_values
 from lab.runs import Run, check_name, run_names
 from lab.sweep import compare_sweep, matched, mean_and_spread, sweep, sweep_results
@@ -251,18 +253,19 @@ def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, show, la
 def test_the_stop_button_stops_the_whole_sweep(tmp_path, monkeypatch, last):
     shown = []
 
-    def display(thing, display_id):
-        shown.append(thing)
+    def display(bundle, raw, display_id):
+        if WIDGET in bundle:
+            shown.append(widget_instances[bundle[WIDGET]["model_id"]])
         return types.SimpleNamespace(update=lambda thing, raw=False: None)
 
     monkeypatch.delenv("GLASSBOX_PLAIN")
     monkeypatch.setattr(lab.live, "has_reader", lambda: True)
-    monkeypatch.setattr(IPython.display, "display", display)
+    monkeypatch.setattr(lab.static_twin, "display", display)
     passed = []
     for run, step in sweep(VARIANTS, (0, 1), tmp_path, show=True):
         passed.append((run.name, step.step))
         if passed[-1] == ("wide-seed0", last):
-            shown[1].children[0].children[1].click()
+            shown[1].children[1].children[1].click()
     assert passed == [("plain-seed0", n) for n in (1, 2, 3, 4)] + [("wide-seed0", n) for n in range(1, last + 1)]
     assert run_names(tmp_path) == ["plain-seed0", "wide-seed0"]
     assert Run.open("wide-seed0", tmp_path).steps_done() == last
