@@ -2,11 +2,15 @@
 
     from tools import ModelConfig, Run, preset, train
 
-Each name is fetched from its own module when first asked for, so that nothing waits for what it does not use.
+Each name is fetched from its own module when first asked for, so that nothing waits for what it does not use. The
+functions tell at once where they are given a name, a preset or a config in place of what they take.
 """
 
 import importlib
+import inspect
 import sys
+
+from lab.arguments import checked
 
 HOMES = {
     "config": (
@@ -84,6 +88,8 @@ def __getattr__(name: str):
     if name not in HOME_OF:
         raise AttributeError(f"tools has no {name!r}; it offers {', '.join(__all__)}")
     value = getattr(importlib.import_module(HOME_OF[name]), name)
+    if inspect.isfunction(value):
+        value = checked(value)
     globals()[name] = value
     return value
 

@@ -131,7 +131,7 @@ def open_runs(chosen: Chosen, folder: Path | None) -> tuple[dict[str, Compared],
     or a glob chooses none, ConfigError for a query that can't be asked."""
     folder = Path(folder or TRAINED)
     runs, left_out = {}, {}
-    for one in [chosen] if chosen is None or isinstance(chosen, str | Path | Run) else chosen:
+    for one in chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]:
         is_query = isinstance(one, str) and not PATTERN.fullmatch(one) and not os.path.exists(one)
         if not is_query and not isinstance(one, Run | None):
             named_path(one)

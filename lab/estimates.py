@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from config import ConfigError, ModelConfig, TrainConfig
+from config import ConfigError, ModelConfig, Preset, TrainConfig
 from lab.component_costs import FP32, Pass
 from lab.model_costs import Section, count, loss_working, sections, state, step_working
 
@@ -189,8 +189,10 @@ class Estimate:
         return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def estimate(model: ModelConfig, train: TrainConfig | None = None) -> Estimate:
-    """What `model` will cost, and with `train` what its training will, in either precision."""
+def estimate(model: ModelConfig | Preset, train: TrainConfig | None = None) -> Estimate:
+    """What `model` will cost, and with `train` what its training will, in either precision. A preset serves as both."""
+    if isinstance(model, Preset):
+        model, train = model
     parts = sections(model, Pass(1, model.context_length, FP32))
     products = count(parts, "products")
     computed_twice = [

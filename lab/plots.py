@@ -17,7 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
+from config import Config, ConfigError, Preset, TrainConfig, short
 from lab.plot_style import BLUE, INK, SKY, VERMILLION, Picture, PlotError, axes, drawable
+from lab.schedule import learning_rates
 from lab.token_display import BOX, readable
 
 MOST_POINTS = 1_000  # of one line: more can't be told apart on the page
@@ -71,8 +73,13 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
         return Picture(plot.figure, f"Loss curve{of(title)}: " + ", ".join(facts))
 
 
-def schedule_preview(rates: Sequence[float]) -> Picture:
-    """The learning rate of every step, step 1 first. Raises PlotError for no rates or negative ones."""
+def schedule_preview(rates: Sequence[float] | TrainConfig) -> Picture:
+    """The learning rate of every step, step 1 first; of a training's settings, too. Raises PlotError for no rates or
+    negative ones, ConfigError for other settings."""
+    if isinstance(rates, Config | Preset | str):
+        if not isinstance(rates, TrainConfig):
+            raise ConfigError(f"a schedule belongs to a TrainConfig, as preset('llama-tiny').train, not {short(rates)}")
+        rates = learning_rates(rates)
     values = numbers(rates, "learning rates")
     count, peak = len(values), int(np.argmax(values >= values.max() * (1 - 1e-9))) + 1  # the first, rounding aside
     facts = [f"peak: {values[peak - 1]:.2g} at step {peak:,}", f"final: {values[-1]:.2g} at step {count:,}"]

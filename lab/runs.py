@@ -91,6 +91,12 @@ class Run:
         from lab.checks import check_trainable
 
         check_name(name)
+        for value, kind, way in ((model, ModelConfig, "model"), (train, TrainConfig, "train")):
+            if not isinstance(value, kind):
+                raise ConfigError(
+                    f"a run is made as Run.create('NAME', *preset('llama-tiny')): its {way} must be a {kind.__name__}, "
+                    f"not {short(value)}"
+                )
         data = prepare(train.data)
         check_trainable(model, train, data)
         folder, taken = Path(folder or TRAINED), 1
@@ -117,8 +123,10 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, name: str | Path, folder: Path | None = None) -> "Run":
-        """The run of that name, or in that folder. Raises RunError where there is none or it is damaged."""
+    def open(cls, name: "str | Path | Run", folder: Path | None = None) -> "Run":
+        """The run of that name, in that folder, or that one read again. Raises RunError where there is none or it is
+        damaged."""
+        name = name.folder if isinstance(name, Run) else name
         folder, name = Path(folder or TRAINED), named_path(name)
         path = folder / name if os.path.isdir(folder / name) else name
         if not os.path.lexists(path / "model_config.json"):
