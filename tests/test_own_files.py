@@ -123,14 +123,15 @@ def test_odd_names_are_read_and_messages_can_be_printed():
     assert found == {f'{{"text": "{number}"}}' for number in range(len(ODD) - 1)} | {str(len(ODD) - 1)}
     for number, name in enumerate(ODD[:-1]):
         assert read(f"a://[odd] #1 %20/{name}") == [f'{{"text": "{number}"}}']
-    raw = os.fsdecode(b"caf\xe9\n.csv")
-    write({raw: "text,label\n" + "".join(f"row {number},1\n" for number in range(50))})
-    data = prepare(DataConfig(source=raw, tokenizer="byte", validation_fraction=0.3))
-    assert data.train.n_documents + data.validation.n_documents == 50
-    assert r"caf\udce9\n.csv" in list_cache()[0].description
-    write({raw: b"\0"})
+    rows = "text,label\n" + "".join(f"row {number},1\n" for number in range(50))
+    write({"new\nline.csv": rows, os.fsdecode(b"raw/caf\xe9\n.csv"): rows})
+    for source in ("new\nline.csv", "raw"):
+        data = prepare(DataConfig(source=source, tokenizer="byte", validation_fraction=0.3))
+        assert data.train.n_documents + data.validation.n_documents == 50
+    assert r"new\nline.csv (1 file" in list_cache()[0].description
+    write({os.fsdecode(b"raw/caf\xe9\n.csv"): b"\0"})
     with pytest.raises(DataError, match=r"caf\\udce9\\n\.csv is no text"):
-        read(raw)
+        read("raw")
     assert shown("x" * 5000) == "x" * 200 + "..."
 
 

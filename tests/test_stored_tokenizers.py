@@ -122,11 +122,11 @@ def test_a_name_of_another_process_says_what_to_do():
 GOOD = {"kind": "bpe", "name": "x", "pattern": GPT4_PATTERN, "merges": ["a b"]}
 DAMAGED = {
     "brackets": ("[" * 10_000, "it is no JSON"),
-    "digits": ('{"kind": "byte", "name": ' + "1" * 5000 + "}", "it is no JSON: Exceeds"),
-    "surrogate name": (json.dumps(GOOD | {"name": "\ud800"}), "holds U\\+D800, half of a surrogate pair"),
-    "surrogate pattern": (json.dumps(GOOD | {"pattern": "\ud800"}), "holds U\\+D800"),
-    "surrogate merge": (json.dumps(GOOD | {"merges": ["a \ud800"]}), "must be two tokens in visible bytes"),
-    "surrogate characters": (json.dumps({"kind": "character", "name": "x", "characters": "\ud800"}), "holds U\\+D800"),
+    "digits": ('{"kind": "byte", "name": ' + "1" * 5000 + "}", "it is no JSON: .*Exceeds"),
+    "surrogate name": (json.dumps(GOOD | {"name": "\ud800"}), "half of a surrogate pair"),
+    "surrogate pattern": (json.dumps(GOOD | {"pattern": "\ud800"}), "half of a surrogate pair"),
+    "surrogate merge": (json.dumps(GOOD | {"merges": ["a \ud800"]}), "half of a surrogate pair"),
+    "surrogate characters": ('{"kind": "character", "name": "x", "characters": "\\ud800"}', "half of a surrogate pair"),
     "long name": (json.dumps(GOOD | {"name": "x" * 201}), '"name" has a length of 201; at most 200 are read'),
     "long pattern": (json.dumps(GOOD | {"pattern": "a?" * 6000}), '"pattern" has a length of 12,000; at most 10,000'),
     "huge pattern": (json.dumps(GOOD | {"pattern": "(?:(?:a{1000}){1000}){1000}"}), "no regular expression"),
