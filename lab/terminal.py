@@ -107,9 +107,10 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         if max_tokens is not None:
             raise ConfigError("--max-tokens counts held-out tokens; a text is read whole: give one of the two")
         try:
-            print(score_text(model, text.read_text(encoding="utf-8"), opened.tokenizer))
+            written = text.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
+        print(score_text(model, written, opened.tokenizer))
         return
     data = opened.load_data()
     print(score(model, data.validation, opened.tokenizer, max_tokens))
@@ -289,7 +290,7 @@ def notebook(path: Positional[Path], keep_outputs: bool = False, parameters: str
 
     try:
         values = json.loads(parameters)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--parameters must be a JSON object, such as '{{\"steps\": 10}}': {error}") from error
     run_notebook(path, values, keep_outputs)
 
@@ -304,6 +305,9 @@ def lab(port: int | None = None) -> None:
     quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/train.ipynb"]
     options += ["--LabApp.extension_manager=readonly", *([f"--port={port}"] if port else [])]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        print("you are root, so JupyterLab is started with --allow-root: its notebooks may do anything on this machine")
+        options.append("--allow-root")
     command = [sys.executable, "-m", "jupyterlab", *options]
     raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | {"JUPYTER_CONFIG_PATH": quiet}).returncode)
 
