@@ -95,6 +95,13 @@ def __getattr__(name: str):
 
 
 if __name__ == "__main__":
-    from lab.terminal import main
-
+    try:
+        from lab.terminal import main
+    except ModuleNotFoundError as error:
+        if error.name.split(".")[0] in ("config", "lab", "modules"):
+            raise
+        sys.exit(
+            f"error: this Python ({sys.executable}) has no package {error.name!r}. `make train` sets up .venv once; "
+            "then `.venv/bin/python tools.py ...` runs a command (on Windows `.venv\\Scripts\\python tools.py ...`)"
+        )
     sys.exit(main(sys.argv[1:]))

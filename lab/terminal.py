@@ -291,7 +291,7 @@ def notebook(path: Positional[Path], keep_outputs: bool = False, parameters: str
 
     try:
         values = json.loads(parameters)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--parameters must be a JSON object, such as '{{\"steps\": 10}}': {error}") from error
     run_notebook(path, values, keep_outputs)
 
@@ -306,6 +306,9 @@ def lab(port: int | None = None) -> None:
     quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/train.ipynb"]
     options += ["--LabApp.extension_manager=readonly", *([f"--port={port}"] if port else [])]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        print("you are root, so JupyterLab is started with --allow-root: its notebooks may do anything on this machine")
+        options.append("--allow-root")
     command = [sys.executable, "-m", "jupyterlab", *options]
     raise SystemExit(subprocess.run(command, cwd=ROOT, env=os.environ | {"JUPYTER_CONFIG_PATH": quiet}).returncode)
 

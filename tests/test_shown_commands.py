@@ -1,0 +1,148 @@
+"""Every command and Python snippet that the documents show: all are read, and README's are run, at tiny settings."""
+
+import functools
+import importlib.util
+import inspect
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from config import ROOT, DataConfig, ModelConfig, Preset, TrainConfig, list_presets
+from lab import terminal
+from lab.runs import TRAINED, run_names
+from lab.terminal import COMMANDS, main
+
+PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN", "mine"}  # what a reader replaces, and the run that README makes
+TINY = [
+    "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "64", "--train.steps", "3",
+    "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
+    "--train.precision", "fp32", "--train.compile", "off", "--train.data.tokenizer", "byte",
+]  # fmt: skip
+SMALL = {  # flags behind those that are shown, so that a command takes a second
+    "train": TINY,
+    "find-rate": ["--steps", "10"],
+    "evaluate": ["--max-tokens", "512"],
+}
+SMALL_PRESET = Preset(
+    ModelConfig(vocab_size=512, n_layers=1, n_heads=2, width=16, context_length=64),
+    TrainConfig(
+        data=DataConfig(tokenizer="bpe-512"), steps=3, batch_size=2, precision="fp32", compile="off",
+        evaluation_tokens=64, sample_tokens=4,
+    ),
+)  # fmt: skip
+TOO_LONG = {"notebook", "lab"}  # tests/test_notebooks.py runs them; JupyterLab is a server
+
+
+def markdown(path: Path) -> str:
+    if path.suffix != ".ipynb":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def shown(path: Path) -> list[str]:
+    """The commands in a document, as they are typed, without the remarks behind them."""
+    found = re.findall(r"python3? ((?:tools\.py|-m bench)[^`\n]*)", markdown(path))
+    return [re.sub(r" *(#|-->| \.\.\.).*", "", command) for command in found if " | " not in command]
+
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("notebooks/*.ipynb")), *sorted(ROOT.glob("trained/**/README.md"))]
+TOOLS, BENCH = (
+    sorted({(page.name if page.suffix == ".ipynb" else str(page.relative_to(ROOT)), command)
+            for page in PAGES for command in shown(page) if command.startswith(start)})
+    for start in ("tools.py", "-m bench")
+)  # fmt: skip
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """All commands replaced by ones that only note what they were called with."""
+    calls = []
+
+    def noting(name, function):
+        @functools.wraps(function)
+        def note(*positional, **values):
+            calls.append((name, dict(inspect.signature(function).bind(*positional, **values).arguments)))
+
+        return note
+
+    for name, function in COMMANDS.items():
+        monkeypatch.setitem(COMMANDS, name, noting(name, function))
+    for name in ("train", "generate"):
+        monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
+    return calls
+
+
+@pytest.mark.parametrize("page, command", TOOLS)
+def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, command):
+    words = shlex.split(command)[1:]
+    if "--help" in words or len(words) < 2:  # a command that is mentioned
+        assert set(words) <= {"--help", "train", "generate", *COMMANDS}
+        return
+    assert main(words) == 0
+    ((name, values),) = recorded
+    known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS}
+    settings = values.get("settings")
+    named = [values.get("run"), values.get("start"), *values.get("runs", ()), *getattr(settings, "runs", ())]
+    named += [getattr(settings, "preset", None), getattr(settings, "like", None)]
+    for each in filter(None, named):
+        assert each in known or any(Path(run).match(each) for run in run_names(TRAINED)), f"{page}: no {each!r}"
+    if name == "notebook":
+        assert (ROOT / values["path"]).exists()
+
+
+@pytest.mark.parametrize("page, command", BENCH)
+def test_a_shown_measurement_exists_and_takes_these_arguments(page, command):
+    module, *arguments = shlex.split(command)[1:]
+    spec = importlib.util.find_spec(module if module != "bench" else "bench.__main__")
+    assert spec is not None, f"{page}: no {module}"
+    usage = re.search(rf"python -m {module}\b([^\n:]*)", Path(spec.origin).read_text(encoding="utf-8")).group(1)
+    optional = re.findall(r"\[(\S+?)[\] ]", usage)
+    required = re.sub(r"\[[^]]*\]", "", usage).split()
+    assert len(required) <= len(arguments) <= len(required) + len(optional), f"usage:{usage}"
+    if module == "bench":
+        assert set(arguments) <= set(optional)
+
+
+@pytest.fixture
+def small_world(tmp_path, monkeypatch):
+    """An empty folder to work in, runs and cache of its own, and three hundred tales in place of twenty thousand."""
+    seeds = [f"alibi-tiny-tales{end}" for end in ("", "-seed1", "-seed2")]
+    for name in ("llama-tiny-tales", "gpt2-tiny-tales", *seeds):
+        shutil.copytree(TRAINED / name, tmp_path / "trained" / name)
+    texts = tmp_path / "path/to/my/texts"
+    texts.mkdir(parents=True)
+    for number in range(40):
+        (texts / f"{number}.txt").write_text(f"Text {number} tells of {number} ships at sea.\n" * 9, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+    monkeypatch.setattr("lab.runs.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
+    for place in ("lab.run_text.check_text", "lab.runs.check_text"):  # the runs that ship were made with all of them
+        monkeypatch.setattr(place, lambda *_: None)
+    for place in ("tools.preset", "lab.runs.preset"):
+        monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
+    return tmp_path
+
+
+def test_readme_s_commands_run(small_world, capsys):
+    commands = [shlex.split(command)[1:] for page, command in TOOLS if page == "README.md"]
+    commands.sort(key=lambda words: words[:1] == ["resume"])  # after what it resumes was made
+    ran = {words[0] for words in commands if words and words[0] not in TOO_LONG and "--help" not in words}
+    assert ran >= {"train", "resume", "generate", "evaluate", "compare", "find-rate", "sweep", "export", "cache"}
+    for words in commands:
+        if words and words[0] in ran:
+            few = ["--max-tokens", "512"] if {"--evaluate", "--paired"} & set(words) else []
+            assert main([*words, *SMALL.get(words[0], few)]) == 0, f"{words}: {capsys.readouterr().err}"
+
+
+def test_readme_s_snippets_run_one_after_another(small_world, capsys):
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", markdown(ROOT / "README.md"), re.DOTALL):
+        exec(compile(snippet.replace("32_768", "512"), "README.md", "exec"), names)
+    assert "nats per token on the same" in capsys.readouterr().out
