@@ -33,7 +33,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 class Choice(NamedTuple):
-    """How a training computes: precision "fp32" or "bf16", compiled or not, and why, in words."""
+    """How a training computes: precision "fp32" or "bf16", compiled or not; and why, and how long it may take, in
+    words."""
 
     precision: str
     compiled: bool
@@ -52,16 +53,18 @@ def choose(model: torch.nn.Module, windows: torch.Tensor, config: TrainConfig) -
         precision = "bf16" if gain > 1.05 else "fp32"
         why = f"{precision}: bf16 measured at {gain:.2f} times the speed of fp32"
     minutes = seconds[precision] * len(windows) / len(part) * config.accumulation * config.steps / 60
+    time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} minute{'s' * (round(minutes) != 1)}"
+    why = f"{why}; {time} for {config.steps:,} steps"
     if config.compile != "auto":
         return Choice(precision, config.compile == "on", f"{why}; compile {config.compile} as set")
     if config.dropout_final != 1 or device.type == "mps":
         return Choice(precision, False, f"{why}; not compiled")
     if minutes <= COMPILING_PAYS:
-        return Choice(precision, False, f"{why}; not compiled for {minutes:.0f} minutes")
+        return Choice(precision, False, f"{why}, too few for compiling to pay")
     problem = compiler_problem(device.type)
     if problem:
         return Choice(precision, False, f"{why}; not compiled, for the compiler does not work: {problem}")
-    return Choice(precision, True, f"{why}; compiled for {minutes:.0f} minutes")
+    return Choice(precision, True, f"{why}, fewer when compiled")
 
 
 def time_passes(model: torch.nn.Module, windows: torch.Tensor, precisions: list[str]) -> dict[str, float]:

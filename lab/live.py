@@ -203,6 +203,9 @@ class Panel(View):
         self.every, self.next_text, self.next_picture, self.heard = every_seconds, 0.0, 0.0, []
         self.progress = widgets.IntProgress(max=self.total, layout={"width": "auto", "flex": "1 1 auto"})
         self.button = widgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
+        # ipykernel 7.4 hands a widget's messages to the shell that last wrote to it, which is busy with this very loop;
+        # JupyterLab addresses them to another shell, whose thread is free. Let its address stand.
+        self.button.comm._reply_subshell_for = lambda data, address: address
         self.button.tooltip = "Ends after this step and keeps the run. Interrupting the kernel (■) does the same"
         self.button.on_click(self.stop)
         # all heights are fixed from the beginning: what grows would push the button out of view
@@ -212,9 +215,6 @@ class Panel(View):
         self.sample = widgets.HTML(layout={"height": SAMPLE_HEIGHT, "overflow": "auto"})
         parts = [widgets.HBox([self.progress, self.button]), self.text, self.curve, self.sample]
         self.widgets = WithTwin(parts, self.twin(""), layout={"width": "100%", "max_width": "720px"})
-        # ipykernel 7.4 hands a widget's messages to the shell that last wrote to it, which is busy with this very loop;
-        # JupyterLab addresses them to another shell, whose thread is free. Let its address stand.
-        self.button.comm._reply_subshell_for = lambda data, address: address
         self.shown = self.widgets.show()
 
     def twin(self, picture: str):

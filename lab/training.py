@@ -105,6 +105,7 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
         remove_unfinished(run.folder, WRITTEN)
         remove_unfinished(run.checkpoint_path.parent, [run.checkpoint_path.name])
         check_resumption(run)
+        run.tell("reading the data" if data is None else "building the model")
         data = data or run.load_data()
         run.check_data(data)
         check_trainable(run.model_config, config, data)
@@ -125,6 +126,8 @@ def steps(state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
     try:
         choose_computing(state)
         losses_of = torch.compile(state.model.losses) if progress.compiled else state.model.losses
+        if progress.step < config.steps:
+            run.tell(f"{'compiling and taking' if progress.compiled else 'taking'} step {progress.step + 1:,}")
         while progress.step < config.steps and not stopping.is_set():
             watching = watch if watch_due(progress.step + 1, config) else None
             with explaining_memory(config), explaining_compiler(progress):
@@ -166,12 +169,13 @@ def choose_computing(state: TrainingState) -> None:
             works = not progress.compiled or not compiler_problem(device.type)
             compiling = ("on" if progress.compiled else "off") if works else "auto"
     if (precision, compiling) != (progress.precision, "on" if progress.compiled else "off"):
+        run.tell("measuring how long a step takes" + ", in both precisions" * (precision == "auto"))
         with seeded(config.seed, 0, device), explaining_memory(config):
             windows = next(micro_batches(state.data, config, 0, run.model_config.context_length, device))
             settings = config.replace(precision=precision, compile=compiling)
             progress.precision, progress.compiled, why = choose(state.model, windows, settings)
         progress.why = f"{device.type}, {why}"
-        print(progress.why)
+        run.tell(progress.why)
     if progress.chosen_for != asked:
         progress.chosen_for = asked
         save_checkpoint(run, state.model, state.optimizer, progress)  # killed at any moment, it goes on as chosen
@@ -263,6 +267,7 @@ def keep_best(state: TrainingState, record: Step) -> None:
 def validation_loss(state: TrainingState) -> float:
     """Nats per token on the run's held-out tokens. Raises RunError where it is not finite."""
     config, step = state.run.train_config, state.progress.step
+    state.run.tell("validating on held-out tokens")
     loss = evaluate(state.model, state.data.validation, state.run.tokenizer, config.evaluation_tokens).loss
     if not math.isfinite(loss):
         raise RunError(
@@ -275,6 +280,7 @@ def validation_loss(state: TrainingState) -> float:
 def sample_text(model: Transformer, run: Run) -> str:
     """The run's own prompt continued, always with the same seed, within the positions the model accepts."""
     config = run.train_config
+    run.tell("writing a sample")
     n_tokens = min(config.sample_tokens, room_for_sample(run.model_config, config, run.tokenizer))
     return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
 
@@ -285,6 +291,7 @@ def finish(state: TrainingState) -> None:
     Killed in between, it can be done again. The card comes last: it says at which step the rest is.
     """
     run, progress = state.run, state.progress
+    run.tell("storing the run")
     save_checkpoint(run, state.model, state.optimizer, progress)
     if progress.step == 0:
         return

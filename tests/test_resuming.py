@@ -238,7 +238,7 @@ def test_what_was_measured_stays_and_what_is_set_is_obeyed(tmp_path, data, monke
     assert asked[2:] == [("auto", "off")], "what was set is no measurement"
 
 
-def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, monkeypatch, capsys):
+def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, monkeypatch):
     """The checkpoint says that the run is compiled, by "auto"."""
     run = new_run(tmp_path, dropout_final=1.0)
     stop(run, data, 2)
@@ -248,8 +248,10 @@ def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, m
     monkeypatch.setattr("lab.training.compiler_problem", lambda device_type: "no Python.h")
     monkeypatch.setattr("lab.device.compiler_problem", lambda device_type: "no Python.h")
     monkeypatch.setattr("lab.device.COMPILING_PAYS", 0)
+    told = []
+    run.listener = told.append
     stop(run, data, 3)
-    (line,) = capsys.readouterr().out.splitlines()[1:]
+    (line,) = [what for what in told if what.startswith("cpu")]
     assert "not compiled, for the compiler does not work: no Python.h" in line and not progress(run)["compiled"]
     assert line in (run.folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match=r"compile 'on' needs a compiler that works.*no Python.h.*to 'off'"):
