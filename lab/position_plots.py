@@ -36,8 +36,8 @@ def rotations(turned: np.ndarray, pairs: Sequence[int], theta: float) -> Picture
                 plot.annotate("", (a, b), (0, 0), arrowprops=arrow)
             plot.plot(x, y, linestyle="", marker="o", markersize=3, color=VERMILLION)
             for text, i in ends_of(x, y):
-                where = 1.16 * x[i], 1.16 * y[i]
-                plot.annotate(text, where, fontsize=8, ha="center", va="center")
+                side = "left" if x[i] > 0.2 * reach else "right" if x[i] < -0.2 * reach else "center"
+                plot.annotate(text, (1.1 * x[i], 1.1 * y[i]), fontsize=8, ha=side, va="bottom" if y[i] > 0 else "top")
             plot.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[0], yticks=[0])
             step = np.degrees(theta ** (-pair / half))
             plot.set_title(f"channels {pair} and {pair + half}\n{step:.3g}° a step", fontsize=9)
@@ -88,6 +88,7 @@ def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
             plot.plot(range(len(values)), values, label=name, **style)
         plot.set(xlabel="head", ylabel="slope", xticks=range(max(map(len, slopes.values()))))
         plot.set_yscale("log", base=2)
+        plot.margins(y=0.12)
         plot.yaxis.set_major_formatter(lambda value, _: f"1/{round(1 / value)}")
         plot.figure.legend(loc="outside lower center", ncols=len(slopes))
         said = "; ".join(f"{name}: " + ", ".join(f"{v:.4g}" for v in values) for name, values in slopes.items())
@@ -123,7 +124,7 @@ def extrapolation_curves(
         for i, (name, style) in enumerate(zip(names, line_styles(names))):
             by_length = means.loc[name].dropna(subset="mean").sort_index()
             # lines on one another stay visible: the later, the smaller
-            style |= dict(markersize=max(4, 9 - i), capsize=3, label=drawable(labels[name], most=52))
+            style |= dict(markersize=max(4, 8 - i), capsize=3, label=drawable(labels[name], most=52))
             plot.errorbar(by_length.index, by_length["mean"], yerr=by_length["std"].fillna(0), **style)
             ends = dict.fromkeys((*by_length.index[:1], *by_length.index[-1:]))  # one, where it goes no further
             facts.append(f"{labels[name]} " + " and ".join(f"{by_length['mean'][n]:.3f} at {n:,}" for n in ends))
