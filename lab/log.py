@@ -49,7 +49,10 @@ class StepLog:
         self.path = path
         header, rows = _whole_rows(path) if path.exists() else ([], [])
         kept = [row for row in rows if _step(row, header, path) <= keep_steps]
+        self.header = header if kept else []
         if every_step:
+            if kept and header[: len(COLUMNS)] != list(COLUMNS):
+                raise RunError(f"{path.name} of {path.parent.name!r} must begin with {', '.join(COLUMNS)}; {REMEDY}")
             check_rows(path.parent.name, [int(row[0]) for row in kept], reached=keep_steps)
         try:
             if kept:
@@ -61,7 +64,13 @@ class StepLog:
 
     def append(self, columns: Sequence[str], rows: list[Sequence]) -> None:
         """The rows, on disk when this returns, under a header of `columns` if they are the first."""
+        if self.header and self.header != list(columns):
+            raise RunError(
+                f"{self.path.name} of {self.path.parent.name!r} has the columns {short(','.join(self.header))}, and "
+                f"those of its rows now are {','.join(columns)}; {REMEDY}"
+            )
         header = [] if self.path.exists() else [columns]
+        self.header = list(columns)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(_as_csv(header + rows))

@@ -401,6 +401,8 @@ DAMAGES = {
     "log twice": (rewritten(lambda lines: lines[:4] + lines[3:]), "steps don't rise"),
     "log short": (rewritten(lambda lines: lines[:-2]), "it ends at step 9 before 11"),
     "log gone": (lambda run: run.log_path.unlink(), "it ends at step 0 before 11"),
+    "log header": (rewritten(lambda lines: [lines[0].replace("seconds", "x"), *lines[1:]]), "must begin"),
+    "log column": (rewritten(lambda lines: [line.replace("\n", ",1\n") for line in lines]), "has the columns 'step"),
     "log words": (rewritten(lambda lines: [*lines, "12,x\n"]), "tokens is 'x' in row 12"),
     "log step": (rewritten(lambda lines: [*lines, lines[-1].replace("11,", "x,", 1)]), "step is 'x' in row 12"),
 }  # fmt: skip
