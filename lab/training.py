@@ -101,7 +101,7 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
     if run.is_finished():
         return
     config = run.train_config
-    with hold(run.folder):
+    with hold(run.folder), stop_after_step(stopping or threading.Event()) as stopping:
         remove_unfinished(run.folder, WRITTEN)
         remove_unfinished(run.checkpoint_path.parent, [run.checkpoint_path.name])
         check_resumption(run)
@@ -114,8 +114,7 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
         optimizer = build_optimizer(model, config)
         progress = load_checkpoint(run, model, optimizer)
         state = TrainingState(run=run, data=data, model=model, optimizer=optimizer, progress=progress)
-        with stop_after_step(stopping or threading.Event()) as stopping:
-            yield from steps(state, stopping)
+        yield from steps(state, stopping)
 
 
 def steps(state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
@@ -124,9 +123,10 @@ def steps(state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
     log = StepLog(run.log_path, keep_steps=progress.step, every_step=True)
     watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step))
     try:
-        choose_computing(state)
+        if not stopping.is_set():
+            choose_computing(state)
         losses_of = torch.compile(state.model.losses) if progress.compiled else state.model.losses
-        if progress.step < config.steps:
+        if progress.step < config.steps and not stopping.is_set():
             run.tell(f"{'compiling and taking' if progress.compiled else 'taking'} step {progress.step + 1:,}")
         while progress.step < config.steps and not stopping.is_set():
             watching = watch if watch_due(progress.step + 1, config) else None

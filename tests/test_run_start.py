@@ -69,18 +69,21 @@ def test_a_damaged_run_is_not_gone_on_with(tmp_path, data):
     assert open_or_create("min", MODEL, TRAIN, tmp_path).name == "min", "not the numbered ones of another name"
 
 
-def test_an_interrupt_while_it_is_measured_ends_in_a_line_and_a_run_to_go_on_with(tmp_path, data, monkeypatch, capsys):
-    measure = lab.training.choose
+@pytest.mark.parametrize("when", ["untrained", "build_optimizer", "choose"])
+def test_an_interrupt_before_the_first_step_ends_in_a_line_and_a_run_to_go_on_with(
+    tmp_path, data, monkeypatch, capsys, when
+):
+    whole = getattr(lab.training, when)
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGINT)  # as the toolbar's square
-        return measure(*arguments)
+        return whole(*arguments)
 
-    monkeypatch.setattr(lab.training, "choose", interrupted)
+    monkeypatch.setattr(lab.training, when, interrupted)
     run = cell(tmp_path, data)
     assert capsys.readouterr().out.splitlines()[-1] == "mine: new; no step was taken"
     assert run.summary().splitlines()[1] == "validation loss: not measured"
-    monkeypatch.setattr(lab.training, "choose", measure)
+    monkeypatch.setattr(lab.training, when, whole)
     assert cell(tmp_path, data).steps_done() == 6 and run_names(tmp_path) == ["mine"]
 
 
