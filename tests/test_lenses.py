@@ -1,5 +1,6 @@
 """Lenses against the same numbers worked out in numpy, the law of the last layer, and a lens trained for a run."""
 
+from itertools import pairwise
 
 import numpy as np
 import pytest
