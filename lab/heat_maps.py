@@ -14,6 +14,7 @@ from lab.plot_style import FAINT, Picture, PlotError, drawable, panels
 SIGNED, PLAIN, SHADES = "PuOr", "cividis", 21
 MOST_LABELS = 48  # rows or columns named on one axis; of more, every other, every third, ...
 MOST_NUMBERS = 100  # cells of a single panel in which the numbers themselves are written
+CHARACTERS = 100  # of these numbers, side by side in one row
 ROW = 0.15  # inches
 
 
@@ -79,11 +80,18 @@ def name_cells(plot: Axes, rows: Sequence[str], columns: Sequence[str], most_row
 
 def write_numbers(plot: Axes, table: np.ndarray, mesh) -> None:
     """Each cell's number, in black on light cells and white on dark ones."""
+    room = CHARACTERS // table.shape[1]
     for (row, column), value in np.ndenumerate(table):
         if np.isfinite(value):
             red, green, blue, _ = mesh.cmap(mesh.norm(value))
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             plot.text(
-                column + 0.5, row + 0.5, f"{value:.2g}", ha="center", va="center", fontsize=8,
+                column + 0.5, row + 0.5, short(value, room), ha="center", va="center", fontsize=8,
                 color="white" if dark else "black",
             )  # fmt: skip
+
+
+def short(value: float, room: int) -> str:
+    """Two digits of it, or what fits into so many characters; "" where nothing does."""
+    texts = (f"{value:{form}}" for form in (".2g", ".2f", ".1f", ".0f"))
+    return next((text for text in texts if len(text) <= room), "")

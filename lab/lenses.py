@@ -2,11 +2,12 @@
 
 The logit lens reads a state as it is (nostalgebraist 2020); the tuned lens first maps it by x + W·x + b, trained for
 each layer to give the model's final distribution (Belrose et al. 2023, arXiv 2303.08112; lab/tuned_lens.py). A factored
-model has three things to read: xt, xe and xt+xe. Layer 0 is what the first block takes, layer l what block l − 1
+model has three things to read: xt, xe and xt+xe. Layer 0 is what the first block takes, layer l what the l-th block
 returned.
 
-What a lens finds means little by itself, so beside it stand two baselines: "random" reads an untrained model's states,
-"shuffled" is held against what the model predicts in another sequence.
+What a lens finds means little by itself, so there are two baselines. "random" reads an untrained model's states, and
+"shuffled" compares with what the model predicts in another sequence. A model's layers are those that compute the next
+token (`model.next_token_blocks`).
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,6 @@
-"""Where a prediction of the token-factored transformer came from: exactly, not estimated.
+"""What the token stream of a token-factored transformer brought to a prediction: exactly, not estimated.
+
+What an MLP wrote counts as one piece of its layer: nothing here says which tokens moved it.
 
 The token stream xt is a linear image of what the model starts from (arXiv 2603.07461 and its consequence):
 
@@ -6,7 +8,7 @@ The token stream xt is a linear image of what the model starts from (arXiv 2603.
 
 with positions t, s, heads i, j and the channels c of a head; A are the attention weights of the layer, V and O the
 matrices over heads of its value and output mixing. With frozen tokens M stays I, and attention writes into xe.
-Layer 0 is what the model starts from, layer l what block l − 1 returned.
+Layer 0 is what the model starts from, layer l what the l-th block returned.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The token-factored transformer: what attention moves is kept apart from what the MLP invents."""
+"""The token-factored transformer: one stream for what attention moves, one for what the MLPs write."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from modules.positions import Placement
 
 
 class Streams(NamedTuple):
-    """xt, the token stream, holds what attention moved; xe what the MLPs made of it. Each (B, T, C)."""
+    """xt, the token stream, holds what attention moved; xe holds what the MLPs wrote. Each (B, T, C)."""
 
     xt: Tensor
     xe: Tensor

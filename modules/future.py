@@ -30,11 +30,12 @@ class Thoughts(NamedTuple):
 
 
 class CrossAttention(DotProductAttention):
-    """What each position reads of what it and earlier ones foresaw: J vectors of each, and one to read nothing.
+    """Each position attends to the future vectors that it and earlier positions predicted, J per position, and to one
+    learned `nothing` key.
 
-    The keys come from predictions, never from tokens that are still to come. `nothing`, a trained key and value, is
-    seen from everywhere: else the first position, with a single vector, would have nowhere else to look, and a softmax
-    over one key is constant. Queries and keys are turned and biased by where the thought was had.
+    The keys come from predictions, never from tokens that are still to come. Every position sees `nothing`, a trained
+    key and value. Without it the first position would have a single key, and a softmax over one key is constant.
+    Queries and keys are turned and biased by the position that made the prediction.
 
     x       (B, T, C)    ─ q (B, H, T, D) ─ turn ┐
     vectors (B, T, J, C) ─ k (B, JG, S, D) ─ turn ┴ scores (B, H, T, JS+1) ─ softmax ┐
@@ -116,8 +117,8 @@ class FutureBlock(Block):
         vectors ──────────────────────────┴────────────────────── + ───────│── vectors
                                                                   └─ foresight
 
-    The body has neither. The furthest level foresees, with nobody further to listen to; the nearer ones do both; the
-    last layer, which gives the next token, reads all.
+    The body has neither. The furthest level predicts and reads nothing, because no level is further. The nearer levels
+    do both. The last layer, which gives the next token, reads all.
     """
 
     def __init__(

@@ -29,9 +29,9 @@ class MultiTokenBlock(ResidualBlock):
                                └─ block ─ norm ─ unembedding ─ 1 ahead
 
     n heads are n layers side by side, all with the model's last norm and unembedding (Gloeckle et al. 2024,
-    arXiv 2404.19737, section 2). A pass computes the nearest alone: the further ones are there to be trained, and to
-    draft (`look`). In training one head after another goes forward and backward again, so that the activations of one
-    are alive at a time, as those authors do; that costs each head a second forward pass.
+    arXiv 2404.19737, section 2). A pass computes only the nearest head. The further ones are trained, and they draft
+    (`look`). In training one head after another goes forward and backward, as in the paper, so that only one head's
+    activations are alive at a time. That costs each head a second forward pass.
     """
 
     def __init__(self, config: ModelConfig, offset: int, read_out: tuple[nn.Module, nn.Module]):

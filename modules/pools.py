@@ -15,9 +15,11 @@ from modules.norms import build_norm
 
 
 class Pool(LoggingModule):
-    """The common part: a norm before (its owner calls it, while there is but one vector a position) and a linear map
-    after, where the config has them. `pool` is what the kinds differ in; these sum, average or otherwise reduce each
-    of J parts of the window, as equal as can be, to a vector of its own."""
+    """The common part: a norm before and a linear map after, where the config has them.
+
+    The pool's owner calls the norm, while each position has only one vector. The kinds differ in `pool`. The simple
+    ones cut the window into J parts as equal as possible, and reduce each part to one vector by a sum or the like.
+    """
 
     def __init__(self, config: ModelConfig, window: int, count: int):
         super().__init__()

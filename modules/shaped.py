@@ -17,8 +17,8 @@ from modules.positions import Placement
 class ShapedAttention(QueryKeyAttention):
     """(α·I + β·A − γ·C) x for each head of x (Noci et al. 2023, arXiv 2306.17759; He & Hofmann 2023, eq. 5).
 
-    A is attention, C what A is when all query-key products are 0: softmax of mask and bias alone. With α = β = γ = 1
-    and queries of 0, as it starts, this is the identity; the x of its own position is what carries the tokens on.
+    A is attention. C is what A would be if all query-key products were 0: the softmax of mask and bias alone. A model
+    starts with α = β = γ = 1 and queries of 0, so that this is the identity: each position keeps its own x.
     """
 
     def __init__(self, config: ModelConfig):
@@ -55,8 +55,8 @@ class ShapedBlock(Block):
         x ─ norm ─┬─ shaped attention ─ + ─ x
                   └─ mlp ─ · β_FF ───── ┘
 
-    No skip connection, no value and no output projection: x itself is what the heads read and return. Dropout falls on
-    what the MLP adds, never on what shaped attention returns, for nothing else carries the tokens on.
+    There is no skip connection, no value and no output projection: the heads read and return x itself. Dropout falls on
+    what the MLP adds. It never falls on what shaped attention returns, because nothing else carries the tokens on.
     """
 
     def __init__(self, config: ModelConfig):

@@ -222,7 +222,7 @@ def test_refuses_what_makes_no_sense(spoken, maps):
         (lambda: attention_maps(model, tokenizer, "a").summary(), AnalysisError, "longer text"),
         (lambda: attention_maps(model, tokenizer, ""), GenerationError, "empty"),
         (lambda: attention_maps(model, None, "a"), GenerationError, "tokenizer"),
-        (lambda: attention_maps(model, tokenizer, "a" * 69), GenerationError, "accepts 68; shorten"),
+        (lambda: attention_maps(model, tokenizer, "a" * 69), GenerationError, "accepts 68 positions; shorten"),
         (lambda: attention_maps(model, None, [1, 2, 3], limit=2 * 2 * 4 * 9 * 4 - 1), AnalysisError, "shorten"),
     ):  # fmt: skip
         with pytest.raises(error, match=message):

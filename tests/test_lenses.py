@@ -1,5 +1,6 @@
 """Lenses against the same numbers worked out in numpy, the law of the last layer, and a lens trained for a run."""
 
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_a_multi_token_model_has_the_layers_that_compute_the_next_token(held_out
     assert readings.kl.shape == (4, len(IDS)) and (readings.kl.diff(dim=0).abs().max(-1).values > 1e-3).all()
     assert sorted(lens_quality(model, held_out, batches=1)["layer"].unique()) == [0, 1, 2, 3]
     assert {layer for _, _, layer in keys(model)} == {0, 1, 2, 3} and ("model", "state", 3) not in keys(model)
+
+
+def test_the_numbers_of_a_lens_heatmap_do_not_overprint():
+    readings = read_layers(stirred(VARIANTS["llama"]), [3, 1, 4] * 5)
+    readings.kl[0], readings.kl[1] = 0.0066, -0.022
+    plot = lens_heatmap(readings).figure.axes[0]
+    assert {text.get_text() for text in plot.texts} == {"0.0066", "-0.022", "0"}, "15 columns have room"
+    wide = read_layers(stirred(VARIANTS["llama"]), [3, 1, 4] * 7)
+    wide.kl[0], wide.kl[1], wide.kl[2] = 0.0066, -0.022, 42.0
+    plot = lens_heatmap(wide).figure.axes[0]
+    boxes = [text.get_window_extent() for text in plot.texts if text.get_text()]
+    assert {text.get_text() for text in plot.texts} == {"0.01", "-0.0", "42"}
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
 
 
 @pytest.mark.parametrize("stream", ["xt", "xe", "xt+xe"])

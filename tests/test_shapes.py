@@ -360,6 +360,13 @@ def test_a_notebook_shows_the_drawing_as_a_picture_that_needs_no_trust(shapes):
     assert "<svg" not in diagram._repr_html_(), "JupyterLab would leave its texts alone, run together"
 
 
+def test_a_wide_diagram_stays_legible_in_a_column():
+    diagram = run(vary("factored-alibi")).diagram("blocks.0")
+    width = int(ElementTree.fromstring(diagram.svg).get("width"))
+    assert width < 900, "a tensor that goes several ways is labelled once"
+    assert f"min-width:{0.85 * width:.0f}px" in diagram._repr_html_() and "overflow-x:auto" in diagram._repr_html_()
+
+
 def named_edges(diagram) -> list[tuple[str, str]]:
     names = diagram.names()
     return [(names[a], names[b]) for a, b, _ in diagram.edges]

@@ -15,6 +15,7 @@ from modules.tracing.traces import Trace, TraceError
 
 MOST_ALIKE = 4  # blocks in a row that are all drawn; of more, the first and the last
 CHARACTER = 6.6  # px, of the small monospaced letters
+SMALLEST = 0.85  # of its own size: smaller letters can't be read
 BOX, SPACE = 40, 58  # heights of a box and of what is between two, px
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 CARD = "max-width:100%;background:#fafafa;border-radius:6px"  # a picture can't know the page's colours: dark on light
@@ -46,15 +47,24 @@ class Diagram:
 
     @property
     def svg(self) -> str:
-        """A picture without script or outside parts, in the text colour of where it stands."""
-        edges = [(source, target, len(_label(edge)) * CHARACTER) for source, target, edge in self.edges]
+        """A picture without script or outside parts, in the text colour of where it stands.
+
+        A tensor that goes several ways has its label on the first of them.
+        """
+        first = {(source, _label(edge)): place for place, (source, _, edge) in reversed([*enumerate(self.edges)])}
+        labelled = [first[source, _label(edge)] == place for place, (source, _, edge) in enumerate(self.edges)]
+        edges = [
+            (source, target, CHARACTER * len(_label(edge) * said))
+            for said, (source, target, edge) in zip(labelled, self.edges)
+        ]
         layout = arrange({key: part.width for key, part in self.parts.items()}, edges)
         tops = [(level // 2) * (BOX + SPACE) + (level % 2) * BOX for level in range(len(layout.layers))]
         width = max(item.x + item.right for row in layout.layers for item in row)
         height = tops[-1] + BOX
         ends = [(self.parts[source], self.parts[target]) for source, target, _ in self.edges]
         drawn = [_route(route, tops, *parts) for route, parts in zip(layout.routes, ends)]
-        drawn += [_text(route[1], tops, edge) for route, (_, _, edge) in zip(layout.routes, self.edges)]
+        texts = [_text(route[1], tops, edge) for route, (_, _, edge) in zip(layout.routes, self.edges)]
+        drawn += [text for text, said in zip(texts, labelled) if said]
         drawn += [_box(layout.boxes[key], tops, part) for key, part in self.parts.items()]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width + 24:.0f}" height="{height + 24:.0f}" '
@@ -65,8 +75,11 @@ class Diagram:
 
     def _repr_html_(self) -> str:
         # from a notebook not yet run here, and so not trusted, JupyterLab strips drawings, but not pictures
-        data = b64encode(self.svg.encode()).decode()
-        return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(str(self))}" style="{CARD}">'
+        svg = self.svg
+        data, width = b64encode(svg.encode()).decode(), int(re.search(r' width="(\d+)"', svg)[1])
+        style = f"{CARD};min-width:{SMALLEST * width:.0f}px"  # wider than the column, it is scrolled and stays legible
+        picture = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(str(self))}" style="{style}">'
+        return f'<div style="overflow-x:auto">{picture}</div>'
 
     def __str__(self) -> str:
         lines, names = [self.title], self.names()
