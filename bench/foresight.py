@@ -3,7 +3,8 @@
     python -m bench.foresight FOLDER [SEEDS]
 
 trains the three on tales, two to five minutes each: same tokens in the same order per seed, equal parameters. Reads
-the same held-out tokens with all. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
+the same held-out tokens with all. They have one learning rate and the presets' weights of further losses, tuned for
+none: what comes out is about these settings. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
 """
 
 import sys
