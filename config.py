@@ -677,7 +677,7 @@ class DataConfig(Config):
     source: str = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
     tokenizer: str = "bpe-2048"
     max_documents: int | None = None  # None: 20,000 tales; all there are of anything else.
-    text_field: str | None = None  # The column that holds the text, in jsonl, csv and parquet files.
+    text_field: str | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: float = 0.05
     seed: int = 0  # Which tales.
 

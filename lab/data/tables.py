@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from types import NoneType
 
-from config import DataError
+from config import DataError, short
 from lab.data.paths import shown
 
 USUAL_FIELDS = ("text", "content", "story", "body")
@@ -37,7 +37,7 @@ def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
         text = row.get(field)
         if not isinstance(text, str | None):
             kind = type(text).__name__
-            raise DataError(f"row {number} of {shown(file)} holds no text in {field!r}, but {str(text)[:80]} ({kind})")
+            raise DataError(f"row {number} of {shown(file)} holds no text in {field!r}, but {short(text)} ({kind})")
         if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise DataError(f"row {number} of {shown(file)} holds half of a surrogate pair in {field!r}: write it anew")
         yield text
@@ -122,8 +122,7 @@ def _json_rows(file: Path, _: str | None) -> Iterator[dict]:
     """An object per line; null is a row without cells. Objects over several lines and arrays are read as a whole."""
     for where, value in _json_lines(file) if _is_lines(file) else _json_values(file):
         if not isinstance(value, dict | None):
-            found = str(value)[:80]
-            raise DataError(f'can\'t read {shown(file)}: {where} is no object but {found!r}: write {{"text": ...}}')
+            raise DataError(f'can\'t read {shown(file)}: {where} is no object like {{"text": ...}} but {short(value)}')
         yield value or {}
 
 
