@@ -142,7 +142,8 @@ DEADLY = {
     "deep object": ('{"a":' * 10_000 + "1" + "}" * 10_000, "its brackets are nested too deeply"),
     "digits": ('{"text": "a"}\n{"x": ' + "1" * 5000 + "}\n", "line 2 is no JSON object: Exceeds the limit"),
     "nested": ('{"text": ' + "[" * 900 + "]" * 900 + "}\n" + '{"text": "a"}\n', "row 1 of a.jsonl holds no text"),
-    "number": ("5\n", "value 1 is no object like {\"text\": ...} but 5"), "half": ('{"text": "\\ud800"}\n', "half of a surrogate pair"),
+    "number": ("5\n", "value 1 is no object like {\"text\": ...} but 5"),
+    "half": ('{"text": "\\ud800"}\n', "half of a surrogate pair"),
     "cut": ('{"text": "a"}\n{"text": "b', "line 2 is no JSON object: Unterminated string"),
 }  # fmt: skip
 
