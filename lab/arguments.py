@@ -38,7 +38,7 @@ def checked(function: Callable) -> Callable:
 def check_argument(function: str, name: str, value: object, annotation: str) -> None:
     """Raises ConfigError where the value is not of the types that the annotation names."""
     outer, _, inner = annotation.removesuffix("]").partition("[")
-    outer = outer.rpartition(".")[2]
+    outer = outer if "|" in outer else outer.rpartition(".")[2]  # of a union with an iterable, nothing is checked
     if annotation.endswith("]") and outer in ("Iterable", "Sequence", "Mapping"):
         fits = isinstance(value, Mapping if outer == "Mapping" else Iterable) and not isinstance(value, str)
         if not fits:

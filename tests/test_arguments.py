@@ -81,5 +81,7 @@ def test_what_is_right_passes_whatever_it_is_made_of():
     check_argument("f", "run", None, "Run | None")
     check_argument("f", "x", [1], "collections.abc.Sequence[int]")
     check_argument("f", "x", object(), "Run | somewhere.Else")
+    check_argument("f", "prompt", "a text", "str | collections.abc.Sequence[int]")
+    check_argument("f", "trained", 128, "int | collections.abc.Sequence[int]")
     with pytest.raises(ConfigError, match="several, as in"):
         check_argument("f", "x", "ab", "collections.abc.Sequence[str]")
