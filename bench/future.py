@@ -11,7 +11,7 @@ from bench.blocks import print_steps, step_of
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
 from bench.training import CONFIG
-from config import FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
+from config import SAMPLE_PROMPT, FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
 from lab.estimates import estimate
 from lab.generation import generate
 from lab.runs import Run
@@ -19,7 +19,7 @@ from lab.sampling import STRATEGIES
 from lab.speculative import speculate
 from lab.sweep import matched
 
-TRUNK, PROMPT, TOKENS = 6, "Once upon a time", 200
+TRUNK, TOKENS = 6, 200
 
 
 def contestants() -> dict[str, ModelConfig]:
@@ -46,7 +46,7 @@ def memory() -> None:
 
 def decoding(rounds: int) -> None:
     run = Run.open("multi-token-tiny-tales")
-    model, prompt = run.load_model(), run.tokenizer.encode(PROMPT)
+    model, prompt = run.load_model(), run.tokenizer.encode(SAMPLE_PROMPT)
     rows = []
     for name in ("greedy", "balanced"):
         settings = dict(max_tokens=TOKENS, sampling=STRATEGIES[name])

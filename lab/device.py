@@ -127,6 +127,11 @@ def explaining_memory(config: TrainConfig) -> Iterator[None]:
         raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {'; or '.join(remedies)}") from error
 
 
+def cuda_in_use() -> list[int]:
+    """The CUDA devices whose generators a seed changes: all of them, once this process uses CUDA."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
 def memory_in_use(device: torch.device) -> int:
     """Bytes: the device's peak allocation on CUDA, what the driver holds on MPS, the process's resident set on CPU."""
     if device.type == "cuda":

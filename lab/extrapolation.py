@@ -42,7 +42,7 @@ def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_token
             if windows.shape[1] <= length:  # a last, shorter one
                 break
             inputs, targets = shift(torch.from_numpy(windows).to(device))
-            total += token_losses(model.hidden(inputs), model.head.weight, targets).double().sum(0).cpu()
+            total += token_losses(model.hidden(inputs), model.head.weight, targets).cpu().double().sum(0)
             n_windows += len(windows)
     return (total / n_windows).numpy()
 

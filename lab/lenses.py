@@ -20,6 +20,7 @@ from torch import Tensor
 
 from config import suggest
 from lab.data import TokenFile
+from lab.device import cuda_in_use
 from lab.forward_pass import AnalysisError, label, read_prompt, readers, record
 from lab.plots import percent, shade
 from lab.tokenizers import Tokenizer
@@ -194,7 +195,7 @@ def baselines(
 
 def untrained(model: Transformer, seed: int) -> Transformer:
     """Another model of the same settings, as it starts, in the same place."""
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng(cuda_in_use()):
         torch.manual_seed(seed)
         return Transformer(model.config).to(model.head.weight).eval()
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
+
 from config import RunError, short
 from lab.files import atomic_write_text
 from lab.guarded import reading
 
 if TYPE_CHECKING:
-
     from lab.training import Step
 
 COLUMNS = (
@@ -35,6 +37,16 @@ def check_rows(name: str, steps: Iterable[int], reached: int = 0) -> None:
         before = step
     if before < reached:
         raise RunError(f"log_data.csv of {name!r} lost rows: it ends at step {before} before {reached}; {REMEDY}")
+
+
+def check_numbers(where: str, column: pd.Series, whole: bool) -> None:
+    """Raises RunError unless a log's column holds numbers, and whole ones where they must be; empty ones are NaN."""
+    if not len(column) or (is_integer_dtype(column) if whole else is_numeric_dtype(column)):
+        return
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() | (numbers % 1 != 0) if whole else numbers.isna() & column.notna()
+    row = int(wrong.to_numpy().argmax())
+    raise RunError(f"{where} is damaged: {column.name} is {short(column.tolist()[row])} in row {row + 1}; {REMEDY}")
 
 
 class StepLog:

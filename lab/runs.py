@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from config import (
     ROOT,
@@ -41,7 +40,7 @@ from config import (
 )
 from lab.data import TokenData, prepare
 from lab.guarded import named_path, reading
-from lab.log import REMEDY
+from lab.log import check_numbers
 from lab.run_lock import delete_held, making
 from lab.run_text import RunText, check_text, load_text
 from lab.tokenizers import Tokenizer, tokenizer_from_json
@@ -312,16 +311,6 @@ def starting_settings(start: str) -> Preset:
         raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
     run = Run.open(start)
     return Preset(run.model_config, run.train_config)
-
-
-def check_numbers(where: str, column: pd.Series, whole: bool) -> None:
-    """Raises RunError unless a log's column holds numbers, and whole ones where they must be; empty ones are NaN."""
-    if not len(column) or (is_integer_dtype(column) if whole else is_numeric_dtype(column)):
-        return
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() | (numbers % 1 != 0) if whole else numbers.isna() & column.notna()
-    row = int(wrong.to_numpy().argmax())
-    raise RunError(f"{where} is damaged: {column.name} is {short(column.tolist()[row])} in row {row + 1}; {REMEDY}")
 
 
 def no_run(name: str, folder: Path) -> RunError:

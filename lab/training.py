@@ -28,6 +28,7 @@ from lab.device import (
     autocast,
     choose,
     compiler_problem,
+    cuda_in_use,
     explaining_memory,
     memory_in_use,
     pick_device,
@@ -311,9 +312,9 @@ def store_weights(run: Run, model: Transformer, facts: dict) -> None:
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Random numbers that depend on (seed, step) alone; the generators outside are as before afterwards."""
-    used = device.type == "cuda" or torch.cuda.is_initialized()  # seeding seeds all of them, wherever the model is
-    devices = list(range(torch.cuda.device_count())) if used else []
-    with torch.random.fork_rng(devices):
+    if device.type == "cuda":
+        torch.cuda.init()
+    with torch.random.fork_rng(cuda_in_use()):
         torch.manual_seed(seed * 1_000_003 + step)
         yield
 

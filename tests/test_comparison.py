@@ -191,6 +191,18 @@ def test_what_only_measuring_shows_is_listed_then(folder):
     assert "another tokenizer" in comparison.left_out["sines"]
 
 
+def test_a_log_that_lost_rows_is_never_compared_as_whole(folder):
+    for name, lost in {"plain-seed0": slice(20, 21), "wide": slice(31, None)}.items():
+        log = folder / name / "log_data.csv"
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        del lines[lost]
+        log.write_text("".join(lines), encoding="utf-8")
+    comparison = compare(None, folder)
+    assert list(comparison.runs) == ["plain-seed1", "sines"]
+    assert "lost rows: step 21 follows step 19" in comparison.left_out["plain-seed0"]
+    assert "lost rows: it ends at step 30 before 40" in comparison.left_out["wide"]
+
+
 def test_nobody_left_is_still_an_answer(folder):
     for name in ("plain-seed0", "plain-seed1", "sines", "wide"):
         (folder / name / "model.safetensors").unlink()
