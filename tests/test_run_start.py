@@ -2,11 +2,14 @@
 
 import signal
 
+import nbformat
 import pytest
 
 import lab.training
-from config import DataConfig, ModelConfig, TrainConfig
+from config import ROOT, DataConfig, ModelConfig, TrainConfig
 from lab.data import prepare
+from lab.estimates import estimate
+from lab.evaluation import evaluate
 from lab.live import live
 from lab.run_start import open_or_create
 from lab.runs import Run, run_names
@@ -85,6 +88,18 @@ def test_an_interrupt_before_the_first_step_ends_in_a_line_and_a_run_to_go_on_wi
     assert run.summary().splitlines()[1] == "validation loss: not measured"
     monkeypatch.setattr(lab.training, when, whole)
     assert cell(tmp_path, data).steps_done() == 6 and run_names(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 0])
+def test_the_last_cell_of_the_notebook_holds_for_a_run_stopped_anywhere(tmp_path, data, stop_after):
+    """Before the first validation too, when there is no best one that the stored weights could be of."""
+    run = cell(tmp_path, data, stop_after=stop_after)
+    model = run.load_model()
+    result = evaluate(model, data.validation, run.tokenizer, TRAIN.evaluation_tokens)
+    names = {"run": run, "model": model, "result": result, "data": data, "train": train, "estimate": estimate}
+    *_, last = nbformat.read(ROOT / "notebooks" / "train.ipynb", as_version=4).cells[:-1]
+    assert "a row for every step" in last.source
+    exec(last.source, names | {"steps": TRAIN.steps, "model_config": MODEL})
 
 
 def test_a_training_tells_what_it_does(tmp_path, data, capsys):
