@@ -21,6 +21,8 @@ Positional = tyro.conf.Positional
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a "≈" is a "?" where the output has no such sign, and no error
     try:
@@ -69,7 +71,8 @@ class Generation:
 
 
 def parse_generation(arguments: list[str]) -> Generation:
-    name = option(arguments, "--strategy") or Generation.strategy
+    named = option(arguments, "--strategy")
+    name = Generation.strategy if named is None else named
     start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
     return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
 
@@ -195,7 +198,7 @@ def sweep(
     from lab.sweep import compare_sweep
     from lab.sweep import sweep as train_all
 
-    variants = overridden(starting_settings(start), grid(read_values(vary)), name or Path(start).name)
+    variants = overridden(starting_settings(start), grid(read_values(vary)), Path(start).name if name is None else name)
     steps = train_all(variants, range(seeds), show=True)
     try:
         for _ in steps:

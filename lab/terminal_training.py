@@ -35,18 +35,18 @@ def starting_point(arguments: list[str]) -> Training:
     The model has as many tokens as the tokenizer named, unless the arguments say how many.
     """
     like, name = option(arguments, "--like"), option(arguments, "--preset")
-    if like and name:
+    if like is not None and name is not None:
         raise ConfigError("--preset and --like both name a starting point; give one of them")
-    if like:
+    if like is not None:
         from lab.runs import Run
 
         run = Run.open(like)
         model, train = run.model_config, run.train_config
     else:
-        name = name or Training.preset
+        name = Training.preset if name is None else name
         model, train = preset(name)
     tokenizer = option(arguments, "--train.data.tokenizer")
-    if tokenizer and tokenizer != train.data.tokenizer:
+    if tokenizer is not None and tokenizer != train.data.tokenizer:
         from lab.tokenizers import vocabulary_size
 
         model = model.replace(vocab_size=vocabulary_size(tokenizer))
@@ -65,7 +65,9 @@ def option(arguments: list[str], flag: str) -> str | None:
 def train(settings: Training) -> None:
     from lab.runs import Run
 
-    name = settings.name or default_name(settings.like or settings.preset, settings.train.data.source)
+    name = settings.name
+    if name is None:
+        name = default_name(settings.like or settings.preset, settings.train.data.source)
     train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
 
 

@@ -24,6 +24,7 @@ TINY = [
 ]  # fmt: skip
 SMALL = {  # flags behind those that are shown, so that a command takes a second
     "train": TINY,
+    "sweep": ["--seeds", "1"],
     "find-rate": ["--steps", "10"],
     "evaluate": ["--max-tokens", "512"],
 }
