@@ -98,6 +98,7 @@ def test_the_stored_tokenizer_is_used_and_not_the_name(tmp_path, monkeypatch):
     """A tokenizer of a notebook's own is unknown by name in the next process; the run has it."""
     from lab import tokenizers
 
+    monkeypatch.setattr(tokenizers, "_REGISTRY", dict(tokenizers._REGISTRY))
     tokenizers.register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"t", b"h"), (b"th", b"e")]))
     model = MODEL.replace(vocab_size=259)
     for seed in range(2):
