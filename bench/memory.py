@@ -31,4 +31,4 @@ def peak_of_steps(build: Callable[[], Callable[[], object]]) -> float:
 def in_a_fresh_process(module: str, *arguments: str) -> float:
     """The number that `python -m module arguments` prints last."""
     command = [sys.executable, "-m", module, *arguments]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return float(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split()[-1])

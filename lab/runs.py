@@ -388,4 +388,5 @@ def code_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    command = ["git", "-C", ROOT, *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()

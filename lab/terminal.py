@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from config import ROOT, SAMPLE_PROMPT, ConfigError, DataError, GlassboxError
+from config import ROOT, SAMPLE_PROMPT, ConfigError, DataError, GlassboxError, parse_json, short
 from lab.sampling_config import SamplingConfig
 from lab.sampling_config import strategy as named_strategy
 from lab.terminal_training import FLAGS, Training, option, parse_training, resume, train
@@ -288,13 +288,13 @@ def notebook(path: Positional[Path], keep_outputs: bool = False, parameters: str
         keep_outputs: True writes the outputs back into the file.
         parameters: JSON, values for the names in the cell tagged "parameters".
     """
-    import json
-
     from lab.notebooks import run_notebook
 
     try:
-        values = json.loads(parameters)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(parameters)
+        if not isinstance(values, dict):
+            raise ConfigError(f"not {short(values)}")
+    except ConfigError as error:
         raise ConfigError(f"--parameters must be a JSON object, such as '{{\"steps\": 10}}': {error}") from error
     run_notebook(path, values, keep_outputs)
 
