@@ -49,6 +49,12 @@ def test_runs_from_top_to_bottom(workbench, name):
     assert (workbench / "notebooks" / name).read_bytes() == before
 
 
+def test_training_runs_with_the_smallest_tokenizer_and_positions_that_end(workbench):
+    """A byte is a token, so a story needs more of them; learned positions end at the context's 128."""
+    other = {"preset_name": "gpt2-tiny", "tokenizer_name": "byte", "steps": 4}
+    run_notebook(workbench / "notebooks" / "train.ipynb", TINY["train.ipynb"] | other)
+
+
 @pytest.mark.parametrize("name", notebooks())
 def test_is_thin_narrated_and_stored_with_small_outputs(name):
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
