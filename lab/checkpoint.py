@@ -2,10 +2,9 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from config import ConfigError, ModelConfig, RunError, TrainConfig
@@ -78,10 +77,7 @@ def load_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimiz
     check_resumable(run)
     if not run.checkpoint_path.exists():
         return Progress()
-    try:
-        tensors, facts = read_tensors(run.checkpoint_path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise damaged(run, str(error)) from error
+    tensors, facts = read_tensors(run.checkpoint_path)
     progress = read_progress(run, facts)
     check_settings(run, facts, progress)
     check_tensors(run, model, tensors, facts, progress)
@@ -115,12 +111,10 @@ def check_resumption(run: Run) -> None:
 
 def read_progress(run: Run, facts: dict[str, str]) -> Progress:
     try:
-        values = json.loads(facts["progress"])
-        unknown = values.keys() - {field.name for field in fields(Progress)}
-        progress = Progress(**values)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        progress = Progress(**json.loads(facts["progress"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(run, f"its progress can't be read ({type(error).__name__}: {error})") from error
-    if unknown or progress.problem():
+    if progress.problem():
         raise damaged(run, f"in its progress, {progress.problem()}")
     return progress
 
@@ -209,9 +203,9 @@ def kept(run: Run) -> str:
     """What a run that can't go on still holds, as its files say: a sentence."""
     found = []
     if run.weights_path.exists():
-        facts = run.weights_facts()
-        loss = f" (validation loss {float(facts['validation_loss']):.4f})" if "validation_loss" in facts else ""
-        found.append(f"the weights of step {facts['step']}{loss}")
+        loss = run.validation_loss()
+        measured = "" if math.isnan(loss) else f" (validation loss {loss:.4f})"
+        found.append(f"the weights of step {run.stored_at()}{measured}")
     if run.checkpoint_path.exists():
         found.append(f"the checkpoint of step {read_progress(run, read_header(run.checkpoint_path)[1]).step}")
     return f"The run still holds {' and '.join(found)}" if found else "The run holds no weights yet"

@@ -15,7 +15,7 @@ MOST_BYTES = {
     "model.safetensors": 2**40, "state.safetensors": 2**40, "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB,
     "watch_data.csv": 1024 * MIB, "README.md": MIB, "loss.png": 16 * MIB, "watch.png": 16 * MIB,
 }  # fmt: skip
-LONGEST_PATH, LONGEST_PART = 4000, 255  # characters; what common file systems take
+LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes; what common file systems take
 
 
 @contextmanager
@@ -53,6 +53,7 @@ def named_path(value: str | os.PathLike) -> Path:
     path = os.fspath(value)
     if not isinstance(path, str) or "\0" in path or not is_unicode(path):
         raise RunError(f"{short(path)} can't be a name or a path: no file system takes it; use letters and digits")
-    if len(path) > LONGEST_PATH or max(map(len, path.split("/"))) > LONGEST_PART:
+    written = path.encode("utf-8")
+    if len(written) > LONGEST_PATH or max(map(len, written.split(b"/"))) > LONGEST_PART:
         raise RunError(f"{short(path)} can't be a name or a path: it is too long; use a shorter one")
     return Path(path)

@@ -34,8 +34,10 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / HOLDER).unlink(missing_ok=True)
-        lock.release()
+        try:
+            (folder / HOLDER).unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def acquired(folder: Path) -> FileLock:

@@ -48,7 +48,10 @@ class RunText:
 
     def is_gone(self) -> bool:
         """Whether files of one's own no longer lie where they lay: then the settings may say where they are now."""
-        return self.path is not None and absolute_source(DataConfig(source=self.path)) is None
+        try:
+            return self.path is not None and absolute_source(DataConfig(source=self.path)) is None
+        except DataError:  # a folder or a glob without files any more, or what can't be read
+            return True
 
     def without_path(self) -> "RunText":
         """The record to share: where the text lies on this machine is nobody's business."""

@@ -319,7 +319,7 @@ def no_run(name: str, folder: Path) -> RunError:
 
 def check_name(name: str) -> None:
     """Raises RunError unless every common file system takes `name` as a folder."""
-    named_path(name)
+    name = os.fspath(named_path(name))
     fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and not name.endswith(".")
     if not fits or len(name) > LONGEST_NAME or name.split(".")[0].lower() in RESERVED:
         raise RunError(

@@ -20,8 +20,11 @@ def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
         return
     previous = {number: signal.getsignal(number) for number in handled()}
     waiting: list[int] = []
+    ended = threading.Event()
 
     def request_stop(number, frame):
+        if ended.is_set():  # by another thread, which can't put the handlers back
+            return deliver(number)
         if number == signal.SIGINT:
             if stopping.is_set():
                 raise KeyboardInterrupt
@@ -42,10 +45,13 @@ def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
     try:
         yield stopping
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        ended.set()
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in previous.items():
+                signal.signal(number, handler)
         for number in waiting:
-            deliver(number)
+            end = deliver if threading.current_thread() is threading.main_thread() else signal.raise_signal
+            end(number)
 
 
 def handled() -> list[int]:

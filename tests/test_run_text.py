@@ -91,6 +91,20 @@ def test_a_relative_path_means_the_file_it_meant_then(tmp_path, monkeypatch):
     assert Run.open(run.folder).load_data().validation.fingerprint == run.text.validation
 
 
+@pytest.mark.parametrize("pattern", ("", "*.jsonl"))
+def test_a_folder_or_a_glob_that_lost_its_files_may_have_moved(tmp_path, pattern):
+    before, now = tmp_path / "before", tmp_path / "now"
+    source = write(before / "mine.jsonl", TEXTS)
+    run = Run.create("one", MODEL, settings(before / pattern), tmp_path)
+    some_steps(run, 2)
+    now.mkdir()
+    source.rename(now / source.name)
+    (run.folder / "train_config.json").write_text(
+        run.train_config.replace(data=run.train_config.data.replace(source=str(now / pattern))).to_json()
+    )
+    assert some_steps(Run.open(run.folder), 1)
+
+
 def test_a_registered_tokenizer_need_not_be_registered_again(tmp_path, monkeypatch):
     monkeypatch.setattr("lab.tokenizers._REGISTRY", dict(tokenizers._REGISTRY))
     register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"a", b"t")]))

@@ -4,6 +4,7 @@ import json
 import pickle
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from config import (
     preset,
 )
 from lab.card import training_command
-from lab.runs import Run, delete_run, list_runs
+from lab.checkpoint import kept
+from lab.runs import Run, delete_run, list_runs, starting_settings
 from lab.terminal import parse_training
 from lab.weights import write_tensors
 from modules.transformer import Transformer
@@ -77,6 +79,20 @@ def test_a_taken_name_is_refused_or_numbered(run, tmp_path):
 def test_unknown_run_names_the_nearest(run, tmp_path):
     with pytest.raises(RunError, match=r"no run 'on' .*did you mean 'one'"):
         Run.open("on", tmp_path)
+
+
+def test_a_name_is_as_long_as_its_bytes(tmp_path):
+    with pytest.raises(RunError, match="it is too long"):
+        starting_settings("ü" * 200)  # 400 bytes: file systems take 255
+
+
+def test_a_path_can_be_a_name(tmp_path):
+    assert Run.create(Path("one"), MODEL, TRAIN, tmp_path).name == "one"
+
+
+def test_what_a_run_still_holds_is_told_of_weights_that_say_nothing(run):
+    write_tensors(run.weights_path, dict(Transformer(MODEL).named_parameters()), {})
+    assert kept(run) == "The run still holds the weights of step 0"
 
 
 def test_a_pickle_under_the_name_of_weights_is_never_loaded(run):
