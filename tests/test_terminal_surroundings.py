@@ -170,7 +170,7 @@ def test_the_terminal_works_without_a_home_and_in_a_folder_with_a_blank(tmp_path
     data = "--train.data.tokenizer byte --train.data.max-documents 60 --train.data.validation-fraction 0.3"
     rest = "--name tiny --train.batch-size 2 --train.evaluation-tokens 64 --train.precision fp32 --train.compile off"
     for arguments, expected in {
-        "runs": "no runs yet", "cache": "", "tokenizer byte": "45 bytes",
+        "runs": "no runs yet", "cache": "", "tokenizer byte": "1.00 bytes per token",
         f"train {tiny} {data} {rest}": "finished, 2 steps",
     }.items():  # fmt: skip
         command = [sys.executable, "tools.py", *arguments.split()]
