@@ -1,5 +1,6 @@
 """`python tools.py notebook`: parameters, what is no notebook, streams of words, and signals that end it early."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from config import ROOT
 from lab.notebooks import NotebookError, assigned_names, run_notebook
 from lab.runs import Run
 from lab.terminal import main
+from lab.training import train
 from tests.test_notebooks import a_notebook
 
 TRAINING = """\
@@ -35,9 +37,7 @@ def test_a_signal_ends_the_training_with_a_line_and_keeps_the_run(tmp_path, numb
     source = TRAINING.format(root=str(ROOT), folder=str(tmp_path))
     path = a_notebook(tmp_path / "n.ipynb", "steps = 5", source, "print('the next cell')")
     command = [sys.executable, "tools.py", "notebook", str(path)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     log = tmp_path / "one" / "log_data.csv"
     while not log.exists() and process.poll() is None:
         time.sleep(0.05)
@@ -49,7 +49,10 @@ def test_a_signal_ends_the_training_with_a_line_and_keeps_the_run(tmp_path, numb
     assert "n.ipynb was stopped in cell 2 of 3; a training that ran is kept" in said
     assert kernels and not any(kernel.is_running() for kernel in kernels)
     run = Run.open(tmp_path / "one")
-    assert run.checkpoint_path.exists() and run.steps_done() >= 1 and run.card_path.exists()
+    done = run.steps_done()
+    assert run.checkpoint_path.exists() and done >= 1 and run.card_path.exists()
+    with contextlib.closing(train(run)) as resumed:
+        assert next(resumed).step == done + 1
 
 
 def test_parameters_are_all_names_that_the_cell_assigns(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,3 +158,25 @@ def test_an_error_of_the_system_is_one_message(monkeypatch, capsys):
 def test_nothing_is_asked_of_a_command_with_nul():
     with pytest.raises(ConfigError, match="NUL"):
         terminal.run_command(["runs", "\0"])
+
+
+def test_the_terminal_works_without_a_home_and_in_a_folder_with_a_blank(tmp_path):
+    place = tmp_path / "my tools"
+    for name in ("modules", "lab", "tokenizers"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("config.py", "tools.py"):
+        shutil.copy(ROOT / name, place)
+    tiny = "--model.n-layers 1 --model.width 8 --model.n-heads 2 --model.context-length 8 --train.steps 2"
+    data = "--train.data.tokenizer byte --train.data.max-documents 60 --train.data.validation-fraction 0.3"
+    rest = "--name tiny --train.batch-size 2 --train.evaluation-tokens 64 --train.precision fp32 --train.compile off"
+    for arguments, expected in {
+        "runs": "no runs yet", "cache": "", "tokenizer byte": "1.00 bytes per token",
+        f"train {tiny} {data} {rest}": "finished, 2 steps",
+    }.items():  # fmt: skip
+        command = [sys.executable, "tools.py", *arguments.split()]
+        bare = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "OMP_NUM_THREADS") if name in os.environ}
+        if arguments.startswith("train"):
+            bare["GLASSBOX_CACHE"] = str(tmp_path / "cache")
+        done = subprocess.run(command, cwd=place, env=bare, capture_output=True, encoding="utf-8", errors="replace")
+        assert done.returncode == 0 and expected in done.stdout, done.stdout + done.stderr
+    assert (place / "trained" / "tiny" / "model.safetensors").exists()
