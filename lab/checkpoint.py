@@ -58,12 +58,12 @@ def save_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimiz
     if not run.folder.is_dir():
         raise RunError(f"{run.folder} is gone: the run was deleted or moved while it trained; make a new one")
     names = {parameter: name for name, parameter in model.named_parameters()}
-    for parameter, name in names.items():
-        if not parameter.isfinite().all():
-            raise RunError(f"after step {progress.step}, {name} is not finite: the training has diverged. {kept(run)}")
     tensors = {f"model/{name}": parameter for parameter, name in names.items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise RunError(f"after step {progress.step}, {name} is not finite: the training has diverged. {kept(run)}")
     settings = {"model": run.model_config.to_dict(), "train": run.train_config.to_dict()}
     facts = {"progress": asdict(progress), "settings": settings, "tokenizer": run.tokenizer.fingerprint}
     write_tensors(run.checkpoint_path, tensors, facts | {"tensors": len(tensors)})
@@ -99,6 +99,16 @@ def check_resumable(run: Run) -> None:
     """Raises RunError where there are weights, but nothing to go on from."""
     if run.weights_path.exists() and not run.checkpoint_path.exists():
         raise RunError(f"run {run.name!r} has no checkpoint (shipped runs have none); start a new one")
+
+
+def check_current(run: Run) -> None:
+    """Raises RunError where the run's settings files were changed since `run` was opened."""
+    stored = Run.open(run.folder)
+    if (stored.model_config, stored.train_config) != (run.model_config, run.train_config):
+        raise RunError(
+            f"the settings in {run.folder} were changed since this run was opened: open it again to go on with them, "
+            f"run = Run.open({run.name!r})"
+        )
 
 
 def check_resumption(run: Run) -> None:

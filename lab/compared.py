@@ -226,7 +226,7 @@ def safe_query(text: str, columns: Iterable[str] | None) -> str:
         if not isinstance(node, ALLOWED):
             raise ConfigError(f"it holds a {type(node).__name__}; a query compares, and calls or looks up nothing")
         if isinstance(node, ast.Name) and columns is not None and node.id not in map(_plain_name, columns):
-            raise ConfigError(f"{node.id.replace(DOT, '.')!r} is not defined")
+            raise ConfigError(f"{short(node.id.replace(DOT, '.'))} is not defined")
     return ast.unparse(tree)
 
 

@@ -25,7 +25,8 @@ def reading(path: Path) -> Iterator[None]:
     Only a plain file is read: a folder is none, and a pipe would be waited for. Nothing else may happen in it, so that
     no other fault is taken for a damaged file.
     """
-    where, remedy = f"{path.name} of {path.parent.name!r}", "delete it, or restore it from a copy"
+    folder = path.parent.parent if path.parent.name == "checkpoint" else path.parent
+    where, remedy = f"{path.name} of {folder.name!r}", "delete it, or restore it from a copy"
     try:
         found, most = path.stat(), MOST_BYTES.get(path.name, 2**40)
         if not stat.S_ISREG(found.st_mode):

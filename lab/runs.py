@@ -367,8 +367,8 @@ def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
     Raises RunError for a link to a folder, which is not followed, for a run that somebody is training, and where files
     can't be deleted.
     """
-    check_name(name)
-    if name not in run_names(folder):
+    if name not in run_names(folder):  # a copied folder may have a name that no new run can have
+        check_name(name)
         raise no_run(name, Path(folder or TRAINED))
     if confirm != name:
         raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")

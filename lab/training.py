@@ -21,7 +21,15 @@ from torch import Tensor
 
 from config import ModelConfig, RunError, TrainConfig
 from lab.card import write_card
-from lab.checkpoint import Progress, check_resumable, check_resumption, kept, load_checkpoint, save_checkpoint
+from lab.checkpoint import (
+    Progress,
+    check_current,
+    check_resumable,
+    check_resumption,
+    kept,
+    load_checkpoint,
+    save_checkpoint,
+)
 from lab.checks import check_trainable, room_for_sample
 from lab.data import TokenData
 from lab.device import (
@@ -99,6 +107,7 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
     run then still holds.
     """
     check_resumable(run)
+    check_current(run)
     if run.is_finished():
         return
     config = run.train_config

@@ -155,3 +155,14 @@ def test_a_start_that_fails_leaves_no_run(tmp_path, model, train_changes, data_c
 def test_what_follows_from_other_settings_is_written_out_in_the_run(tmp_path):
     run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)).replace(steps=30), tmp_path)
     assert run.train_config.schedule.warmup_steps == Run.open(run.folder).train_config.warmup_steps == 3
+
+
+def test_settings_that_were_changed_since_the_run_was_opened_are_not_overlooked(tmp_path):
+    run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)), tmp_path)
+    some_steps(run, 2)
+    file = run.folder / "train_config.json"
+    file.write_text(run.train_config.replace(learning_rate=0.5).to_json(), encoding="utf-8")
+    with pytest.raises(RunError, match=r"changed since this run was opened.*Run\.open\('one'\)"):
+        next(train(run))
+    again = Run.open(run.folder)
+    assert next(train(again)).learning_rate > 0.01

@@ -7,6 +7,7 @@ just made is kept however large it is. Only folders that hold the marker file ar
 
 import os
 import re
+import shutil
 import time
 import uuid
 import warnings
@@ -193,5 +194,5 @@ def _part(folder: Path) -> Path:
 def _delete(folder: Path) -> None:
     """Deletes the marker last: until then, what is left is known to be ours."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == MARKER):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.rmdir()
