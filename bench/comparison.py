@@ -18,13 +18,14 @@ from config import ROOT, DataConfig, ModelConfig, TrainConfig
 from lab.comparison import compare
 from lab.log import COLUMNS
 from lab.runs import Run
+from lab.weights import shapes_of
 
 RUNS, SEEDS, STEPS = 50, 2, 10_000
 ALONE = "import sys; from bench.comparison import open_all; open_all(sys.argv[1])"
 
 
 def write_run(number: int, folder: Path) -> None:
-    """A run with a log like a training's, and a weights file of one number: a comparison reads its header alone."""
+    """A run with a log like a training's, and weights of the right shapes, all 0: a comparison reads their header."""
     random = np.random.default_rng(number)
     model = ModelConfig(vocab_size=2048, width=64 + 16 * (number // SEEDS), n_heads=2, n_layers=2)
     data = DataConfig(tokenizer="bpe-2048", max_documents=60)
@@ -35,7 +36,8 @@ def write_run(number: int, folder: Path) -> None:
     validation = np.where(step % 100 == 0, loss, np.nan)
     columns = (step, step * 4096, step * 0.1, loss, validation, 1e-3 / step, 1 / loss, 4e4 + loss, 6 * 10**8 + step)
     pd.DataFrame(dict(zip(COLUMNS, columns))).to_csv(run.log_path, index=False)
-    save_file({"x": np.zeros(1, np.float32)}, run.weights_path, {"step": str(STEPS), "validation_loss": "1.3"})
+    weights = {name: np.zeros(shape, np.float16) for name, shape in shapes_of(model).items()}
+    save_file(weights, run.weights_path, {"step": str(STEPS), "validation_loss": "1.3"})
 
 
 def open_all(folder: Path | str) -> None:
