@@ -151,15 +151,13 @@ def test_a_damage_that_was_found_is_an_error_of_this_run_alone(folder, damage):
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "dangling", "device"])
+@pytest.mark.parametrize("kind", ["folder", "loop", "dangling", "device", *["pipe"] * hasattr(os, "mkfifo")])
 def test_what_is_no_plain_file_is_not_read(folder, file, kind):
     path = folder / "run" / file
     path.unlink()
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
-        if not hasattr(os, "mkfifo"):
-            pytest.skip("no pipes on this platform")
         os.mkfifo(path)  # reading it would wait for ever
     else:
         path.symlink_to({"loop": path, "dangling": folder / "nowhere", "device": "/dev/zero"}[kind])
