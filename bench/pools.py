@@ -11,13 +11,11 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from bench.study import small_llama
+from bench.study import small_llama, train_and_store
 from bench.timing import table
 from config import ROOT, FutureBlockConfig, Preset
 from lab.estimates import estimate
-from lab.files import atomic_write_text
-from lab.runs import Run
-from lab.sweep import matched, mean_and_spread, sweep, sweep_results
+from lab.sweep import matched, mean_and_spread
 
 RESULTS = ROOT / "bench" / "results" / "pools.csv"
 WEIGHTS = (0.03, 0.3, 1.0)  # beside the 0.1 that all others have
@@ -36,12 +34,7 @@ def variants() -> dict[str, Preset]:
 
 
 def main(folder: Path, seeds: int) -> None:
-    for run, step in sweep(variants(), range(seeds), folder):
-        if step.validation_loss is not None:
-            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
-    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants()]
-    results = sweep_results(runs).drop(columns="seconds")
-    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    results = train_and_store(variants(), seeds, folder, RESULTS)
     rows = mean_and_spread(results)
     plain = rows.loc["plain", "validation_loss"]
     cells = [

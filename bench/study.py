@@ -1,6 +1,14 @@
-"""What the studies of looking ahead have in common: small Llamas on tales, in settings that no timing changes."""
+"""What the studies have in common: small Llamas on tales, in settings that no timing changes, and how they are run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
 
 from config import Preset, ScheduleConfig, preset
+from lab.files import atomic_write_text
+from lab.runs import Run
+from lab.sweep import sweep, sweep_results
 
 
 def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> Preset:
@@ -14,3 +22,14 @@ def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> 
             checkpoint_every=steps // 2, schedule=ScheduleConfig(warmup_steps=100),
         ),
     )  # fmt: skip
+
+
+def train_and_store(variants: Mapping[str, Preset], seeds: int, folder: Path, results: Path) -> pd.DataFrame:
+    """Trains each variant with each seed, telling the validation losses; writes a row for each run to `results`."""
+    for run, step in sweep(variants, range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants]
+    rows = sweep_results(runs).drop(columns="seconds")
+    atomic_write_text(results, rows.to_csv(index=False, float_format="%.5f"))
+    return rows

@@ -11,13 +11,12 @@ goes on where it was. Writes bench/results/untuned.csv.
 import sys
 from pathlib import Path
 
+from bench.study import train_and_store
 from bench.timing import table
 from bench.zoo import settings
 from config import ROOT, Preset
-from lab.files import atomic_write_text
 from lab.overrides import grid, overridden
-from lab.runs import Run
-from lab.sweep import mean_and_spread, sweep, sweep_results
+from lab.sweep import mean_and_spread
 
 RESULTS = ROOT / "bench" / "results" / "untuned.csv"
 STEPS = 300
@@ -39,12 +38,7 @@ def variants() -> dict[str, Preset]:
 
 
 def main(folder: Path, seeds: int) -> None:
-    for run, step in sweep(variants(), range(seeds), folder):
-        if step.validation_loss is not None:
-            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
-    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants()]
-    results = sweep_results(runs).drop(columns="seconds")
-    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    results = train_and_store(variants(), seeds, folder, RESULTS)
     cells = [[name, f"{row.validation_loss:.4f}"] for name, row in mean_and_spread(results).iterrows()]
     print(table(f"One setting changed, seeds: {seeds}", ["model", "validation loss (nats per token)"], cells))
 
