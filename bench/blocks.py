@@ -7,9 +7,9 @@
 from bench.timing import alternate, ratios, table
 from bench.training import CONFIG, stepper
 from config import ARCHITECTURES, FactoredBlockConfig, ModelConfig, Preset, ShapedBlockConfig, TrainConfig
-from lab.estimates import estimate
-from lab.optimizer import build_optimizer
-from lab.sweep import matched
+from lab.comparison.sweep import matched
+from lab.compute.optimizer import build_optimizer
+from lab.costs.estimates import estimate
 from modules.transformer import Transformer
 
 STANDARD = CONFIG.replace(**ARCHITECTURES["alibi"])

@@ -14,11 +14,12 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from bench.timing import alternate, table
-from config import ROOT, DataConfig, ModelConfig, TrainConfig
-from lab.comparison import compare
-from lab.log import COLUMNS
-from lab.runs import Run
-from lab.weights import shapes_of
+from config import DataConfig, ModelConfig, TrainConfig
+from lab.comparison.comparison import compare
+from lab.runs.log_table import COLUMNS
+from lab.runs.run import Run
+from lab.runs.weights import shapes_of
+from settings.paths import ROOT
 
 RUNS, SEEDS, STEPS = 50, 2, 10_000
 ALONE = "import sys; from bench.comparison import open_all; open_all(sys.argv[1])"

@@ -7,8 +7,8 @@ import torch
 from bench.timing import alternate, table
 from bench.training import stepper
 from config import preset
-from lab.data import prepare
-from lab.optimizer import build_optimizer
+from lab.compute.optimizer import build_optimizer
+from lab.data.packing import prepare
 from modules.transformer import Transformer
 
 

@@ -12,12 +12,12 @@ from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
 from bench.training import CONFIG
 from config import SAMPLE_PROMPT, FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
-from lab.estimates import estimate
-from lab.generation import generate
-from lab.runs import Run
-from lab.sampling import STRATEGIES
-from lab.speculative import speculate
-from lab.sweep import matched
+from lab.comparison.sweep import matched
+from lab.costs.estimates import estimate
+from lab.generation.generate import generate
+from lab.generation.sampling import STRATEGIES
+from lab.generation.speculative import speculate
+from lab.runs.run import Run
 
 TRUNK, TOKENS = 6, 200
 

@@ -13,7 +13,7 @@ from bench.timing import alternate, table
 from config import preset
 from lab.shapes.views import Shapes
 from modules.transformer import Transformer
-from tests.plain_modules import make_plain
+from tests.helpers.plain_modules import make_plain
 
 BATCH, LENGTH, ROUNDS = 4, 128, 7
 

@@ -12,8 +12,8 @@ import torch
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
 from config import ModelConfig, TrainConfig
-from lab.device import choose
-from lab.optimizer import build_optimizer
+from lab.compute.device import choose
+from lab.compute.optimizer import build_optimizer
 from modules.transformer import Transformer
 
 VOCABULARY, LENGTH, BATCH = 2048, 256, 16

@@ -4,7 +4,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
-from config import ConfigError, short
+from settings.errors import ConfigError
+from settings.messages import short
 
 # Types by name, and how one comes by a value: names suffice to tell them apart, and nothing heavy is imported
 HOW = {

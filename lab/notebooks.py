@@ -12,8 +12,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from config import GlassboxError
-from lab.files import atomic_write_text
+from lab.files.atomic import atomic_write_text
+from settings.errors import GlassboxError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STOPPING = (signal.SIGINT, signal.SIGTERM)

@@ -17,14 +17,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from config import GlassboxError, RunError, parse_json
-from lab import guarded, runs
-from lab.files import atomic_path
-from lab.guarded import MIB, named_path, reading
-from lab.run_lock import making
-from lab.runs import Run, check_name
-from lab.tuned_lens import lens_path, load_lens
-from lab.weights import check_shapes, read_header
+from lab.analysis.tuned_lens import lens_path, load_lens
+from lab.files import reading as guarded
+from lab.files.atomic import atomic_path
+from lab.files.reading import MIB, named_path, reading
+from lab.runs import run as runs
+from lab.runs.lock import making
+from lab.runs.run import Run, check_name
+from lab.runs.weights import check_shapes, read_header
+from settings.errors import GlassboxError, RunError
+from settings.json_text import parse_json
 
 VERSION = 1
 MANIFEST = "manifest.json"

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import tyro
 
-from config import ROOT, SAMPLE_PROMPT, ConfigError, DataError, GlassboxError, parse_json, short
-from lab.sampling_config import SamplingConfig
-from lab.sampling_config import strategy as named_strategy
+from config import SAMPLE_PROMPT
+from lab.generation.sampling_settings import SamplingConfig
+from lab.generation.sampling_settings import strategy as named_strategy
 from lab.terminal_training import FLAGS, Training, option, parse_training, resume, train
+from settings.errors import ConfigError, DataError, GlassboxError
+from settings.json_text import parse_json
+from settings.messages import short
+from settings.paths import ROOT
 
 Positional = tyro.conf.Positional
 
@@ -78,9 +82,9 @@ def parse_generation(arguments: list[str]) -> Generation:
 
 
 def generate(settings: Generation) -> None:
-    from lab.generation import stream_text
-    from lab.runs import Run
-    from lab.side_by_side import generate_side_by_side
+    from lab.comparison.side_by_side import generate_side_by_side
+    from lab.generation.generate import stream_text
+    from lab.runs.run import Run
 
     runs = [Run.open(name) for name in settings.runs]
     how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
@@ -101,9 +105,9 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         text: A text file to evaluate on instead.
         max_tokens: How many held-out tokens at most; by default all of them.
     """
-    from lab.guarded import named_path
-    from lab.runs import Run
-    from lab.scores import score, score_text, skills
+    from lab.evaluation.scores import score, score_text, skills
+    from lab.files.reading import named_path
+    from lab.runs.run import Run
 
     opened = Run.open(run)
     model = opened.load_model()
@@ -140,8 +144,8 @@ def compare(
         max_tokens: How many held-out tokens at most; by default all of them.
         export: A .csv, .md or .tex file to write the table to.
     """
-    from lab.comparison import compare as compare_runs
-    from lab.comparison_table import as_text
+    from lab.comparison.comparison import compare as compare_runs
+    from lab.comparison.table import as_text
 
     if max_tokens is not None and not (evaluate or paired):
         raise ConfigError("--max-tokens says how much to read; add --evaluate True or --paired True")
@@ -168,8 +172,8 @@ def find_rate(
         steps: How many rates.
         picture: A PNG to draw the losses into.
     """
-    from lab.rate_finder import find_learning_rate, rate_curve
-    from lab.runs import starting_settings
+    from lab.runs.run import starting_settings
+    from lab.training.rate_finder import find_learning_rate, rate_curve
 
     settings = starting_settings(start)
     print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
@@ -193,10 +197,10 @@ def sweep(
         seeds: How many seeds, from 0 on.
         name: What the names of the runs begin with; by default that of START.
     """
-    from lab.overrides import grid, overridden, read_values
-    from lab.runs import starting_settings
-    from lab.sweep import compare_sweep
-    from lab.sweep import sweep as train_all
+    from lab.comparison.overrides import grid, overridden, read_values
+    from lab.comparison.sweep import compare_sweep
+    from lab.comparison.sweep import sweep as train_all
+    from lab.runs.run import starting_settings
 
     variants = overridden(starting_settings(start), grid(read_values(vary)), Path(start).name if name is None else name)
     steps = train_all(variants, range(seeds), show=True)
@@ -214,7 +218,7 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
         delete: The name of a run to delete for good.
         confirm: The same name again; asked for where it is not given.
     """
-    from lab.runs import delete_run, list_runs
+    from lab.runs.run import delete_run, list_runs
 
     if delete is None:
         table = list_runs()
@@ -233,7 +237,7 @@ def export(run: Positional[str], file: Path | None = None) -> None:
         run: The run's name, or its folder.
         file: The zip to write; by default the run's name with .zip, here.
     """
-    from lab.runs import Run
+    from lab.runs.run import Run
     from lab.sharing import export_run
 
     path = export_run(Run.open(run), file)
@@ -259,8 +263,8 @@ def tokenizer(name: Positional[str | None] = None, text: str = f"{SAMPLE_PROMPT}
         name: byte, character, bpe-2048, ...
         text: What to cut into tokens.
     """
-    from lab.token_display import show_tokens
-    from lab.tokenizers import list_tokenizers, load_tokenizer
+    from lab.data.tokenizers import list_tokenizers, load_tokenizer
+    from lab.display.token_display import show_tokens
 
     print("\n".join(list_tokenizers()) if name is None else show_tokens(text, load_tokenizer(name)))
 

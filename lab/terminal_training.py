@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from config import ConfigError, ModelConfig, TrainConfig, preset
+from config import ModelConfig, TrainConfig, preset
+from settings.errors import ConfigError
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 
@@ -38,7 +39,7 @@ def starting_point(arguments: list[str]) -> Training:
     if like is not None and name is not None:
         raise ConfigError("--preset and --like both name a starting point; give one of them")
     if like is not None:
-        from lab.runs import Run
+        from lab.runs.run import Run
 
         run = Run.open(like)
         model, train = run.model_config, run.train_config
@@ -47,7 +48,7 @@ def starting_point(arguments: list[str]) -> Training:
         model, train = preset(name)
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
-        from lab.tokenizers import vocabulary_size
+        from lab.data.tokenizers import vocabulary_size
 
         model = model.replace(vocab_size=vocabulary_size(tokenizer))
     return Training(preset=name or Training.preset, like=like, model=model, train=train)
@@ -63,7 +64,7 @@ def option(arguments: list[str], flag: str) -> str | None:
 
 
 def train(settings: Training) -> None:
-    from lab.runs import Run
+    from lab.runs.run import Run
 
     name = settings.name
     if name is None:
@@ -73,7 +74,7 @@ def train(settings: Training) -> None:
 
 def default_name(start: str, source: str) -> str:
     """A run's name from a preset's or a run's and from that of the data, in the letters that a name may have."""
-    from lab.runs import LONGEST_NAME
+    from lab.runs.run import LONGEST_NAME
 
     letters = unicodedata.normalize("NFKD", f"{Path(start).name}-{Path(source).stem}")
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))  # ä is a and two dots
@@ -87,15 +88,15 @@ def resume(run: tyro.conf.Positional[str]) -> None:
     Args:
         run: The run's name, or its folder.
     """
-    from lab.runs import Run
+    from lab.runs.run import Run
 
     train_on(Run.open(run))
 
 
 def train_on(run) -> None:
     """The terminal's training loop."""
-    from lab.live import live
-    from lab.training import train as steps_of
+    from lab.training.live import live
+    from lab.training.loop import train as steps_of
 
     data = run.load_data()
     try:
@@ -108,7 +109,7 @@ def train_on(run) -> None:
 
 def print_watch(run) -> None:
     """What watching the layers has found, if they were watched."""
-    from lab.watch import watch_warnings
+    from lab.training.watch import watch_warnings
 
     if run.watch_path.exists():
         found = watch_warnings(run.watch())

@@ -3,15 +3,16 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from config import SAMPLE_PROMPT, GlassboxError
-from lab.plots import ShadedTokens, shaded_tokens
-from lab.sampling_config import STRATEGIES, SamplingConfig
+from config import SAMPLE_PROMPT
+from lab.display.plots import ShadedTokens, shaded_tokens
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
+from settings.errors import GlassboxError
 
 if TYPE_CHECKING:
     import ipywidgets
 
-    from lab.provenance import Provenance
-    from lab.tokenizers import Tokenizer
+    from lab.analysis.provenance import Provenance
+    from lab.data.tokenizers import Tokenizer
     from modules.transformer import Transformer
 
 # label, smallest, largest, step, the value at which the setting changes nothing (None: it always acts)
@@ -34,7 +35,7 @@ def sampling_panel(
     """
     import ipywidgets as widgets
 
-    from lab.static_twin import WithTwin
+    from lab.display.static_twin import WithTwin
 
     style, layout = {"description_width": "9em"}, widgets.Layout(width="32em")
     text = widgets.Text(prompt, description="prompt", style=style, layout=layout)
@@ -95,7 +96,7 @@ def continuation(
     seed: int,
 ):  # fmt: skip
     """The prompt continued, each token shaded by the probability that the model itself gave it."""
-    from lab.generation import transcribe
+    from lab.generation.generate import transcribe
 
     (made,) = transcribe(model, tokenizer, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed)
     return shaded_tokens(made.texts, made.probabilities)
@@ -108,8 +109,8 @@ def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
     """
     import ipywidgets as widgets
 
-    from lab.provenance_plots import provenance_heatmap
-    from lab.static_twin import WithTwin
+    from lab.analysis.provenance_plots import provenance_heatmap
+    from lab.display.static_twin import WithTwin
 
     names = {"layer": found.n_layers, "head": found.n_heads - 1, "source head": found.n_heads - 1}
     sliders = [

@@ -15,29 +15,6 @@ Every statement that makes a tensor ends with its axes, in these letters, and a 
     W  window: tokens that a level is about   J  vectors that stand for windows
 
 `(B, T, 2F)`, `(B, H+2G, T, D)`, `(BT, C/2)` say how a size comes about; `B|1` is B or 1, there to be broadcast; `…`
-stands for any axes in front; `(B, T, C) or (B, T, H, D)` is either. `modules.tracing` pairs the comments with the true
+stands for any axes in front; `(B, T, C) or (B, T, H, D)` is either. `tracing` pairs the comments with the true
 sizes of a pass.
 """
-
-GLOSSARY = {
-    "B": "batch",
-    "T": "time (queries)",
-    "S": "source time (keys)",
-    "H": "heads",
-    "G": "key-value heads",
-    "D": "head dimension",
-    "E": "head dimension with the extra ones of a bias",
-    "C": "channels (width)",
-    "F": "features (MLP hidden)",
-    "V": "vocabulary",
-    "N": "rows",
-    "K": "queries of a block",
-    "P": "keys up to the block's end, or of all thoughts",
-    "I": "inputs of a linear map",
-    "O": "outputs of a linear map",
-    "W": "tokens of a future window",
-    "J": "vectors of future windows",
-}
-# Without a cache S is T, without a bias E is D, in multi-head attention G is H.
-MAY_AGREE = {frozenset("ST"), frozenset("DE"), frozenset("GH")}
-LOCAL = frozenset("NKPIOWJ")  # these mean one size only within one turn of a loop; the others within a whole pass

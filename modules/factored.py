@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from config import ConfigError, ModelConfig
+from config import ModelConfig
 from modules.attention import QueryKeyAttention
 from modules.block import Block
 from modules.cache import LayerCache
@@ -15,6 +15,7 @@ from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import HeadNorm, build_norm
 from modules.positions import Placement
+from settings.errors import ConfigError
 
 
 class Streams(NamedTuple):

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from modules.tracing.recorder import Recorder
-from modules.tracing.rows import Row
-from modules.tracing.text import line
-from modules.tracing.traces import Trace
+from tracing.recorder import Recorder
+from tracing.rows import Row
+from tracing.text import line
+from tracing.traces import Trace
 
 
 class LoggingModule(nn.Module):

@@ -8,18 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from variants import VARIANTS, factored, vary
 
-import config
 from config import (
-    ROOT,
     ALiBiConfig,
-    ConfigError,
     DataConfig,
     DropoutConfig,
     FactoredBlockConfig,
     FutureBlockConfig,
-    GlassboxError,
     LearnedPositionConfig,
     MLPConfig,
     ModelConfig,
@@ -31,16 +26,18 @@ from config import (
     ShapedBlockConfig,
     SinusoidalConfig,
     TrainConfig,
-    cache_folder,
-    check_setting,
     list_models,
     list_presets,
     preset,
-    read_setting,
-    setting_types,
 )
-from lab.runs import settings_by_name
-from lab.tokenizers import load_tokenizer
+from lab.comparison.overrides import ROOTS
+from lab.data.tokenizers import load_tokenizer
+from lab.runs.run import settings_by_name
+from settings import errors
+from settings.by_name import check_setting, read_setting, types_by_name
+from settings.errors import ConfigError, GlassboxError
+from settings.paths import ROOT, cache_folder
+from tests.helpers.variants import VARIANTS, factored, vary
 
 
 def refused(*names, make=ModelConfig, **settings) -> str:
@@ -309,7 +306,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 def test_errors_are_of_one_family():
     for name in ("ConfigError", "DataError", "TokenizerError", "RunError", "GenerationError"):
-        assert issubclass(getattr(config, name), GlassboxError)
+        assert issubclass(getattr(errors, name), GlassboxError)
 
 
 # --- presets ------------------------------------------------------------------------------------------------
@@ -387,32 +384,32 @@ def test_gpt2_124m_has_the_published_parameters():
 def test_every_setting_is_read_from_what_it_prints(name):
     for setting, value in settings_by_name(VARIANTS[name], TrainConfig()).items():
         if isinstance(value, list):  # JSON's tuple
-            check_setting(setting, tuple(value))
+            check_setting(ROOTS, setting, tuple(value))
         else:
-            read = read_setting(setting, str(value))
+            read = read_setting(ROOTS, setting, str(value))
             assert read == value and type(read) is type(value), setting
 
 
 def test_settings_by_name_are_those_of_all_variants_and_no_more():
     there = {setting for model in VARIANTS.values() for setting in settings_by_name(model, TrainConfig())}
-    missing = set(setting_types()) - there
-    assert there <= set(setting_types()) and not missing, missing
+    missing = set(types_by_name(ROOTS)) - there
+    assert there <= set(types_by_name(ROOTS)) and not missing, missing
 
 
 @pytest.mark.parametrize(
     "setting, text, message",
     [
         ("train.step", "3", "unknown setting 'train.step'; did you mean 'train.steps'"),
-        ("train.steps", "3.0", "train.steps must be an integer, not '3.0'"),
-        ("train.steps", "True", "train.steps must be an integer, not 'True'"),
+        ("train.steps", "3.0", "train.steps must be an integer from 1 to 1,000,000,000, not '3.0'"),
+        ("train.steps", "True", "train.steps must be an integer from 1 to 1,000,000,000, not 'True'"),
         ("train.precision", "fp16", "train.precision must be one of 'auto', 'fp32', 'bf16', not 'fp16'"),
-        ("model.n_kv_heads", "none", "model.n_kv_heads must be an integer or None, not 'none'"),
-        ("model.init_std", "inf", "model.init_std must be a finite number, not 'inf'"),
+        ("model.n_kv_heads", "none", "model.n_kv_heads must be an integer from 1 to 1,024 or None, not 'none'"),
+        ("model.init_std", "inf", "model.init_std must be a finite number above 0, not 'inf'"),
     ],
 )
 def test_a_setting_reads_only_what_it_takes(setting, text, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        read_setting(setting, text)
+        read_setting(ROOTS, setting, text)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -1,16 +1,22 @@
-"""Imports run one way: config -> modules -> lab -> tools -> notebooks; and what is light stays light."""
+"""Imports run one way: settings -> config -> tracing -> modules -> lab -> tools; and what is light stays light."""
 
 import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from config import ROOT
+from settings.paths import ROOT
 
-LAYERS = ["config", "modules", "lab", "tools"]
+# Each package of lab/ imports only from those before it; the files at its root join what the packages offer
+PACKAGES = [
+    "files", "display", "shapes", "data", "compute", "costs", "generation", "runs", "evaluation", "training",
+    "adapting", "analysis", "future_sight", "comparison", "exchange", "verdict",
+]
+LAYERS = ["settings", "config", "tracing", "modules", "lab", "tools"]
 
 
 def files(layer: str) -> list[Path]:
@@ -23,7 +29,7 @@ def relative(path: Path) -> str:
 
 
 FILES = {relative(path): layer for layer in LAYERS for path in files(layer)}
-OF_MODULES = [name for name, layer in FILES.items() if layer == "modules"]
+OF_MODULES = [name for name, layer in FILES.items() if layer in ("tracing", "modules")]
 
 
 def parse(name: str) -> ast.Module:
@@ -60,11 +66,50 @@ def test_imports_run_one_way(name):
     assert not imported(parse(name)) & above
 
 
+def own_modules(name: str) -> set[str]:
+    """The files of this repository that a file imports: late and typing-only imports included."""
+    found = set()
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    paths = {path.removesuffix(".py").replace("/", "."): path for path in FILES}
+    packages = {path.removesuffix("/__init__.py").replace("/", "."): path for path in FILES if "__init__" in path}
+    return {(paths | packages)[module] for module in found if module in paths | packages}
+
+
+def package(name: str) -> str:
+    """The package of lab/ that a file belongs to, or "the root"."""
+    parts = name.split("/")
+    return parts[1] if len(parts) > 2 else "the root"
+
+
+OF_LAB = [name for name, layer in FILES.items() if layer == "lab" and name != "lab/__init__.py"]
+
+
+def test_every_package_of_lab_has_its_place():
+    assert {package(name) for name in OF_LAB} <= {*PACKAGES, "the root"}
+
+
+@pytest.mark.parametrize("name", OF_LAB)
+def test_packages_of_lab_import_only_from_those_above_them(name):
+    order = [*PACKAGES, "the root"]
+    own = order.index(package(name))
+    below = {other for other in own_modules(name) & set(OF_LAB) if order.index(package(other)) > own}
+    assert not below
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imports = {name: own_modules(name) - {name} for name in FILES}
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names them
+
+
 @pytest.mark.parametrize("name", OF_MODULES)
 def test_modules_are_torch_and_the_standard_library(name):
     """No files, no plots, no prints."""
     source = parse(name)
-    allowed = {"torch", "config", "modules"} | set(sys.stdlib_module_names)
+    allowed = {"torch", "settings", "config", "tracing", "modules"} | set(sys.stdlib_module_names)
     kept_out = {
         "os",
         "io",
@@ -100,7 +145,7 @@ def test_lab_package_imports_nothing():
 HEAVY = ["torch", "datasets", "matplotlib", "transformers", "pandas"]
 
 
-@pytest.mark.parametrize("name", ["lab.tales", "lab.tokenizers", "lab.data", "tools"])
+@pytest.mark.parametrize("name", ["lab.data.tales", "lab.data.tokenizers", "lab.data.packing", "tools"])
 def test_light_parts_start_without_the_heavy_ones(name):
     code = f"import json, sys, {name}; print(json.dumps([x for x in {HEAVY} if x in sys.modules]))"
     found = subprocess.run(

@@ -2,7 +2,7 @@
 
 import re
 
-from config import ROOT
+from settings.paths import ROOT
 
 
 def lines(name: str) -> list[str]:

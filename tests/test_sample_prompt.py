@@ -4,13 +4,13 @@ import re
 from inspect import signature
 
 from config import SAMPLE_PROMPT, TrainConfig
-from lab.generation import generate_text
-from lab.interventions import amplify
-from lab.runs import Run
-from lab.side_by_side import generate_side_by_side
-from lab.tales import stories
+from lab.analysis.interventions import amplify
+from lab.comparison.side_by_side import generate_side_by_side
+from lab.data.tales import stories
+from lab.data.tokenizers import load_tokenizer
+from lab.generation.generate import generate_text
+from lab.runs.run import Run
 from lab.terminal import Generation
-from lab.tokenizers import load_tokenizer
 from lab.widgets import sampling_panel
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from config import ROOT, DataConfig, ModelConfig, Preset, TrainConfig, list_presets
+from config import DataConfig, ModelConfig, Preset, TrainConfig, list_presets
 from lab import terminal
-from lab.runs import TRAINED, run_names
+from lab.runs.run import TRAINED, run_names
 from lab.terminal import COMMANDS, main
+from settings.paths import ROOT
 
 PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN", "mine"}  # what a reader replaces, and the run that README makes
 TINY = [
@@ -122,11 +123,11 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
-    monkeypatch.setattr("lab.runs.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
-    for place in ("lab.run_text.check_text", "lab.runs.check_text"):  # the runs that ship were made with all of them
+    for place in ("lab.runs.text.check_text", "lab.runs.run.check_text"):  # the shipped runs were made with all of them
         monkeypatch.setattr(place, lambda *_: None)
-    for place in ("tools.preset", "lab.runs.preset"):
+    for place in ("tools.preset", "lab.runs.run.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
     return tmp_path
 

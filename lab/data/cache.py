@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from config import DataError, cache_folder
+from settings.errors import DataError
+from settings.paths import cache_folder
 
 MARKER = "made-by-glassbox.txt"  # holds the entry's description; its time is that of the last use
 LIMIT = "4G"

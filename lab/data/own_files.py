@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import DataError
 from lab.data.paths import TABLES, TEXTS, shown, unreadable
 from lab.data.tables import read_column
+from settings.errors import DataError
 
 LONGEST_TEXT = 4000  # characters; a longer text is cut
 SHORTEST_PIECE = 2000

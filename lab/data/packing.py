@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DataConfig, DataError, TokenizerError
+from config import DataConfig
 from lab.data.cache import Damaged, cached, in_cache
 from lab.data.paths import shown
 from lab.data.sources import Documents, check_config, load_documents
 from lab.data.token_file import TokenFile
-from lab.tokenizers import Tokenizer, check_storable, load_tokenizer
+from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
+from settings.errors import DataError, TokenizerError
 
 FORMAT = 2  # part of each key: raise it when other tokens come out of the same documents
 SIDES = ("train", "validation")

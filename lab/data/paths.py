@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from config import DataError
+from settings.errors import DataError
 
 TEXTS = (".txt", ".md")
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")

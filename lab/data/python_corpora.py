@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from config import DataError
+from settings.errors import DataError
 
 SHORTEST_PROSE = 100  # characters; a shorter docstring is a caption
 SHORTEST_SOURCE = 500  # characters; a shorter file is hardly more than its imports

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
-from config import DataConfig, DataError, suggest
-from lab import tales
+from config import DataConfig
+from lab.data import tales
 from lab.data.own_files import check_files, read_files
 from lab.data.paths import READABLE, absolute, find_files, nearest, shown
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
+from settings.errors import DataError
+from settings.messages import suggest
 
 DEFAULT_TALES = 20_000
 

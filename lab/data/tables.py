@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from types import NoneType
 
-from config import DataError, short
 from lab.data.paths import shown
+from settings.errors import DataError
+from settings.messages import short
 
 USUAL_FIELDS = ("text", "content", "story", "body")
 SAMPLE = 100  # rows that show which columns hold text, and how cells are separated

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from config import DataError
+from settings.errors import DataError
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,11 +5,11 @@ import textwrap
 from dataclasses import dataclass
 from html import escape
 
-from config import suggest
+from lab.display.source_view import CODE, GROUND, QUIET, Source, highlighted, show
 from lab.shapes.axis_colours import coloured
-from lab.source_view import CODE, GROUND, QUIET, Source, highlighted, show
-from modules.tracing.rows import Row
-from modules.tracing.traces import Trace, TraceError
+from settings.messages import suggest
+from tracing.rows import Row
+from tracing.traces import Trace, TraceError
 
 
 @dataclass(frozen=True)

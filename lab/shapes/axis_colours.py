@@ -2,8 +2,8 @@
 
 from html import escape
 
-from modules import GLOSSARY
-from modules.tracing.axes import ELLIPSIS, Axes
+from tracing.axes import ELLIPSIS, Axes
+from tracing.glossary import GLOSSARY
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; translucent, behind letters in the page's own
 # colour, for light and dark pages

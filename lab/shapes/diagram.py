@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from config import suggest
 from lab.shapes.axis_colours import AXIS_HUE, OPACITY, axis_texts
 from lab.shapes.layout import Item, arrange
-from modules.tracing.axes import letters
-from modules.tracing.flow import Edge, Flow, Node
-from modules.tracing.traces import Trace, TraceError
+from settings.messages import suggest
+from tracing.axes import letters
+from tracing.flow import Edge, Flow, Node
+from tracing.traces import Trace, TraceError
 
 MOST_ALIKE = 4  # blocks in a row that are all drawn; of more, the first and the last
 CHARACTER = 6.6  # px, of the small monospaced letters

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 
 from lab.shapes.axis_colours import coloured
-from modules.tracing.rows import Row
-from modules.tracing.text import label
-from modules.tracing.traces import Trace
+from tracing.rows import Row
+from tracing.text import label
+from tracing.traces import Trace
 
 Key = tuple[str, str, str, str, int]
 

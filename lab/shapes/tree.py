@@ -6,10 +6,10 @@ from html import escape
 from itertools import groupby
 
 from lab.shapes.axis_colours import coloured
-from modules.tracing import axes
-from modules.tracing.rows import Row
-from modules.tracing.text import label, measures
-from modules.tracing.traces import Trace
+from tracing import checking
+from tracing.rows import Row
+from tracing.text import label, measures
+from tracing.traces import Trace
 
 MOST_ROWS = 3_000  # a browser is slow with many more
 # the class three times over outweighs what a notebook says of all its tables
@@ -83,7 +83,7 @@ def _lies(rows: list[Row], trace: Trace) -> dict[str, list[str]]:
     """Place -> what its comment says wrongly."""
     found = defaultdict(list)
     by_length = sorted({row.where for row in rows}, key=len, reverse=True)
-    for sentence in axes.lies(rows, trace.glossary, trace.known):
+    for sentence in checking.mismatches(rows, trace.glossary, trace.known):
         place = next(where for where in by_length if sentence.startswith(f"{where}: "))
         found[place].append(sentence.removeprefix(f"{place}: "))
     return found

@@ -6,8 +6,8 @@ from lab.shapes.annotate import Annotated, annotated
 from lab.shapes.diagram import Diagram, draw
 from lab.shapes.diff import Difference, difference
 from lab.shapes.tree import tree
-from modules.tracing.rows import Row, Statistics
-from modules.tracing.traces import Trace
+from tracing.rows import Row, Statistics
+from tracing.traces import Trace
 
 MEASURES = ("seconds", "flops", "statistics", "gradient")
 

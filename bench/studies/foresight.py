@@ -1,0 +1,104 @@
+"""Does seeing the future help? The future-sighted network against a plain one, and against multi-token prediction.
+
+    python -m bench.studies.foresight FOLDER [SEEDS]
+
+trains the three on tales, two to five minutes each: same tokens in the same order per seed, equal parameters. Reads
+the same held-out tokens with all. They have one learning rate and the presets' weights of further losses, tuned for
+none: what comes out is about these settings. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from bench.studies.study import small_llama
+from bench.timing import table
+from config import FutureBlockConfig, MultiTokenBlockConfig, Preset
+from lab.comparison.sweep import matched, mean_and_spread, sweep
+from lab.costs.estimates import estimate
+from lab.evaluation.evaluate import Answers
+from lab.evaluation.paired import paired
+from lab.evaluation.scores import Scores, score, skills
+from lab.files.atomic import atomic_write_text
+from lab.runs.run import Run
+from settings.paths import ROOT
+
+RESULTS = ROOT / "bench" / "results" / "foresight.csv"
+TOKENS, STORIES = 65_536, 60
+
+
+def variants() -> dict[str, Preset]:
+    model, train = small_llama(width=96, n_layers=5, steps=1000, learning_rate=3e-3)
+    parameters, heads = estimate(model).parameters, MultiTokenBlockConfig()
+    # on its way to the next token, every model passes five layers
+    further = model.replace(block=heads, n_layers=model.n_layers + heads.heads - 1)
+    return {
+        "plain": Preset(model, train),
+        "future": matched(Preset(model.replace(block=FutureBlockConfig()), train), parameters),
+        "multi-token": matched(Preset(further, train), parameters),
+    }
+
+
+def main(folder: Path, seeds: int) -> None:
+    for run, step in sweep(variants(), range(seeds), folder):
+        if step.validation_loss is not None:
+            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
+    names = [f"{name}-seed{seed}" for seed in range(seeds) for name in variants()]
+    scores, rows = {}, []
+    for run in (Run.open(name, folder) for name in names):
+        scores[run.name], row = measured(run)
+        rows.append(row)
+    results = pd.DataFrame(rows)
+    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    print_table(results, seeds)
+    for other in ("future", "multi-token"):
+        sides = ([scores[f"{name}-seed{seed}"] for seed in range(seeds)] for name in (other, "plain"))
+        print(paired(*sides, labels=(other, "plain"), documents="stories"))
+
+
+def measured(run: Run) -> tuple[Scores, dict]:
+    """The scores of a run on held-out tokens, and its row: losses, accuracies, right answers and questions by skill."""
+    model, data = run.load_model(), run.load_data()
+    scores = score(model, data.validation, data.tokenizer, TOKENS)
+    asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
+    name, _, seed = run.name.rpartition("-seed")
+    facts = estimate(run.model_config, run.train_config)
+    return scores, {
+        "variant": name, "seed": int(seed), "parameters": facts.parameters, "training_flops": facts.training_flops,
+        "loss": scores.metrics["loss"], "top_1": scores.metrics["top_1"], "top_5": scores.metrics["top_5"],
+        **{f"{skill}_{name}": value for skill, found in asked.items() for name, value in vars(found).items()},
+    }  # fmt: skip
+
+
+def answers(results: pd.DataFrame) -> dict[str, dict[str, Answers]]:
+    """By variant and skill; `right` is the mean over seeds, which answer the same questions."""
+    skills = [name.removesuffix("_asked") for name in results if name.endswith("_asked")]
+    return {
+        variant: {
+            skill: Answers(right=rows[f"{skill}_right"].mean(), asked=int(rows[f"{skill}_asked"].iloc[0]))
+            for skill in skills
+        }
+        for variant, rows in results.groupby("variant", sort=False)
+    }
+
+
+def print_table(results: pd.DataFrame, seeds: int) -> None:
+    values = ("loss", "top_1", "top_5")
+    rows, answered = mean_and_spread(results, values), answers(results)
+    flops = results.groupby("variant", sort=False)["training_flops"].first()
+    cells = []
+    for name, row in rows.iterrows():
+        shares = [f"{row[value]:.1%} ± {row[f'{value} sd']:.1%}" for value in values[1:]]
+        loss = f"{row.loss:.4f} ± {row['loss sd']:.4f}"
+        cells.append([
+            name, f"{row.parameters:,.0f}", f"{flops[name] / flops['plain']:.2f} ×", loss, *shares,
+            *map(str, answered[name].values()),
+        ])  # fmt: skip
+    skills = next(iter(answered.values()))
+    headings = ["model", "parameters", "FLOPs per token", "loss (nats per token)", *values[1:], *skills]
+    print(table(f"Seeing the future, {seeds} seeds", headings, cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)

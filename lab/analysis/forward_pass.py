@@ -1,0 +1,99 @@
+"""One pass of a model seen from outside: what each block left behind, by hooks that are gone afterwards."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lab.data.tokenizers import Tokenizer
+from lab.display.token_display import readable
+from lab.generation.generate import check_prompts, eval_mode
+from modules.transformer import Transformer
+from settings.errors import GenerationError, GlassboxError
+
+LIMIT = 2**30  # bytes that one answer may take
+
+
+class AnalysisError(GlassboxError, ValueError):
+    """A question that this model can't answer, or whose answer would be too large."""
+
+
+class Prompt(NamedTuple):
+    """Token ids, and a text for each to stand in pictures and tables."""
+
+    ids: list[int]
+    labels: list[str]
+
+
+def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Tokenizer | None) -> Prompt:
+    """A text or token ids, as the model takes them. Raises GenerationError for what it can't take."""
+    if isinstance(prompt, str) and tokenizer is None:
+        raise GenerationError("a prompt that is a text needs the tokenizer; give it too, or token ids")
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    (ids,) = check_prompts([ids], model.config.vocab_size)
+    limit = model.config.position_limit
+    if len(ids) > limit:
+        raise GenerationError(
+            f"the prompt has {len(ids)} tokens, this model accepts {limit} positions; shorten it. "
+            f"Why: {model.config.further_positions}"
+        )
+    return Prompt(ids, [label(id, tokenizer) for id in ids])
+
+
+def check_size(n_bytes: int, limit: int, formula: str, remedy: str) -> None:
+    """Raises AnalysisError for an answer of more bytes than the limit."""
+    if n_bytes > limit:
+        raise AnalysisError(
+            f"this takes {n_bytes / 2**20:,.0f} MiB ({formula} · bytes of a number), more than the limit of "
+            f"{limit / 2**20:,.0f} MiB; {remedy}, or give a larger limit="
+        )
+
+
+def label(id: int, tokenizer: Tokenizer | None) -> str:
+    """The token's text with its spaces marked; its number where there is no tokenizer or it knows no such token."""
+    known = tokenizer is not None and id < tokenizer.vocab_size
+    return readable(tokenizer.token_bytes(id)).replace("\n", "") if known else f"#{id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """states: what the first block took, then what each of `next_token_blocks` returned. hidden (B, T, C): the head's
+    input."""
+
+    states: list
+    hidden: Tensor
+
+
+def record(
+    model: Transformer, tokens: Tensor, hooks: dict[nn.Module, Callable[[nn.Module, tuple, object], None]] | None = None
+) -> Pass:
+    """Passes tokens (B, T) through the model, in eval mode and without gradients.
+
+    hooks: what else to call with (module, inputs, output) of some of its modules.
+    """
+    states, handles = [], []
+    try:
+        blocks = model.next_token_blocks
+        handles.append(blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])))
+        for block in blocks:
+            handles.append(block.register_forward_hook(lambda _, __, state: states.append(state)))
+        for module, hook in (hooks or {}).items():
+            handles.append(module.register_forward_hook(hook))
+        with torch.no_grad(), eval_mode(model):
+            return Pass(states=states, hidden=model.hidden(tokens.to(model.head.weight.device)))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def readers(model: Transformer) -> dict[str, Callable[[object], Tensor]]:
+    """The names of what can be read from a state between blocks, each with a function from the state to (B, T, C).
+
+    The last is what the model itself reads at its end.
+    """
+    join = model.blocks[-1].join
+    if model.config.block.kind == "factored":
+        return {"xt": lambda state: state.xt, "xe": lambda state: state.xe, "xt+xe": join}
+    return {"state": join}

@@ -1,0 +1,1 @@
+"""Several runs beside each other: table, curves, scores, disagreement, sweeps."""

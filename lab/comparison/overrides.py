@@ -1,0 +1,132 @@
+"""Variants of one start: settings changed by their dotted names, as in {"train.learning_rate": 4e-3}. Imports no torch.
+
+    rates = grid({"train.learning_rate": (1e-3, 4e-3), "model.n_layers": (2, 3)})
+    variants = overridden(preset("llama-tiny"), rates, name="rates")
+"""
+
+import itertools
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
+
+from config import ModelConfig, Preset, TrainConfig
+from lab.data.tokenizers import vocabulary_size
+from lab.runs.run import LONGEST_NAME
+from settings.by_name import check_setting, read_setting
+from settings.checked import settings_of
+from settings.errors import ConfigError
+
+Override = Mapping[str, object]
+ROOTS = {"model": ModelConfig, "train": TrainConfig}
+ROOM_FOR_SEED = len("-seed00")  # behind a variant's name
+
+
+def overridden(start: Preset, overrides: Iterable[Override], name: str | None = None) -> dict[str, Preset]:
+    """A variant of `start` for each override, a mapping of dotted setting names to values.
+
+    {"model.position.kind": "alibi"} begins that part anew: what else it has are the new kind's defaults, or what the
+    override says. Another tokenizer brings its vocabulary, unless the override has model.vocab_size. The names say in
+    what the overrides differ, behind `name` if there is one: a variant is called "learning-rate-0.001_n-layers-3";
+    "base" where an override has only what all have, or nothing.
+
+    Raises ConfigError for settings that are unknown, of the wrong type or impossible together, for train.seed, for two
+    overrides that come to the same, and where the names would be too long or alike.
+    """
+    overrides = list(overrides)
+    for override in overrides:
+        check_override(override)
+    shared = set.intersection(*(set(override.items()) for override in overrides)) if len(overrides) > 1 else set()
+    variants: dict[str, Preset] = {}
+    for override in overrides:
+        settings, label = changed(start, override), described(override, shared)
+        label = f"{name}-{label}" if name else label
+        check_new(label, settings, variants)
+        variants[label] = settings
+    return variants
+
+
+def grid(values: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
+    """The overrides for every combination of these values by setting, the last setting changing fastest.
+
+    Raises ConfigError where a setting has not at least one value in a list or tuple.
+    """
+    for name, choices in values.items():
+        if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
+            raise ConfigError(f"{name} needs a list of values, one or more, not {choices!r}")
+    return [dict(zip(values, combination)) for combination in itertools.product(*values.values())]
+
+
+def read_values(texts: Iterable[str]) -> dict[str, list[object]]:
+    """Settings and their values as the terminal has them: "train.learning-rate=1e-3,4e-3".
+
+    Raises ConfigError for what can't be read so, and for a setting that comes twice.
+    """
+    found: dict[str, list[object]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ConfigError(f"{text!r} must name a setting and its values, as in train.learning-rate=1e-3,4e-3")
+        if name in found:
+            raise ConfigError(f"{name} is varied twice; give all its values at once, separated by commas")
+        found[name] = [read_setting(ROOTS, name, value.strip()) for value in values.split(",")]
+    return found
+
+
+def check_override(override: Override) -> None:
+    if not isinstance(override, Mapping):
+        raise ConfigError(
+            f"an override is a mapping of setting names to values, as in {{'train.steps': 200}}, not {override!r}; "
+            "overridden takes a list of them, and grid makes one"
+        )
+    for name, value in override.items():
+        check_setting(ROOTS, name, value)
+    if "train.seed" in override:
+        raise ConfigError("train.seed is no override: every variant is trained with each of the sweep's seeds")
+
+
+def changed(start: Preset, override: Override) -> Preset:
+    """`start` with these settings. Raises ConfigError for those that its kinds don't have or that don't go together."""
+    values = {"model": start.model.to_dict(), "train": start.train.to_dict()}
+    for name in sorted(override, key=lambda name: not name.endswith(".kind")):  # kinds first: they clear the others
+        *path, setting = name.split(".")
+        part, before = reduce(dict.__getitem__, path, values), reduce(getattr, path, start)
+        if setting == "kind" and type(before) is not settings_of(before.family, override[name]):
+            part.clear()
+        part[setting] = override[name]
+    tokenizer = override.get("train.data.tokenizer", start.train.data.tokenizer)
+    if tokenizer != start.train.data.tokenizer and "model.vocab_size" not in override:
+        values["model"]["vocab_size"] = vocabulary_size(tokenizer)
+    try:
+        return Preset(ModelConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"]))
+    except ConfigError as error:
+        raise ConfigError(f"with {dict(override)}: {error}") from error
+
+
+def described(override: Override, shared: Collection[tuple[str, object]]) -> str:
+    """What an override has that not all have, in letters that every file system takes."""
+    own = [(name, value) for name, value in override.items() if (name, value) not in shared]
+    return "_".join(f"{short(name)}-{safe(value)}" for name, value in own) or "base"
+
+
+def short(name: str) -> str:
+    """train.learning_rate as learning-rate, model.position.kind as position."""
+    _, *parts = name.split(".")
+    return "-".join(parts[:-1] if parts[-1] == "kind" else parts).replace("_", "-")
+
+
+def safe(value: object) -> str:
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text.replace("e+", "e")).strip("-.")
+
+
+def check_new(label: str, settings: Preset, variants: Mapping[str, Preset]) -> None:
+    """Raises ConfigError unless this is one more variant, under a name that a run can have."""
+    for other, same in variants.items():
+        if same == settings:
+            raise ConfigError(f"two overrides come to the same settings, {other!r} and {label!r}; leave one out")
+    own_names = "name the variants yourself, as in {'mine': Preset(model, train)}"
+    if label.lower() in map(str.lower, variants):
+        raise ConfigError(f"two variants would be called {label!r}; {own_names}")
+    if len(label) > LONGEST_NAME - ROOM_FOR_SEED:
+        raise ConfigError(f"{label!r} is too long for a run's name; vary fewer settings, or {own_names}")

@@ -1,0 +1,174 @@
+"""How a model does on texts longer than those it was trained on (Press et al. 2021, arXiv 2108.12409, section 2)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from config import LearnedPositionConfig, ModelConfig
+from lab.data.token_file import TokenFile
+from lab.evaluation.evaluate import evaluating
+from lab.runs.run import Run
+from modules.losses import shift, token_losses
+from settings.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from lab.display.style import Picture
+
+FACTORS = (1, 2, 4, 8)  # times the training length
+AT_ONCE = 4096  # tokens: bounds the memory
+ENDS = "no such positions"
+
+
+def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_tokens: int = 65_536) -> np.ndarray:
+    """The mean loss (nats) at each of `length` positions, over windows of that length laid over the first max_tokens
+    held-out tokens. Raises DataError for a length that the model does not accept, or that no window fills."""
+    limit = model.config.position_limit
+    if length > limit:
+        raise DataError(
+            f"{length} tokens are more than the {limit} positions this model accepts: {model.config.further_positions}"
+        )
+    if max_tokens < length:
+        raise DataError(f"no window of {length} tokens fits into max_tokens={max_tokens}; raise it")
+    device = next(model.parameters()).device
+    total, n_windows = torch.zeros(length, dtype=torch.float64), 0
+    with evaluating(model):
+        for windows in tokens.windows(length, max(1, AT_ONCE // length), max_tokens):
+            if windows.shape[1] <= length:  # a last, shorter one
+                break
+            inputs, targets = shift(torch.from_numpy(windows).to(device))
+            total += token_losses(model.hidden(inputs), model.head.weight, targets).cpu().double().sum(0)
+            n_windows += len(windows)
+    return (total / n_windows).numpy()
+
+
+def extrapolation(
+    model: nn.Module, tokens: TokenFile, factors: Sequence[int] = FACTORS, max_tokens: int = 65_536
+) -> pd.DataFrame:
+    """A row per factor: length in tokens, mean loss over all positions of such windows, the same tokens for each.
+
+    Learned positions end where the training did: for longer texts the loss is NaN, and `note` says why. Raises
+    DataError where another model's max_positions are too few; `run.load_model(max_positions=N)` gives it more.
+    """
+    losses = losses_by_length(model, tokens, factors, max_tokens)
+    rows = [(factor, length, mean(values), note(values)) for factor, (length, values) in zip(factors, losses.items())]
+    return pd.DataFrame(rows, columns=["factor", "length", "loss", "note"])
+
+
+def losses_by_length(
+    model: nn.Module, tokens: TokenFile, factors: Sequence[int], max_tokens: int
+) -> dict[int, np.ndarray]:
+    """By length, the loss (nats) at each position of windows `factors` times as long as in training; empty where
+    learned positions end. Raises DataError where another model's max_positions are too few."""
+    lengths = [factor * model.config.context_length for factor in factors]
+    ends = model.config.position_limit if learned_positions(model.config) else math.inf
+    return {
+        length: loss_by_position(model, tokens, length, max_tokens) if length <= ends else np.empty(0)
+        for length in lengths
+    }
+
+
+def learned_positions(config: ModelConfig) -> bool:
+    return isinstance(config.position, LearnedPositionConfig)
+
+
+def mean(losses: np.ndarray) -> float:
+    """NaN of none."""
+    return float(losses.mean()) if len(losses) else math.nan
+
+
+def note(losses: np.ndarray) -> str:
+    """Why there is no mean, where there is none."""
+    return "" if len(losses) else ENDS
+
+
+# --- runs beside each other -------------------------------------------------------------------------------------
+
+
+def far_reaching(run: Run, factors: Sequence[int]) -> nn.Module:
+    """The model with as many positions as `factors` ask for, which may be more than its max_positions: no weight
+    depends on these. A model with learned positions stays as it is."""
+    config = run.model_config
+    longest = max(factors) * config.context_length
+    return run.load_model(max_positions=None if learned_positions(config) else longest)
+
+
+def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[ModelConfig]) -> None:
+    """Raises ConfigError for factors that are not different whole numbers from 1 on, and windows beyond max_tokens."""
+    whole = all(isinstance(factor, int) and factor >= 1 for factor in factors)
+    if not factors or not whole or len(set(factors)) < len(factors):
+        raise ConfigError(f"factors must name different whole numbers from 1 on, as in {FACTORS}, not {factors}")
+    longest = max((max(factors) * model.context_length for model in models), default=0)
+    if longest > max_tokens:
+        raise ConfigError(f"no window of {longest:,} tokens fits into max_tokens={max_tokens:,}; raise it")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Extrapolation:
+    """What the runs of a comparison make of texts longer than their training's.
+
+    losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned positions end.
+    The seeds of one configuration are one variant. trained: the lengths that the runs were trained on.
+    """
+
+    losses: dict[str, dict[str, dict[int, np.ndarray]]]
+    trained: tuple[int, ...]
+    unit: str
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each run and length: variant, run, length (tokens), loss, note (why a loss is NaN)."""
+        rows = [
+            (variant, run, length, mean(values), note(values))
+            for variant, runs in self.losses.items()
+            for run, by_length in runs.items()
+            for length, values in by_length.items()
+        ]
+        return pd.DataFrame(rows, columns=["variant", "run", "length", "loss", "note"])
+
+    def curves(self) -> "Picture":
+        """Loss by length, a line for each variant: the mean of its seeds, bars of one sd."""
+        from lab.display.position_plots import extrapolation_curves
+
+        return extrapolation_curves(self.frame, unit=self.unit, trained=self.trained)
+
+    def by_position(self) -> "Picture":
+        """Loss at each position of the longest windows, a line for each variant: the mean of its seeds."""
+        from lab.display.position_plots import position_losses
+
+        longest = {}
+        for variant, runs in self.losses.items():
+            by_run = [max(by_length.values(), key=len) for by_length in runs.values()]
+            cut = len(by_run[0]) and any(not len(at) for by_length in runs.values() for at in by_length.values())
+            name = f"{variant} (positions end at {len(by_run[0]):,})" if cut else variant
+            longest[name] = np.mean(by_run, axis=0)
+        return position_losses(longest, self.trained, unit=self.unit)
+
+    def table(self) -> pd.DataFrame:
+        """Variants by length: the mean of the seeds' losses. `shown` says why a loss is missing."""
+        return self.frame.groupby(["variant", "length"], sort=False)["loss"].mean().unstack("length").sort_index(axis=1)
+
+    def shown(self) -> pd.DataFrame:
+        """The same as text: "no such positions" where they end, empty where nothing was measured."""
+        table = self.table().map(lambda loss: "" if math.isnan(loss) else f"{loss:.4f}")
+        for row in self.frame[self.frame["note"] != ""].itertuples():
+            table.loc[row.variant, row.length] = row.note
+        return table
+
+    @property
+    def title(self) -> str:
+        same = self.unit == "nats per token"
+        other = "" if same else "; each reads its own tokens, so that the stretches of text differ a little"
+        return f"loss in {self.unit} by length of the text (tokens){other}"
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.shown().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self.title}</div>{self.shown().to_html(border=0)}"

@@ -1,0 +1,125 @@
+"""How seeing the future must not be built: layers that read the true future. Kept to be seen failing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from config import Preset
+from lab.compute.device import pick_device
+from lab.compute.optimizer import build_optimizer
+from lab.compute.schedule import learning_rate
+from lab.data.packing import TokenData
+from lab.display.style import BLUE, INK, VERMILLION, Picture, axes
+from lab.evaluation.evaluate import evaluating
+from lab.generation.generate import generate_text
+from lab.generation.sampling import STRATEGIES
+from lab.training.loop import clip, descend, gradients, untrained
+from modules.future import Thoughts
+from modules.losses import token_losses
+from modules.transformer import Transformer
+from settings.errors import ConfigError
+
+
+class LeakyTransformer(Transformer):
+    """A future-sighted network whose layers attend to pools of the TRUE future embeddings, as the first one's did.
+
+    Position t − 1 holds the pool of tokens t + 1 and t + 2, and position t reads it: the very token it is to predict.
+    Where the text ends, at generation always, the pools are 0. The rest is as in the network that does not leak.
+    """
+
+    def state(self, tokens: Tensor, cache=None) -> Thoughts:
+        """The last block's state. There is no cache: what is to come can't be kept."""
+        embedded = self.embedding(tokens)
+        truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        place = self.position.place(positions, positions, True, None)
+        x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
+        thoughts = self.blocks[0].split(x)
+        for block in self.blocks:
+            x, vectors, read = block(thoughts, place)
+            thoughts = Thoughts(x, truth[:, :, : vectors.shape[2]], read)
+        return thoughts
+
+    def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:
+        """The mean of what stands first to last places ahead of each position, 0 behind the end: (B, T, 1, C)."""
+        padded = F.pad(embedded, (0, 0, 0, last))
+        return padded[:, first:].unfold(1, last - first + 1, 1).mean(-1)[:, : embedded.shape[1], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """What a short training gave, for the model as it is ("causal") and its leaky copy ("leaky").
+
+    losses: of each step. held_out: on tokens of held-out texts that are read whole. blind: on the same tokens, each
+    read from a text that ends before it, as in generation. texts: what each makes of a prompt. All in nats per token.
+    """
+
+    losses: dict[str, list[float]]
+    held_out: dict[str, float]
+    blind: dict[str, float]
+    texts: dict[str, str]
+
+
+def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: int = 256) -> Leak:
+    """Trains a future-sighted network and its leaky copy side by side, on the same batches from the same weights.
+
+    Raises ConfigError for any other network, and where several vectors stand for a window.
+    """
+    model_config, config = settings
+    if model_config.block.kind != "future" or max(model_config.block.counts) > 1:
+        raise ConfigError("the leak is shown in a future-sighted network with one vector for each level's window")
+    device = pick_device(config.device)
+    causal = untrained(model_config, config, device)
+    leaky = LeakyTransformer(model_config).to(device).train()
+    leaky.load_state_dict(causal.state_dict())
+    models = {"causal": causal, "leaky": leaky}
+    precision = "fp32" if config.precision == "auto" else config.precision
+    losses = {name: descent(model, data, config, device, precision) for name, model in models.items()}
+    plainly = dict(max_tokens=60, sampling=STRATEGIES["greedy"], cache=False)
+    windows = torch.from_numpy(next(data.validation.windows(model_config.context_length, n_windows, None))).to(device)
+    found = {name: whole_and_blind(model, windows) for name, model in models.items()}
+    return Leak(
+        losses=losses,
+        held_out={name: whole for name, (whole, _) in found.items()},
+        blind={name: blind for name, (_, blind) in found.items()},
+        texts={name: generate_text(model, data.tokenizer, prompt, **plainly) for name, model in models.items()},
+    )  # fmt: skip
+
+
+def descent(model: Transformer, data: TokenData, config, device: torch.device, precision: str) -> list[float]:
+    """Trains for all steps of the config; returns each step's loss of the next token."""
+    optimizer, losses = build_optimizer(model, config), []
+    for step in range(config.steps):
+        losses.append(gradients(model, model.losses, data, config, step, device, precision)["loss"])
+        clip(model, config)
+        descend(optimizer, learning_rate(step, config))
+    return losses
+
+
+def leak_curves(found: Leak, floor: float | None = None) -> Picture:
+    """Loss by step of both; floor: the least that any model can have without seeing the future."""
+    with axes(3.6, "The next token's loss while training") as plot:
+        style = {"causal": dict(color=BLUE, linestyle="-"), "leaky": dict(color=VERMILLION, linestyle="--")}
+        for name, losses in found.losses.items():
+            plot.plot(range(1, len(losses) + 1), losses, label=f"{name}: {losses[-1]:.2f} at last", **style[name])
+        if floor is not None:
+            plot.axhline(floor, color=INK, linewidth=1, linestyle=":", label=f"grammar's entropy (floor): {floor:.2f}")
+        plot.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+        plot.figure.legend(loc="outside lower center", ncols=3)
+        ends = ", ".join(f"{name} {losses[-1]:.3f}" for name, losses in found.losses.items())
+        return Picture(plot.figure, f"Loss by step of the causal and the leaky network; at last {ends}")
+
+
+def whole_and_blind(model: Transformer, windows: Tensor) -> tuple[float, float]:
+    """The mean loss of some 16 tokens in the second half of each of windows (B, T+1): read from the whole window, and
+    each from a text that ends before it. A causal network has the same loss both times."""
+    length, weight = windows.shape[1] - 1, model.head.weight
+    ends = range(length // 2 + 1, length + 1, max(1, length // 32))
+    with evaluating(model):
+        whole = token_losses(model.hidden(windows[:, :-1]), weight, windows[:, 1:])[:, [end - 1 for end in ends]]
+        blind = [
+            token_losses(model.hidden(windows[:, :end])[:, -1:], weight, windows[:, end : end + 1]) for end in ends
+        ]
+    return whole.mean().item(), torch.cat(blind, dim=1).mean().item()

@@ -1,0 +1,1 @@
+"""Run folders: settings, weights, text, tokenizer, log, lock."""

@@ -1,0 +1,46 @@
+"""What keeps a training from starting, found before a run folder exists."""
+
+from config import ModelConfig, TrainConfig
+from lab.compute.device import check_compiler, pick_device
+from lab.data.packing import TokenData
+from lab.data.tokenizers import Tokenizer
+from settings.errors import ConfigError
+
+PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some GPUs like it
+
+
+def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
+    """Raises ConfigError for a vocabulary, a device, a compiler or a prompt that can't serve, DataError for too little
+    text."""
+    check_vocabulary(model, data.tokenizer)
+    device = pick_device(config.device)
+    if config.compile == "on":
+        check_compiler(device)
+    if room_for_sample(model, config, data.tokenizer) < 1:
+        raise ConfigError(
+            f"sample_prompt takes {len(data.tokenizer.encode(config.sample_prompt))} tokens, which leaves none of the "
+            f"model's {model.position_limit} positions free; give a shorter prompt, or a model of more positions"
+        )
+    for side in (data.train, data.validation):
+        side.n_windows(model.context_length)
+
+
+def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError where the model's vocabulary does not fit the tokenizer's."""
+    needed = tokenizer.vocab_size
+    if model.vocab_size < needed:
+        raise ConfigError(
+            f"vocab_size={model.vocab_size} is smaller than the {needed} tokens of {tokenizer.name!r}; set "
+            f"vocab_size={needed} or choose a smaller tokenizer"
+        )
+    if model.vocab_size > -(-needed // PADDING) * PADDING:
+        raise ConfigError(
+            f"vocab_size={model.vocab_size} is larger than the {needed} tokens of {tokenizer.name!r}: "
+            f"{model.vocab_size - needed} of them would never occur, and only be guessed at. Set vocab_size={needed}; "
+            f"rounding it up to a multiple of {PADDING} is allowed"
+        )
+
+
+def room_for_sample(model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer) -> int:
+    """How many tokens a sample may have behind the run's prompt."""
+    return model.position_limit - len(tokenizer.encode(config.sample_prompt))

@@ -1,5 +1,0 @@
-"""Tales: short stories for children from a grammar whose probabilities are known exactly."""
-
-from lab.tales.telling import VERSION, Probe, Story, entropy, stories, story
-
-__all__ = ["VERSION", "Probe", "Story", "entropy", "stories", "story"]

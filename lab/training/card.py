@@ -1,0 +1,85 @@
+"""The card of a run: a README.md that says what it is, how it went, and how to make it again."""
+
+import platform
+import shlex
+from typing import TYPE_CHECKING
+
+import torch
+
+from config import list_presets, preset
+from lab.display.plots import loss_curve
+from lab.files.atomic import atomic_write_text
+from lab.runs.run import Run, code_version, settings_by_name
+from lab.training.watch import watch_warnings
+from lab.training.watch_plots import watch_heatmap
+
+if TYPE_CHECKING:
+    from lab.data.packing import TokenData
+
+
+def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> None:
+    """README.md and loss.png in the run's folder, and watch.png where its layers were watched; README.md last.
+
+    computed: on what and how, in words. The run's name is nowhere in it: a run can be renamed, or imported under
+    another name, and its card is still true.
+    """
+    log, config = run.log(), run.train_config
+    title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.source}"
+    loss_curve(log, floor=data.floor, title=title).save(run.folder / "loss.png")
+    facts = run.weights_facts()
+    best = f"{float(facts['validation_loss']):.4f}" if "validation_loss" in facts else "not validated yet"
+    floor = "" if data.floor is None else f" (the data's own entropy, the floor: {data.floor:.4f})"
+    rows = {
+        "status": run.status(),
+        "validation loss": f"{best} nats per token at step {facts['step']}{floor}",
+        "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.source}, {data.tokenizer.name} tokens",
+        "training time": f"{log['seconds'].max() / 60:.1f} minutes, {log['tokens_per_second'].median():,.0f} tokens/s",
+        "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
+        "code": facts.get("code", code_version()),
+    }
+    if computed:
+        rows["computed on"] = computed
+    if "rounded" in facts:
+        rows["weights"] = f"rounded to {facts['rounded']} after the training"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
+    atomic_write_text(
+        run.card_path,
+        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{layers(run)}"
+        f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
+        f"## Make it again\n\n```\n{training_command(run)}\n```\n",
+    )
+
+
+def layers(run: Run) -> str:
+    """The card's part about the layers: their heat maps and what is wrong with them, where they were watched."""
+    if not run.watch_path.exists():
+        return ""
+    frame = run.watch()
+    watch_heatmap(frame).save(run.folder / "watch.png")
+    found = "\n".join(f"- {warning}" for warning in watch_warnings(frame)) or "No layer vanishes, explodes or is dead."
+    return f"## The layers\n\n![activations and gradients by layer](watch.png)\n\n{found}\n\n"
+
+
+def training_command(run: Run) -> str:
+    """The terminal command that trains the same again: the nearest preset and what differs from it."""
+    name, changes = nearest_preset(run)
+    parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
+    if any(key.startswith(parts) for key in changes):
+        return "python tools.py train --like NAME     # NAME: what this folder is called"
+    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
+    return " ".join([f"python tools.py train --preset {name}", *flags])
+
+
+def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
+    """The preset that differs least from the run, and the run's settings that differ from it by dotted name."""
+    mine = settings_by_name(run.model_config, run.train_config)
+    changes = {name: _changes(mine, name) for name in list_presets()}
+    name = min(changes, key=lambda preset_name: len(changes[preset_name]))
+    return name, changes[name]
+
+
+def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
+    model, train = preset(preset_name)
+    theirs = settings_by_name(model, train.settled())  # as a run stores its own
+    return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

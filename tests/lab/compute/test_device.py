@@ -1,0 +1,91 @@
+"""What "auto" chooses, from measured seconds that the test makes up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from config import ModelConfig, TrainConfig
+from lab.compute import device
+from lab.compute.device import choose, pick_device
+from modules.transformer import Transformer
+from settings.paths import ROOT
+
+WINDOWS = torch.zeros(8, 17, dtype=torch.long)
+
+
+@pytest.fixture
+def model(seeded):
+    return Transformer(ModelConfig(vocab_size=50, context_length=16, n_layers=1, n_heads=2, width=16))
+
+
+def choice(model, monkeypatch, fp32: float, bf16: float, compiler: bool = True, **settings):
+    seconds = {"fp32": fp32, "bf16": bf16}
+    monkeypatch.setattr(device, "time_passes", lambda model, windows, names: {name: seconds[name] for name in names})
+    monkeypatch.setattr(device, "compiler_problem", lambda device_type: None if compiler else "Python.h is missing")
+    return choose(model, WINDOWS, TrainConfig(steps=1000, batch_size=8, **settings))
+
+
+def test_the_faster_precision_is_chosen_and_the_gain_is_said(model, monkeypatch):
+    chosen = choice(model, monkeypatch, fp32=0.02, bf16=0.01)
+    assert chosen.precision == "bf16" and "2.00 times" in chosen.why
+    assert choice(model, monkeypatch, fp32=0.01, bf16=0.02).precision == "fp32"
+    assert choice(model, monkeypatch, fp32=0.02, bf16=0.01, precision="fp32").precision == "fp32"
+
+
+def test_long_trainings_are_compiled_where_that_can_work(model, monkeypatch):
+    # a quarter of the batch is timed: 0.1 s there are 0.4 s a step, and 1,000 steps take 6.7 minutes
+    assert choice(model, monkeypatch, fp32=1.0, bf16=0.1).compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.05).compiled
+    broken = choice(model, monkeypatch, fp32=1.0, bf16=0.1, compiler=False)
+    assert not broken.compiled
+    assert broken.why.endswith("not compiled, for the compiler does not work: Python.h is missing")
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compile="off").compiled
+    assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, dropout_final=0.5).compiled
+    assert choice(model, monkeypatch, fp32=0.001, bf16=0.001, compile="on").compiled
+
+
+BROKEN = """#!/bin/sh
+for argument in "$@"; do
+    case "$argument" in --version|*--help) echo "g++ (fake) 12.2.0"; exit 0;; esac
+done
+echo "main.cpp:3:10: fatal error: Python.h: No such file or directory" >&2
+exit 1
+"""
+
+
+def test_a_compiler_that_fails_is_found_out_in_one_line(tmp_path):
+    """A real torch.compile with a C++ compiler that starts, and can't compile: as without Python's headers."""
+    fake = tmp_path / "g++"
+    fake.write_text(BROKEN, encoding="utf-8")  # of the shell: a Python may lie in a path with a blank
+    fake.chmod(0o755)
+    code = (
+        "import torch; from lab.compute.device import check_compiler, compiler_problem\n"
+        "from settings.errors import ConfigError\n"
+        "print(compiler_problem('cpu'))\n"
+        "try: check_compiler(torch.device('cpu'))\n"
+        "except ConfigError as error: print(error)"
+    )
+    there = dict(os.environ, CXX=str(fake), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=there, capture_output=True, text=True)
+    problem, refused = ran.stdout.splitlines()
+    assert problem == "main.cpp:3:10: fatal error: Python.h: No such file or directory"
+    assert problem in refused and "set compile to 'off'" in refused
+
+
+def test_timing_leaves_no_gradients_behind(model):
+    seconds = device.time_passes(model, WINDOWS, ["fp32", "bf16"])
+    assert seconds.keys() == {"fp32", "bf16"} and all(value > 0 for value in seconds.values())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_devices_are_taken_in_order(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda" and pick_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"

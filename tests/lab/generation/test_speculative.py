@@ -1,0 +1,144 @@
+"""Self-speculative decoding gives what plain decoding gives: greedy the same tokens, sampling the same distribution."""
+
+import itertools
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from config import MultiTokenBlockConfig, NoPositionConfig
+from lab.data.tokenizers import load_tokenizer
+from lab.generation.generate import generate
+from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities
+from lab.generation.speculative import speculate, speculative_text
+from modules.transformer import Transformer
+from settings.errors import GenerationError
+from tests.helpers.variants import VARIANTS, vary
+
+pytestmark = pytest.mark.usefixtures("seeded")
+PROMPTS = [[3, 5, 7], [1], [2, 4, 6, 8, 10]]
+
+
+def sharpened(name: str, spread: float = 0.4, **changes) -> Transformer:
+    """Weights that make the model's choices differ from token to token."""
+    model = Transformer(VARIANTS[name].replace(**changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(spread * torch.randn_like(parameter))
+    return model
+
+
+def plainly(model, prompts, **settings) -> list[list[int]]:
+    rows = zip(*(step.ids for step in generate(model, prompts, **settings)))
+    return [[id for id in row if id is not None] for row in rows]
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("multi-token") and "one" not in name])
+@pytest.mark.parametrize("drafts", [1, None])
+def test_greedy_gives_the_tokens_of_plain_decoding(name, drafts):
+    model = sharpened(name)
+    settings = dict(max_tokens=11, sampling=STRATEGIES["greedy"], stop_tokens=[9])
+    found = speculate(model, PROMPTS, drafts=drafts, **settings)
+    assert found.tokens == plainly(model, PROMPTS, **settings)
+    assert [speculate(model, [prompt], **settings).tokens[0] for prompt in PROMPTS] == found.tokens
+
+
+def test_repetition_penalty_and_stop_tokens_count_as_they_do_plainly():
+    model = sharpened("multi-token")
+    penalised = SamplingConfig(temperature=0, repetition_penalty=1.7)
+    settings = dict(max_tokens=12, sampling=penalised, stop_tokens=range(30))
+    assert speculate(model, PROMPTS, **settings).tokens == plainly(model, PROMPTS, **settings)
+
+
+def test_drafts_that_come_true_save_passes():
+    """A model that counts upwards: every head knows its token, so that four come with each pass."""
+    model = counting()
+    found = speculate(model, [[3]], max_tokens=8, sampling=STRATEGIES["greedy"])
+    assert found.tokens == [[4, 5, 6, 7, 8, 9, 10, 0]]
+    # the first comes with the prompt; then 4 (three drafts and the next), then 3
+    assert (found.passes, found.drafted, found.accepted) == (2, 5, 5)
+    assert found.acceptance_rate == 1 and found.tokens_per_pass == 4
+
+
+def counting(vocab_size: int = 11) -> Transformer:
+    """Every block but the heads' MLPs is silent; a head adds the code of its offset, and the unembedding compares."""
+    config = vary(
+        "multi-token", vocab_size=vocab_size, width=44, n_heads=1, tie_weights=False, position=NoPositionConfig()
+    )
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.norm.weight.fill_(1)
+        model.embedding.weight[:, :vocab_size] = 50 * torch.eye(vocab_size)
+        model.head.weight[:, :vocab_size] = torch.eye(vocab_size).roll(-1, dims=1)
+        for block in model.blocks:
+            if block.offset > 1:
+                # SiLU(x)·x with large x leaves token i alone in channel i, and `down` moves it by the offset
+                block.mlp_norm.weight.fill_(1)
+                hidden = block.mlp.down.in_features
+                block.mlp.gate_up.weight[:vocab_size, :vocab_size] = torch.eye(vocab_size)
+                block.mlp.gate_up.weight[hidden : hidden + vocab_size, :vocab_size] = torch.eye(vocab_size)
+                block.mlp.down.weight[:vocab_size, :vocab_size] = 10 * torch.eye(vocab_size).roll(block.offset - 1, 0)
+    return model
+
+
+@pytest.mark.parametrize("sampling", [SamplingConfig(temperature=1.0), SamplingConfig(temperature=0.7, top_k=4)])
+def test_sampling_has_the_distribution_of_plain_sampling(sampling):
+    """Three tokens from five possible ones: 125 texts, whose probabilities the model itself gives; chi-square."""
+    model = sharpened("multi-token", 0.15, vocab_size=5, n_layers=6)
+    prompt, n, ids = [2, 1], 4000, range(5)
+    texts = list(itertools.product(ids, repeat=3))
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *text] for text in texts]))[:, 1:4]
+    chances = torch.stack([probabilities(logits[:, i], None, sampling) for i in range(3)], dim=1)
+    expected = chances.gather(2, torch.tensor(texts)[:, :, None]).prod(dim=1).flatten().double()
+    found = speculate(model, [prompt] * n, max_tokens=3, sampling=sampling, seed=4)
+    assert 0 < found.accepted < found.drafted  # both ways were gone
+    check_rule(found.drafts)
+    counts = torch.zeros(len(texts), dtype=torch.float64)
+    for tokens in found.tokens:
+        counts[texts.index(tuple(tokens))] += 1
+    assert counts[expected == 0].sum() == 0
+    common = expected * n >= 5
+    rare = torch.stack([counts[~common].sum(), expected[~common].sum() * n])
+    observed = torch.cat((counts[common], rare[:1]))
+    predicted = torch.cat((expected[common] * n, rare[1:])).clamp(min=1e-9)
+    predicted *= observed.sum() / predicted.sum()
+    assert chisquare(observed.numpy(), predicted.numpy()).pvalue > 1e-3
+
+
+def check_rule(drafts):
+    """A draft is kept with probability min(1, p / q): some are refused that plain sampling could have drawn."""
+    assert all(draft.kept for draft in drafts if draft.p >= draft.q)
+    assert not any(draft.kept for draft in drafts if draft.p == 0)
+    assert any(not draft.kept for draft in drafts if draft.p > 0)
+    chances = torch.tensor([min(1, draft.p / draft.q) for draft in drafts])
+    sd = (chances * (1 - chances)).sum().sqrt()
+    assert abs(sum(draft.kept for draft in drafts) - chances.sum()) < 4 * sd
+
+
+def test_up_to_the_last_position():
+    model = sharpened("multi-token")
+    limit = model.config.position_limit
+    settings = dict(max_tokens=limit - 5, sampling=STRATEGIES["greedy"])
+    found = speculate(model, PROMPTS, **settings)
+    assert found.tokens == plainly(model, PROMPTS, **settings)
+    assert {len(tokens) for tokens in found.tokens} == {limit - 5}
+
+
+def test_text_and_what_cannot_be_used():
+    tokenizer = load_tokenizer("character")
+    model = sharpened("multi-token", vocab_size=tokenizer.vocab_size, context_length=64)
+    settings = dict(max_tokens=20, sampling=STRATEGIES["greedy"])
+    text, found = speculative_text(model, tokenizer, "Once", **settings)
+    assert text.startswith("Once") and len(found.tokens[0]) <= 20 and "tokens per pass" in str(found)
+    with pytest.raises(GenerationError, match=r"no further heads.*multi-token-tiny"):
+        speculate(Transformer(VARIANTS["llama"]), PROMPTS, max_tokens=3)
+    with pytest.raises(GenerationError, match="no further heads"):
+        one = vary("multi-token", block=MultiTokenBlockConfig(heads=1))
+        speculate(Transformer(one), PROMPTS, max_tokens=3)
+    with pytest.raises(GenerationError, match="between 1 and 3"):
+        speculate(model, PROMPTS, max_tokens=3, drafts=4)
+    with pytest.raises(GenerationError, match="positions"):
+        speculate(model, PROMPTS, max_tokens=1000)

@@ -1,0 +1,163 @@
+"""A run learns one text: it is told apart by its content, wherever it lies and whatever settings made it."""
+
+import pytest
+
+from config import DataConfig, ModelConfig, TrainConfig
+from lab.data import tokenizers
+from lab.data.packing import prepare
+from lab.data.tokenizers import bpe_tokenizer, register_tokenizer
+from lab.runs.run import Run
+from lab.runs.text import RunText
+from lab.training.loop import train
+from settings.errors import ConfigError, DataError, RunError, TokenizerError
+from tests.helpers.text_files import TEXTS, write
+
+MODEL = ModelConfig(vocab_size=257, context_length=8, n_layers=1, n_heads=2, width=8)
+
+
+def settings(source, **changes) -> TrainConfig:
+    data = DataConfig(source=str(source), tokenizer="byte", validation_fraction=0.3)
+    return TrainConfig(
+        data=data.replace(**changes), steps=4, batch_size=2, evaluation_tokens=64, precision="fp32", compile="off",
+        sample_prompt="D", sample_tokens=2, device="cpu",
+    )  # fmt: skip
+
+
+def some_steps(run: Run, n: int) -> list[float]:
+    steps = train(run)
+    losses = [next(steps).loss for _ in range(n)]
+    steps.close()
+    return losses
+
+
+def test_equal_texts_have_equal_fingerprints_whatever_made_them(tmp_path):
+    one = prepare(settings(write(tmp_path / "a.jsonl", TEXTS)).data)
+    moved = prepare(settings(write(tmp_path / "there" / "b.jsonl", TEXTS), max_documents=500).data)
+    coarse = prepare(settings(tmp_path / "a.jsonl", tokenizer="bpe-512").data)
+    assert one.train.fingerprint == moved.train.fingerprint == coarse.train.fingerprint
+    assert one.validation.fingerprint == moved.validation.fingerprint == coarse.validation.fingerprint
+    others = [prepare(settings(write(tmp_path / f"{name}.jsonl", texts)).data) for name, texts in {
+        "reversed": TEXTS[::-1], "fewer": TEXTS[1:], "joined": [*TEXTS[:-2], TEXTS[-2] + TEXTS[-1]],
+    }.items()]  # fmt: skip
+    found = {(data.train.fingerprint, data.validation.fingerprint) for data in (one, *others)}
+    assert len(found) == 4 and one.train.fingerprint != one.validation.fingerprint
+
+
+def test_all_tales_by_number_and_by_default_are_one_text(monkeypatch):
+    monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 60)
+    plain, counted = (prepare(settings("tales", max_documents=count).data) for count in (None, 60))
+    assert plain.validation.fingerprint == counted.validation.fingerprint != ""
+
+
+def test_a_file_replaced_between_stop_and_resume_is_refused(tmp_path):
+    source = write(tmp_path / "mine.jsonl", TEXTS)
+    run = Run.create("one", MODEL, settings(source), tmp_path)
+    some_steps(run, 2)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    write(source, [*TEXTS[:-1], "Something else."])
+    with pytest.raises(DataError, match="text of 'one' is another than it was") as told:
+        some_steps(Run.open(run.folder), 1)
+    assert run.text.train in str(told.value) or run.text.validation in str(told.value)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    write(source, TEXTS)
+    assert some_steps(Run.open(run.folder), 1)
+
+
+def test_data_given_by_hand_is_held_against_the_runs_own(tmp_path):
+    run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)), tmp_path)
+    other = prepare(settings(write(tmp_path / "b.jsonl", TEXTS[5:])).data)
+    with pytest.raises(DataError, match="text of 'one' is another"):
+        next(train(run, other))
+
+
+def test_a_relative_path_means_the_file_it_meant_then(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write(here / "mine.jsonl", TEXTS)
+    monkeypatch.chdir(here)
+    run = Run.create("one", MODEL, settings("mine.jsonl"), tmp_path)
+    assert (run.text.source, run.text.path) == ("mine.jsonl", str(here / "mine.jsonl"))
+    write(there / "mine.jsonl", TEXTS[::-1])
+    monkeypatch.chdir(there)
+    assert Run.open(run.folder).load_data().train.fingerprint == run.text.train
+    (here / "mine.jsonl").unlink()  # what is left is the other file of that name
+    with pytest.raises(DataError, match="is another than it was"):
+        Run.open(run.folder).load_data()
+    write(there / "mine.jsonl", TEXTS)  # the same text, moved
+    assert Run.open(run.folder).load_data().validation.fingerprint == run.text.validation
+
+
+@pytest.mark.parametrize("pattern", ("", "*.jsonl"))
+def test_a_folder_or_a_glob_that_lost_its_files_may_have_moved(tmp_path, pattern):
+    before, now = tmp_path / "before", tmp_path / "now"
+    source = write(before / "mine.jsonl", TEXTS)
+    run = Run.create("one", MODEL, settings(before / pattern), tmp_path)
+    some_steps(run, 2)
+    now.mkdir()
+    source.rename(now / source.name)
+    (run.folder / "train_config.json").write_text(
+        run.train_config.replace(data=run.train_config.data.replace(source=str(now / pattern))).to_json()
+    )
+    assert some_steps(Run.open(run.folder), 1)
+
+
+def test_a_registered_tokenizer_need_not_be_registered_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.data.tokenizers._REGISTRY", dict(tokenizers._REGISTRY))
+    register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"a", b"t")]))
+    config = settings(write(tmp_path / "a.jsonl", TEXTS), tokenizer="mine")
+    run = Run.create("one", MODEL.replace(vocab_size=258), config, tmp_path)
+    first = some_steps(run, 2)
+    monkeypatch.setattr("lab.data.tokenizers._REGISTRY", {})  # as in the next process
+    assert Run.open(run.folder).load_data().tokenizer.vocab_size == 258
+    assert len(first + some_steps(Run.open(run.folder), 2)) == 4
+
+
+def test_another_tokenizer_in_the_folder_is_noticed(tmp_path):
+    run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)), tmp_path)
+    (run.folder / "tokenizer.json").write_text(bpe_tokenizer("byte", []).to_json(), encoding="utf-8")
+    with pytest.raises(RunError, match=r"tokenizer\.json holds another tokenizer"):
+        Run.open(run.folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"source": 1}', "[" * 100_000, RunText(
+    source="tales", path=None, train="a", validation="b", tokenizer="c").to_json().replace('"a"', "1")])  # fmt: skip
+def test_a_damaged_record_is_told(text):
+    with pytest.raises(RunError, match=r"data\.json is no record"):
+        RunText.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "train_changes", "data_changes", "error", "told"),
+    [
+        ({}, {}, {"source": "nowhere.txt"}, DataError, "no file or folder"),
+        ({}, {}, {"tokenizer": "bite"}, TokenizerError, "did you mean 'byte'"),
+        ({"vocab_size": 200}, {}, {}, ConfigError, "smaller than the 257 tokens"),
+        ({"vocab_size": 2048}, {}, {}, ConfigError, "larger than the 257 tokens.*Set vocab_size=257"),
+        ({}, {"device": "mps"}, {}, ConfigError, "device 'mps' is not available"),
+        ({}, {"sample_prompt": "a" * 32}, {}, ConfigError, "sample_prompt takes 32 tokens"),
+        ({"context_length": 4000}, {}, {}, DataError, "too few for one window of 4000"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_run(tmp_path, model, train_changes, data_changes, error, told):
+    source = write(tmp_path / "a.jsonl", TEXTS)
+    config = settings(**{"source": source} | data_changes).replace(**train_changes)
+    with pytest.raises(error, match=told):
+        Run.create("one", MODEL.replace(**model), config, tmp_path / "trained")
+    assert not (tmp_path / "trained").exists()
+    padded = MODEL.replace(vocab_size=384)
+    assert Run.create("one", padded, settings(source), tmp_path / "trained").name == "one"
+
+
+def test_what_follows_from_other_settings_is_written_out_in_the_run(tmp_path):
+    run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)).replace(steps=30), tmp_path)
+    assert run.train_config.schedule.warmup_steps == Run.open(run.folder).train_config.warmup_steps == 3
+
+
+def test_settings_that_were_changed_since_the_run_was_opened_are_not_overlooked(tmp_path):
+    run = Run.create("one", MODEL, settings(write(tmp_path / "a.jsonl", TEXTS)), tmp_path)
+    some_steps(run, 2)
+    file = run.folder / "train_config.json"
+    file.write_text(run.train_config.replace(learning_rate=0.5).to_json(), encoding="utf-8")
+    with pytest.raises(RunError, match=r"changed since this run was opened.*Run\.open\('one'\)"):
+        next(train(run))
+    again = Run.open(run.folder)
+    assert next(train(again)).learning_rate > 0.01

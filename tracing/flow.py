@@ -1,0 +1,118 @@
+"""Who computed from whom, inside one module: calls of its parts and the operations that join them."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from tracing.axes import Axes
+
+JOINING = {
+    "add": "+", "add_": "+", "__add__": "+", "__radd__": "+", "__iadd__": "+", "sub": "−", "mul": "×", "mul_": "×",
+    "__mul__": "×", "__rmul__": "×", "div": "÷", "__truediv__": "÷", "matmul": "@", "bmm": "@", "einsum": "einsum",
+    "addcmul": "turn", "cat": "join", "where": "where", "scaled_dot_product_attention": "attention",
+}  # fmt: skip
+SHAPING = {"softmax", "relu", "gelu", "silu", "mish", "square"}
+
+
+@dataclass(eq=False)
+class Node:
+    """kind: "input", "module" or "operation"; name: the argument's, the module's path, or the operation's sign."""
+
+    kind: str
+    name: str
+    title: str = ""
+
+
+@dataclass(eq=False)
+class Edge:
+    """name: the variable that the value was given, or the part of what a module returned, as in ".xt"."""
+
+    source: Node
+    target: Node
+    shape: tuple[int, ...]
+    axes: Axes | None
+    name: str = ""
+
+
+class Origin(NamedTuple):
+    """The node that a tensor comes from; what it was called and its axes, as far as that was said."""
+
+    node: Node
+    axes: Axes | None = None
+    name: str = ""
+
+
+class Output(NamedTuple):
+    """A tensor that a module returned: `name` is its part of a tuple, "" where it is all."""
+
+    source: Node
+    axes: Axes | None
+    shape: tuple[int, ...]
+    name: str
+
+
+Named = list[tuple[str, Tensor, Axes | None]]
+
+
+@dataclass(eq=False)
+class Flow:
+    """The graph of one module's latest call: nodes in the order in which they ran, edges with what runs along them."""
+
+    path: str
+    nodes: list[Node] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    origins: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, repr=False)
+
+    def enter(self, name: str, tensor: Tensor, axes: Axes | None) -> None:
+        """An argument that the module was called with."""
+        if tensor not in self.origins:
+            self._made(Node("input", name), [("", tensor, axes)])
+
+    def call(self, path: str, title: str, inputs: list[Tensor], outputs: Named) -> None:
+        """A part was called; one that hands its input on is no node."""
+        if any(all(out is not x for x in inputs) for _, out, _ in outputs):
+            self._joined(Node("module", path, title), inputs, outputs)
+
+    def operate(self, operation: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        """An operation ran between the parts: a node where it joins two values or bends one, else it passes on."""
+        if operation == "__setitem__":  # what was stored can be read from there, as from a cache
+            inputs, outputs = inputs[-1:], inputs[:1]
+        known = [x for x in inputs if x in self.origins]
+        if known and (operation in SHAPING or (operation in JOINING and len(known) > 1)):
+            self._joined(Node("operation", JOINING.get(operation, operation)), known, [("", x, None) for x in outputs])
+        elif known:
+            for out in outputs:
+                self.origins[out] = self.origins[known[0]]._replace(axes=None)
+
+    def name(self, tensor: Tensor, axes: Axes | None, name: str) -> None:
+        """A statement has given a value its name and axes."""
+        if tensor not in self.origins:
+            return
+        node, known, _ = self.origins[tensor]
+        self.origins[tensor] = Origin(node, axes or known, name.removeprefix("return").strip())
+        for edge in self.edges:  # what the same statement computed on the way, if it is alike
+            if edge.target is node and edge.axes is None and edge.shape == tuple(tensor.shape):
+                edge.axes = axes
+
+    def leave(self, returned: list[tuple[str, Tensor]]) -> None:
+        """What the module returned."""
+        known = [(name, x, self.origins[x]) for name, x in returned if x in self.origins]
+        self.outputs = [Output(origin.node, origin.axes, tuple(x.shape), name) for name, x, origin in known]
+
+    def _joined(self, node: Node, inputs: list[Tensor], outputs: Named) -> None:
+        alike = {}  # a sum has the axes of its terms until it is given some
+        for x in inputs:
+            if x in self.origins:
+                source, axes, name = self.origins[x]
+                alike[x.shape] = axes or alike.get(x.shape)
+                if not any((e.source, e.target, e.name) == (source, node, name) for e in self.edges):
+                    self.edges.append(Edge(source, node, tuple(x.shape), axes, name))
+        self._made(node, [(name, x, axes or alike.get(x.shape)) for name, x, axes in outputs])
+
+    def _made(self, node: Node, outputs: Named) -> None:
+        self.nodes.append(node)
+        for name, x, axes in outputs:
+            self.origins[x] = Origin(node, axes, name)
