@@ -40,7 +40,7 @@ def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_tokens: int,
     sampling: SamplingConfig = STRATEGIES["balanced"], stop_tokens: Iterable[int] = (), seed: int = 0,
     cache: bool = True, vocab_size: int | None = None,
-) -> Iterator[Generated]:  # fmt: skip
+) -> Iterator[Generated]:
     """Continues each prompt, a list of token ids, until it makes a stop token or max_tokens are made.
 
     A prompt gives the same tokens alone as in any batch: its randomness depends on `seed` and on how many equal prompts
@@ -60,7 +60,7 @@ def generate(
 def _steps(
     model: Transformer, prompts: list[list[int]], max_tokens: int, sampling: SamplingConfig,
     stop_tokens: frozenset[int], seed: int, cache: bool, vocab_size: int,
-) -> Iterator[Generated]:  # fmt: skip
+) -> Iterator[Generated]:
     generators = row_generators(prompts, seed)
     seen = marked(prompts, model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     finished = [False] * len(prompts)
@@ -211,7 +211,7 @@ def stream_text(model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence
 def next_token_probabilities(
     model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], k: int = 10,
     sampling: SamplingConfig = UNTOUCHED,
-) -> tuple[list[str], list[float]]:  # fmt: skip
+) -> tuple[list[str], list[float]]:
     """The k likeliest next tokens as texts, and their probabilities, by default as the model itself gives them.
 
     Tokens that `sampling` excludes are left out, so there may be fewer than k.
@@ -235,7 +235,7 @@ def _begin(
         raise GenerationError("prompts must be a list of texts; put a single one into a list, or use generate_text")
     settings = {
         "stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size, "max_tokens": None
-    } | settings  # fmt: skip
+    } | settings
     stop_tokens = _check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     if settings["max_tokens"] is None:
@@ -269,7 +269,7 @@ class _Speller:
 def check_settings(
     model: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int, sampling: SamplingConfig,
     stop_tokens: Iterable[int], seed: int, vocab_size: int,
-) -> tuple[list[list[int]], frozenset[int]]:  # fmt: skip
+) -> tuple[list[list[int]], frozenset[int]]:
     """The prompts and stop tokens as lists of ids. Raises GenerationError where something can't be used."""
     prompts = check_prompts(prompts, model.config.vocab_size)
     stop_tokens = frozenset(_check_ids("stop_tokens", stop_tokens, model.config.vocab_size))

@@ -16,7 +16,7 @@ from lab.generation.sampling_settings import STRATEGIES, SamplingConfig, strateg
 __all__ = [
     "STRATEGIES", "SamplingConfig", "draw", "filter_logits", "keep_min_p", "keep_top_k", "keep_top_p", "penalise",
     "probabilities", "sample", "strategy",
-]  # fmt: skip
+]
 
 
 def penalise(logits: Tensor, previous: Tensor | None, penalty: float) -> Tensor:
@@ -79,7 +79,7 @@ def probabilities(logits: Tensor, previous: Tensor | None, config: SamplingConfi
 def sample(
     logits: Tensor, previous: Tensor | None, config: SamplingConfig,
     generator: torch.Generator | Sequence[torch.Generator],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """One token id for each row: (B,). One generator serves all rows, or each row brings its own.
 
     Draws in float64 on the CPU: so a seed gives the same ids on every device, and slightly different logits hardly ever

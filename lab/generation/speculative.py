@@ -70,7 +70,7 @@ def speculate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_tokens: int,
     sampling: SamplingConfig = STRATEGIES["balanced"], stop_tokens: Iterable[int] = (), seed: int = 0,
     drafts: int | None = None, vocab_size: int | None = None,
-) -> Speculation:  # fmt: skip
+) -> Speculation:
     """Continues each prompt as `generate` does, several tokens at a pass. drafts: of a pass; None: of all heads.
 
     Greedy gives the tokens of `generate`; sampling gives their distribution, from other random numbers. Raises
@@ -108,12 +108,12 @@ def speculate(
                 row.judge(now, further)
     return Speculation(
         tokens=[row.tokens for row in rows], passes=passes, drafts=[draft for row in rows for draft in row.judged]
-    )  # fmt: skip
+    )
 
 
 def read(
     model: Transformer, heads: Sequence[MultiTokenBlock], tokens: Tensor, cache: Cache
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """What the unembedding reads after each of tokens (B, T): for the next one (B, T, C), and for those that each of
     n heads looks ahead to (B, n, T, C)."""
     state = model.state(tokens.to(model.head.weight.device), cache)
@@ -140,7 +140,7 @@ class Row:
     def __init__(
         self, chooser: Chooser, prompt: list[int], max_tokens: int, stop_tokens: frozenset[int],
         generator: torch.Generator,
-    ):  # fmt: skip
+    ):
         self.chooser, self.prompt, self.stop_tokens, self.generator = chooser, prompt, stop_tokens, generator
         self.seen = marked([prompt], chooser.model.config.vocab_size)[0]  # (V)
         self.tokens, self.room, self.finished = [], max_tokens, False
@@ -199,7 +199,7 @@ class Row:
 
 def speculative_text(
     model: Transformer, tokenizer: Tokenizer, prompt: str, **settings
-) -> tuple[str, Speculation]:  # fmt: skip
+) -> tuple[str, Speculation]:
     """The prompt and its continuation as one text, and how the drafts fared. settings: as for `speculate`."""
     settings = {"stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size} | settings
     found = speculate(model, [tokenizer.encode(prompt)], **settings)

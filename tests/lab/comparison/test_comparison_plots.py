@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,12 +15,12 @@ from safetensors.numpy import save_file
 
 from lab.comparison.comparison import compare
 from lab.comparison.disagreement import disagreement, stretches
-from lab.comparison.panel import STRIPS, as_table, hoverable, values_at
-from lab.comparison.plots import MOST_LINES, PLACES, RAW_POINTS, curves, front, series
+from lab.comparison.panel import STRIPS, hoverable, values_at, values_html
+from lab.comparison.plots import MOST_LINES, PLACES, RAW_POINTS, CurveData, CurveView, curves, front, series
 from lab.display.style import PlotError
 from lab.runs.run import Run
 from lab.runs.weights import shapes_of
-from settings.errors import ConfigError, DataError
+from settings.errors import ConfigError, DataError, RunError
 from tests.helpers.small_runs import DATA, MODEL, TRAIN, made_up, make_log, make_run
 
 
@@ -125,7 +126,7 @@ def test_scales_are_linear_or_logarithmic(folder):
             plot = comparison.curves(log_x=log_x, log_y=log_y).figure.axes[0]
             assert (plot.get_xscale(), plot.get_yscale()) == tuple("log" if on else "linear" for on in (log_x, log_y))
     low, high = comparison.curves(log_x=True).figure.axes[0].get_ylim()
-    assert high > 4.5 and low < comparison.data("wide").floor, "nothing is cut"
+    assert high > 4.5 and low < comparison.load_data("wide").floor, "nothing is cut"
     cut = comparison.curves().figure.axes[0]
     assert cut.get_ylim()[1] < 4.5 and "the first fall lies above" in cut.get_ylabel()
 
@@ -137,7 +138,7 @@ def test_validation_losses_are_drawn_as_logged(folder):
 
 def test_the_floor_is_the_grammars_entropy_in_the_unit_drawn(folder):
     comparison = compare(["wide"], folder)
-    held = comparison.data("wide").validation
+    held = comparison.load_data("wide").validation
     assert comparison.floors() == {"floor": held.floor}
     assert f"floor {held.floor:.4f}" in repr(comparison.curves())
     make_run(folder, "bpe", MODEL.replace(vocab_size=512), TRAIN.replace(data=DATA.replace(tokenizer="bpe-512")))
@@ -146,21 +147,57 @@ def test_the_floor_is_the_grammars_entropy_in_the_unit_drawn(folder):
     bits = -held.log_probability / math.log(2) / held.n_bytes
     assert mixed.floors() == {"floor": pytest.approx(bits)}, "one text, one floor, however it is cut"
     assert "training loss (bits per byte)" in picture.figure.axes[0].get_ylabel()
-    train = mixed.data("bpe").train
+    train = mixed.load_data("bpe").train
     expected = logs(folder)["bpe"]["loss"] * len(train) / train.n_bytes / math.log(2)
     assert lines(picture)["bpe"][:, 1] == pytest.approx(expected)
 
 
-def test_data_that_can_no_longer_be_read_leave_a_run_out(folder, tmp_path):
+@pytest.fixture
+def unreadable(folder, tmp_path):
+    """The comparison of a run with one whose text has been deleted."""
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"story number {i} of them " * 20 for i in range(40)), encoding="utf-8")
     make_run(folder, "own", train=TRAIN.replace(data=DATA.replace(source=str(text))))
     text.unlink()
-    comparison = compare(["wide", "own"], folder)
-    drawn = lines(comparison.curves(smoothing=1))
+    return compare(["wide", "own"], folder)
+
+
+def test_data_that_can_no_longer_be_read_leave_a_run_out_of_the_picture(unreadable, folder):
+    picture = unreadable.curves(smoothing=1)
+    drawn, plot = lines(picture), picture.figure.axes[0]
     assert set(drawn) == {"wide"} and drawn["wide"][:, 1] == pytest.approx(logs(folder)["wide"]["loss"])
-    assert comparison.unit == "nats per token", "alone again, it needs no common unit"
-    assert "there is no file or folder" in comparison.left_out["own"]
+    assert "nats per token" in plot.get_ylabel(), "alone again, it needs no common unit"
+    assert re.search("left out: own: .*there is no file or folder", repr(picture))
+    assert plot.get_xlabel().startswith("step\nleft out: own: ")
+
+
+def test_only_an_evaluation_leaves_runs_out_of_a_comparison(unreadable):
+    """Drawing, testing and measuring name the damaged run in what they give, and the comparison stays as it was."""
+    for draw in (unreadable.curves, unreadable.pareto, unreadable.curves_widget, unreadable.floors):
+        with suppress(ConfigError):  # no loss that may be compared yet
+            draw()
+        assert list(unreadable.runs) == ["wide", "own"] and unreadable.left_out == {}
+    with pytest.raises(ConfigError, match="two configurations that can be scored, not wide"):
+        unreadable.against_best(200)
+    assert "left out: own: " in repr(unreadable.extrapolation((1,), 640))
+    assert list(unreadable.runs) == ["wide", "own"] and unreadable.left_out == {} and not unreadable.evaluated
+    assert list(unreadable.evaluate(200).runs) == ["wide"] and list(unreadable.left_out) == ["own"]
+
+
+def test_a_test_against_the_best_names_a_run_that_cannot_be_scored(folder, monkeypatch):
+    load_model = Run.load_model
+
+    def load(run):
+        if run.name == "plain-seed2":
+            raise RunError("its weights are gone")
+        return load_model(run)
+
+    monkeypatch.setattr(Run, "load_model", load)
+    comparison = compare(None, folder)
+    found = comparison.against_best(3000)
+    assert [{test.a, test.b} for test in found] == [{"plain (2 seeds)", "wide"}]
+    assert repr(found).endswith("left out: plain-seed2: its weights are gone")
+    assert len(comparison.runs) == 4 and comparison.left_out == {}
 
 
 def test_lines_are_told_apart_without_colour():
@@ -230,7 +267,7 @@ def test_the_front_holds_whom_nobody_beats():
             costs[j] <= costs[i] and losses[j] <= losses[i] and (costs[j] < costs[i] or losses[j] < losses[i])
             for j in range(60)
         )
-    }  # fmt: skip
+    }
     found = front(costs, losses)
     assert {(costs[i], losses[i]) for i in found} == {(costs[i], losses[i]) for i in expected}
     assert sorted(found, key=lambda i: costs[i]) == found
@@ -291,7 +328,7 @@ def png(html: str) -> bytes:
 
 def child(panel, description: str):
     found = [c for row in panel.children for c in getattr(row, "children", [row])
-             if getattr(c, "description", None) == description]  # fmt: skip
+             if getattr(c, "description", None) == description]
     assert len(found) == 1, description
     return found[0]
 
@@ -313,7 +350,7 @@ def test_the_panel_shows_what_the_static_call_draws(folder):
     each = logs(folder)
     seeds = [each[f"plain-seed{seed}"]["loss"][19] for seed in range(3)]
     for text in ("step 20", f"{each['wide']['loss'][19]:.4f}", f"{np.mean(seeds):.4f}",
-                 f"{min(seeds):.4f} to {max(seeds):.4f}", "nats per token"):  # fmt: skip
+                 f"{min(seeds):.4f} to {max(seeds):.4f}", "nats per token"):
         assert text in values.value
 
 
@@ -333,21 +370,21 @@ def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
     log.to_csv(folder / "wide" / "log_data.csv", index=False)
     comparison = compare(None, folder)
     picture = comparison.curves(log_x=log_x)
-    bands = [(line, line.band("steps")) for line in comparison.lines("loss", None)]
-    page = Page(hoverable(picture, bands, "steps", "nats per token"))
+    data = comparison.curve_data(CurveView())
+    page = Page(hoverable(picture, data, "steps"))
     assert page.image["alt"] == repr(picture) and len(page.strips) == STRIPS
     assert all(strip["style"] == "flex:1" for strip in page.strips), "equal shares of the box over the axes"
     plot, (width, height) = picture.figure.axes[0], picture.figure.canvas.get_width_height()
     box = plot.get_window_extent()
     assert page.box == pytest.approx(
         {"left": 100 * box.x0 / width, "top": 100 * (1 - box.y1 / height),
-         "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)  # fmt: skip
+         "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)
     n_elsewhere = set()
     for i, strip in enumerate(page.strips):
         at, _ = plot.transData.inverted().transform((box.x0 + (i + 0.5) / STRIPS * box.width, box.y0))
         where, *told = strip["title"].split("\n")
         assert where == f"step {at:,.0f}, nats per token"
-        expected = values_at(bands, "steps", at)
+        expected = values_at(data.lines, "steps", at)
         assert told == [
             f"{value:.4f}  {name}" + f"  ({span})" * bool(span) + f"  ({elsewhere})" * bool(elsewhere)
             for value, name, span, elsewhere in expected
@@ -362,18 +399,18 @@ def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
 
 
 def test_values_are_the_lines_lowest_first(folder):
-    bands = [(line, line.band("steps")) for line in compare(None, folder).lines("loss", 1)]
+    lines = compare(None, folder).curve_data(CurveView(smoothing=1)).lines
     each = logs(folder)
     seeds = np.stack([each[f"plain-seed{seed}"]["loss"] for seed in range(3)])
     for mark, step, elsewhere in (
         (1, 1, ""), (20, 20, ""), (40, 40, ""), (0.9, 1, "first: step 1"), (41, 40, "last: step 40"),
-    ):  # fmt: skip
+    ):
         here = seeds[:, step - 1]
         expected = sorted([
             (pytest.approx(here.mean()), "plain (3 seeds)", f"{here.min():.4f} to {here.max():.4f}", elsewhere),
             (pytest.approx(each["wide"]["loss"][step - 1]), "wide", "", elsewhere),
-        ], key=lambda told: told[0].expected)  # fmt: skip
-        assert values_at(bands, "steps", mark) == expected
+        ], key=lambda told: told[0].expected)
+        assert values_at(lines, "steps", mark) == expected
 
 
 @pytest.mark.parametrize("x", ["steps", "tokens", "seconds", "flops"])
@@ -399,12 +436,12 @@ def test_the_twin_of_the_panel_is_what_it_shows(folder):
 
 
 def test_names_of_runs_are_no_html(folder):
-    named = [replace(line, name='w<b>&"') for line in compare(["wide"], folder).lines("loss", None)]
-    bands = [(line, line.band("steps")) for line in named]
-    page = Page(hoverable(curves(named, {}, "steps", "loss", "nats"), bands, "steps", "nats"))
+    lines = compare(["wide"], folder).curve_data(CurveView()).lines
+    data = CurveData(lines=[replace(line, name='w<b>&"') for line in lines], unit="nats")
+    page = Page(hoverable(curves(data, CurveView()), data, "steps"))
     assert 'w<b>&"' in page.image["alt"] and 'w<b>&"' in page.strips[50]["title"]
     assert page.tags == ["style", "div", "img", "div"] + ["i"] * STRIPS
-    assert "<td>w&lt;b&gt;&amp;&quot;</td>" in as_table(bands, "steps", 20, "nats")
+    assert "<td>w&lt;b&gt;&amp;&quot;</td>" in values_html(data, "steps", 20)
 
 
 # --- disagreement -----------------------------------------------------------------------------------------------
@@ -427,7 +464,7 @@ def test_the_planted_disagreement_is_found_and_shown_without_colour_too():
     other = [[1.0] * 30, [1.0] * 10 + [5.0, 0.25] + [1.0] * 18]
     scores = [made_up(one) for one in (losses, other)]
     tokenizer = type("Letters", (), {"decode": staticmethod(lambda ids: "<x")})()
-    found = disagreement(*scores, labels=("A", "B&B"), tokenizer=tokenizer, n=1, length=4)
+    found = disagreement(("A", scores[0]), ("B&B", scores[1]), tokenizer, n=1, length=4)
     rows = found.tokens
     assert rows["document"].unique().tolist() == [1] and len(rows) == 4
     assert dict(zip(rows["position"], rows["difference"]))[10] == -4.0
@@ -448,7 +485,7 @@ def test_disagreements_that_cannot_be_looked_for_are_refused(folder):
         comparison.disagreement("wide", "plain-seed0", max_tokens=200, length=900_000)
     found = comparison.disagreement("wide", "plain-seed0", n=3, max_tokens=2000, length=10)
     assert found.tokens.groupby("stretch").size().tolist() == [10, 10, 10]
-    held = comparison.data("wide")
+    held = comparison.load_data("wide")
     texts = held.tokenizer.decode(held.validation.tokens.tolist())
     for _, rows in found.tokens.groupby("stretch"):
         assert "".join(rows["token"]) in texts

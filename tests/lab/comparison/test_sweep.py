@@ -37,7 +37,7 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=4, batch_size=2,
     evaluate_every=2, evaluation_tokens=64, precision="fp32", device="cpu", sample_tokens=3, checkpoint_every=4,
     schedule=ScheduleConfig(warmup_steps=1),
-)  # fmt: skip
+)
 START = Preset(MODEL, TRAIN)
 VARIANTS = {"plain": START, "wide": Preset(MODEL.replace(mlp=MLPConfig(ratio=6.0)), TRAIN)}
 SLOPES = "model.position.slopes"
@@ -74,18 +74,18 @@ def test_a_variant_is_the_start_with_its_settings_changed_under_a_name_that_says
     }
     assert list(overridden(START, overrides, name="try")) == [
         "try-base", "try-learning-rate-0.001_n-layers-3", "try-schedule-final-fraction-0.5",
-    ]  # fmt: skip
+    ]
 
 
 def test_what_all_overrides_have_is_left_out_of_the_names():
     overrides = grid({"train.steps": [9], "train.batch_size": [3, 5]})
     assert {name: settings.train for name, settings in overridden(START, overrides).items()} == {
         "batch-size-3": TRAIN.replace(steps=9, batch_size=3), "batch-size-5": TRAIN.replace(steps=9, batch_size=5),
-    }  # fmt: skip
+    }
     assert list(overridden(START, [{"train.steps": 9}])) == ["steps-9"], "one by itself has nothing to share"
     assert list(overridden(START, [{"train.steps": 9}, {"train.steps": 9, "model.n_layers": 2}])) == [
         "base", "n-layers-2",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_new_kind_begins_its_part_anew_and_the_same_kind_does_not():
         {"model.position.kind": "rope"}, {"model.position.kind": "alibi"}, {"model.position.kind": "sinusoidal"},
         {"model.position.theta": 7.0, "model.position.kind": "sinusoidal"},
         {"model.block.kind": "factored", "model.block.value_mixing": "dense"}, {"model.norm.kind": "layer"},
-    ):  # fmt: skip
+    ):
         ((name, settings),) = overridden(turned, [override]).items()
         found[name] = settings.model
     assert found == {
@@ -155,7 +155,7 @@ def test_a_grid_has_every_combination_the_last_setting_changing_fastest():
     assert grid({"train.learning_rate": (1e-3, 4e-3), "model.n_layers": [2, 3]}) == [
         {"train.learning_rate": 1e-3, "model.n_layers": 2}, {"train.learning_rate": 1e-3, "model.n_layers": 3},
         {"train.learning_rate": 4e-3, "model.n_layers": 2}, {"train.learning_rate": 4e-3, "model.n_layers": 3},
-    ]  # fmt: skip
+    ]
     assert grid({}) == [{}]
     for values in ("alibi", 3, ()):
         with pytest.raises(ConfigError, match=r"model\.position\.kind needs a list of values"):
@@ -166,11 +166,11 @@ def test_the_terminals_values_are_read_by_the_types_of_their_settings():
     texts = [
         "train.learning-rate=1e-3, 4e-3", "model.n-kv-heads=None,1", "model.bias=True,False",
         "train.data.tokenizer=byte,512", "model.position.kind=alibi",
-    ]  # fmt: skip
+    ]
     assert read_values(texts) == {
         "train.learning_rate": [1e-3, 4e-3], "model.n_kv_heads": [None, 1], "model.bias": [True, False],
         "train.data.tokenizer": ["byte", "512"], "model.position.kind": ["alibi"],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -271,11 +271,11 @@ def test_the_stop_button_stops_the_whole_sweep(tmp_path, monkeypatch, last):
 def test_a_training_that_fails_keeps_no_other_from_its_own_and_is_named_at_the_end(tmp_path, capsys):
     overrides = grid({"train.gradient_clip": [None], "train.learning_rate": [1e30, 1e-3]})
     variants, passed = overridden(START, overrides), []
-    steps = sweep(variants, (0,), tmp_path)
+    steps = sweep(variants, (0,), tmp_path, show=True)
     with pytest.raises(RunError, match=r"1 of 2 trainings failed:\n  learning-rate-1e30-seed0: step 2: .*not finite"):
         passed.extend((run.name, step.step) for run, step in steps)
     assert passed == [("learning-rate-1e30-seed0", 1)] + [("learning-rate-0.001-seed0", n) for n in (1, 2, 3, 4)]
-    assert "learning-rate-1e30-seed0 failed; the others" in capsys.readouterr().err
+    assert "learning-rate-1e30-seed0 failed; the others are trained all the same\nrun 2 of 2" in capsys.readouterr().out
     assert list(compare_sweep(variants, (0,), tmp_path).runs) == ["learning-rate-0.001-seed0"]
 
 

@@ -35,7 +35,7 @@ from tests.helpers.small_runs import MODEL, TRAIN, make_run
 CONFIG = ModelConfig(
     vocab_size=257, context_length=8, max_positions=64, n_layers=1, n_heads=2, width=16, position=ALiBiConfig(),
     init_std=0.3,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -181,9 +181,11 @@ def test_a_comparison_reads_on_as_each_run_alone(runs):
     with pytest.raises(DataError, match="more than the 16 positions"):
         loss_by_position(runs[0].load_model(), held_out, 64, 1280)
     table, losses = found.table(), found.frame.set_index(["run", "length"])["loss"]
-    assert table.loc["rope (2 seeds)", 64] == pytest.approx((losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2)
+    mean = (losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2
+    assert table.loc["rope (2 seeds)", 64] == pytest.approx(mean)
     assert math.isfinite(table.loc["learned", 16]) and math.isnan(table.loc["learned", 64])
-    assert found.shown().loc["learned", 64] == "no such positions" and found._repr_html_().count("no such") == 1
+    assert found.readable_table().loc["learned", 64] == "no such positions"
+    assert found._repr_html_().count("no such") == 1
     lines = {c.get_label(): c.lines[0].get_xdata().tolist() for c in found.curves().figure.axes[0].containers}
     assert lines == {"rope (2 seeds)": [16, 64], "learned (positions end at 16)": [16]}
     missing = found.frame[found.frame["loss"].isna()]
@@ -197,7 +199,7 @@ def test_other_tokenizers_are_compared_in_bits_per_byte(runs):
     bpe = make_run(
         runs[0].folder.parent, "bpe", MODEL.replace(vocab_size=512),
         TRAIN.replace(data=TRAIN.data.replace(tokenizer="bpe-512")),
-    )  # fmt: skip
+    )
     alone, found = compare(runs[:1]), compare([runs[0], bpe])
     nats, bits = (one.extrapolation((2,), 640).frame["loss"][0] for one in (alone, found))
     tokens = prepare(TRAIN.data).validation
@@ -209,7 +211,7 @@ def test_runs_of_different_training_lengths(runs):
     longer = make_run(runs[0].folder.parent, "longer", MODEL.replace(context_length=32), TRAIN.replace(seed=7))
     found = compare([runs[0], runs[2], longer]).extrapolation((2,), 640)
     assert found.trained == (16, 32)
-    shown = found.shown()
+    shown = found.readable_table()
     assert shown.loc["rope-seed0", 64] == "" and shown.loc["longer", 32] == "", "what was not measured is not said"
     assert shown.loc["learned", 32] == "no such positions"
     for picture in (found.curves(), found.by_position()):
