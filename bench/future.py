@@ -15,7 +15,7 @@ from config import SAMPLE_PROMPT, FutureBlockConfig, ModelConfig, MultiTokenBloc
 from lab.comparison.sweep import matched
 from lab.costs.estimates import estimate
 from lab.generation.generate import generate
-from lab.generation.sampling import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES
 from lab.generation.speculative import speculate
 from lab.runs.run import Run
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
-from lab.generation.generate import check_prompts, eval_mode
+from lab.generation.generate import eval_mode
+from lab.generation.request import check_prompts
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError
 

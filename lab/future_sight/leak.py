@@ -14,7 +14,7 @@ from lab.data.packing import TokenData
 from lab.display.style import BLUE, INK, VERMILLION, Picture, axes
 from lab.evaluation.evaluate import evaluating
 from lab.generation.generate import generate_text
-from lab.generation.sampling import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES
 from lab.training.loop import clip, descend, gradients, untrained
 from modules.future import Thoughts
 from modules.losses import token_losses

@@ -18,7 +18,7 @@ from config import (
 )
 from lab.data.tokenizers import load_tokenizer
 from lab.generation.generate import generate, generate_text, next_token_probabilities, stream_text, transcribe
-from lab.generation.sampling import STRATEGIES, SamplingConfig
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from modules.transformer import Transformer
 from settings.errors import ConfigError, GenerationError, TokenizerError
 

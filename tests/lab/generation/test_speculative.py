@@ -9,7 +9,8 @@ from scipy.stats import chisquare
 from config import MultiTokenBlockConfig, NoPositionConfig
 from lab.data.tokenizers import load_tokenizer
 from lab.generation.generate import generate
-from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities
+from lab.generation.sampling import probabilities
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from lab.generation.speculative import speculate, speculative_text
 from modules.transformer import Transformer
 from settings.errors import GenerationError
