@@ -111,7 +111,7 @@ def known_texts(runs: Iterable[ComparedRun]) -> set[tuple[str, str]]:
 
 
 def group_name(names: Sequence[str]) -> str:
-    """What the names of several seeds have in common, with their number; a single name as it is."""
+    """The common part of the names of several seeds, with their number; a single name as it is."""
     if len(names) == 1:
         return names[0]
     stems = {re.sub(r"[-_.]*(seed)?[-_.]*\d+$", "", name) for name in names}  # as in NAME-seed0, NAME-2

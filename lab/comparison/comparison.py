@@ -28,6 +28,7 @@ from lab.comparison.table import (
 )
 from lab.data.packing import TokenData
 from settings.errors import ConfigError
+from settings.messages import left_out_remarks
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -110,7 +111,7 @@ class Comparison:
             common = common_documents(list(evaluated.values()))
             evaluated = {name: found.of_documents(common) for name, found in evaluated.items()}
         if stories:
-            skills, failed = try_each(chosen.runs, lambda compared: self._scorer.ask(compared, stories))
+            skills, failed = try_each(chosen.runs, lambda compared: self._scorer.answer_questions(compared, stories))
             chosen = chosen.without(failed)
         self.chosen, self.skills = chosen, skills
         self.evaluated = {name: evaluated[name] for name in chosen.runs}
@@ -140,7 +141,7 @@ class Comparison:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the table must know: what is blank and why, what was measured on what, what is left out."""
+        """Sentences below the table: why cells are blank, on how much text was measured, which runs are left out."""
         found = self._remarks_on_losses()
         if self.evaluated:
             counts = sorted({(len(scores), scores.n_documents) for scores in self.evaluated.values()})
@@ -163,7 +164,7 @@ class Comparison:
         if self.in_nats:
             return [
                 "the validation losses of these trainings were measured on different numbers of tokens "
-                "(train.evaluation_tokens) and are left blank; .evaluate() measures all of them alike"
+                "(train.evaluation_tokens) and are left blank; .evaluate() measures all of them on the same ones"
             ]
         same = self.chosen.same_text
         names = {name: c.run.train_config.data.source if same else c.text_name for name, c in self.runs.items()}
@@ -334,7 +335,7 @@ class Comparison:
         if view.y == "validation_loss" and not self.chosen.same_validation:
             raise ConfigError(
                 "these trainings were validated on different tokens, so their validation losses can't be drawn "
-                "together; draw y='loss', or .evaluate() them all alike"
+                "together; draw y='loss', or .evaluate() all of them on the same tokens"
             )
         failed = {} if self.in_nats else try_each(self.runs, self._scorer.load_data)[1]
         chosen = self.chosen.without(failed)  # before the unit: the runs that remain may share one
@@ -360,8 +361,8 @@ class Comparison:
 
     def _floors(self, chosen: ChosenRuns) -> tuple[dict[str, float], dict[str, str]]:
         """The floors by name, and by run why the floor of its text is unknown."""
-        told = {name: one for name, one in chosen.runs.items() if one.data_settings.source == "tales"}
-        texts, failed = try_each(told, self._scorer.load_data)
+        on_tales = {name: one for name, one in chosen.runs.items() if one.data_settings.source == "tales"}
+        texts, failed = try_each(on_tales, self._scorer.load_data)
         floors, seeds = {}, {}
         for data in texts.values():
             if data.floor is not None:
@@ -369,10 +370,6 @@ class Comparison:
                 floors[data.validation.fingerprint] = data.floor * chosen.unit_factor(data.validation)
         named = {f"floor of seed {seeds[text]}" if len(floors) > 1 else "floor": floors[text] for text in floors}
         return named, failed
-
-
-def left_out_remarks(left_out: Mapping[str, str]) -> list[str]:
-    return [f"left out: {name}: {reason}" for name, reason in left_out.items()]
 
 
 def text_of(data: TokenData) -> str:

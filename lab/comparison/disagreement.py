@@ -53,7 +53,7 @@ class Disagreement:
         a, b = self.labels
         lines = [f"after a token: ▲ {a} better, ▼ {b} better, by so many nats where it is {CLEAR} or more"]
         for number, rows in self.tokens.groupby("stretch"):
-            marked = "".join(_marked(visible(row.token), row.difference) for row in rows.itertuples())
+            marked = "".join(_with_arrow(visible(row.token), row.difference) for row in rows.itertuples())
             lines += ["", self._head(number, rows), marked]
         return "\n".join(lines)
 
@@ -115,7 +115,7 @@ def _box(text: str, difference: float, hint: str) -> str:
     return f'<span title="{hint}" style="{style}">{inside}</span>' + text[len(inside) :]
 
 
-def _marked(text: str, difference: float) -> str:
+def _with_arrow(text: str, difference: float) -> str:
     if abs(difference) < CLEAR:
         return text
     inside = text.removesuffix("\n")

@@ -148,7 +148,7 @@ def curves(data: CurveData, view: CurveView, mark: float | None = None) -> Pictu
 
 
 def _add_line(plot: Axes, line: Line, style: dict, view: CurveView, n_runs: int) -> None:
-    """Draws what is behind a line: the raw values of its runs, and the band of several."""
+    """Draws the background of a line: the raw values of its runs, and the band of several runs."""
     for at, values in line.runs:
         if line.width(len(at)) > 1:
             shown = extremes(values, most=max(100, RAW_POINTS // n_runs))

@@ -39,7 +39,7 @@ def matching_runs(runs: dict[str, ComparedRun], query: str) -> list[str]:
 
 
 def safe_query(query: str, columns: Iterable[str] | None) -> str:
-    """The query for pandas, written anew from its allowed parts, with plain names for the settings.
+    """The query for pandas, rebuilt from its allowed parts, with plain names for the settings.
 
     columns: the names that it may compare; None: any. Raises ConfigError or SyntaxError for anything but comparisons
     of columns with numbers and texts.

@@ -45,7 +45,7 @@ class Scorer:
             self._scores[key] = evaluate(run.load_model(), held_out, run.tokenizer, max_tokens, top)
         return self._scores[key]
 
-    def ask(self, compared: ComparedRun, n_stories: int) -> "dict[str, Answers]":
+    def answer_questions(self, compared: ComparedRun, n_stories: int) -> "dict[str, Answers]":
         """By skill, the run's answers to the questions about n_stories held-out tales; {} for other texts."""
         from lab.evaluation.probes import skills
 

@@ -18,6 +18,7 @@ from lab.evaluation.evaluate import are_different_counts, evaluating
 from lab.runs.run import Run
 from modules.losses import shift, token_losses
 from settings.errors import ConfigError, DataError
+from settings.messages import left_out_remarks
 
 if TYPE_CHECKING:
     from lab.display.style import Picture
@@ -172,13 +173,9 @@ class Extrapolation:
         other = "" if same else "; each run reads its own tokens, so their stretches of text differ a little"
         return f"loss in {self.unit} by length of the text (tokens){other}"
 
-    @property
-    def remarks(self) -> list[str]:
-        return [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
-
     def __repr__(self) -> str:
-        return "\n".join([self.title, self.readable_table().to_string(), *self.remarks])
+        return "\n".join([self.title, self.readable_table().to_string(), *left_out_remarks(self.left_out)])
 
     def _repr_html_(self) -> str:
-        remarks = "".join(f"<div>{escape(remark)}</div>" for remark in self.remarks)
+        remarks = "".join(f"<div>{escape(remark)}</div>" for remark in left_out_remarks(self.left_out))
         return f"<div>{self.title}</div>{self.readable_table().to_html(border=0)}{remarks}"

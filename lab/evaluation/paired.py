@@ -14,6 +14,7 @@ import numpy as np
 from lab.evaluation.bootstrap import CONFIDENCE, interval, resampled_sums
 from lab.evaluation.scores import BYTES, LOSS, TOKENS, Scores
 from settings.errors import DataError
+from settings.messages import left_out_remarks
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -96,8 +97,7 @@ class PairedTests:
         return len(self.tests)
 
     def __repr__(self) -> str:
-        remarks = (f"left out: {name}: {reason}" for name, reason in self.left_out.items())
-        return "\n".join([*map(str, self.tests), *remarks])
+        return "\n".join([*map(str, self.tests), *left_out_remarks(self.left_out)])
 
 
 def paired(

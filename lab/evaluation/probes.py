@@ -52,14 +52,14 @@ class Answers:
 
     def __str__(self) -> str:
         low, high = self.interval
-        told = "" if self.can_be_told else ": tells nothing"
-        return f"{100 * self.share:.1f} % of {self.asked:,} ({100 * low:.0f} to {100 * high:.0f} %{told})"
+        verdict = "" if self.can_be_told else ": tells nothing"
+        return f"{100 * self.share:.1f} % of {self.asked:,} ({100 * low:.0f} to {100 * high:.0f} %{verdict})"
 
 
 def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[tales.Probe]) -> dict[str, Answers]:
     """By skill, for how many probes the model finds the right ending likelier than the wrong one; guessing gives half.
 
-    Where a prompt is longer than the context the model was trained on, its beginning is cut off, for every model alike.
+    Where a prompt is longer than the context that the model was trained on, its beginning is cut off.
     """
     outcomes: dict[str, list[bool]] = {}
     with evaluating(model):
@@ -87,7 +87,7 @@ def skills(
     """By skill, the answers to the questions about the first n_stories held-out tales; {} for any other source."""
     if config.source != "tales":
         return {}
-    told = tales.stories(config.max_documents or DEFAULT_TALES, config.seed)
-    held = (tale for tale in told if held_out_place(tale.text) < config.validation_fraction)
+    stories = tales.stories(config.max_documents or DEFAULT_TALES, config.seed)
+    held = (tale for tale in stories if held_out_place(tale.text) < config.validation_fraction)
     probes = (probe for tale in islice(held, n_stories) for probe in tale.probes)
     return probe_accuracy(model, tokenizer, probes)

@@ -59,7 +59,7 @@ def generate(
 def _steps(model: Transformer, request: Request, reader: Callable) -> Iterator[Generated]:
     """reader: _with_cache or _without_cache."""
     generators = request.row_generators()
-    seen = marked(request.prompts, model.config.vocab_size) if request.sampling.repetition_penalty != 1 else None
+    seen = mark_tokens(request.prompts, model.config.vocab_size) if request.sampling.repetition_penalty != 1 else None
     finished = [False] * len(request.prompts)
     newest = torch.tensor([prompt[-1] for prompt in request.prompts])  # (B)
     with eval_mode(model):
@@ -121,7 +121,7 @@ def padded(rows: list[list[int]], length: int) -> Tensor:
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def marked(rows: list[list[int]], vocab_size: int) -> Tensor:
+def mark_tokens(rows: list[list[int]], vocab_size: int) -> Tensor:
     """Boolean (B, V): whether a row has a token."""
     marks = torch.zeros(len(rows), vocab_size, dtype=torch.bool)
     for mark, row in zip(marks, rows):
@@ -220,7 +220,7 @@ def next_token_probabilities(
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     (ids,) = check_prompts([ids], model.config.vocab_size)
     check_length(len(ids), 1, model.config)
-    seen = marked([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
+    seen = mark_tokens([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     with torch.inference_mode(), eval_mode(model):
         logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf

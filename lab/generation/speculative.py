@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lab.data.tokenizers import Tokenizer
-from lab.generation.generate import check_finite, eval_mode, marked, padded
+from lab.generation.generate import check_finite, eval_mode, mark_tokens, padded
 from lab.generation.request import Request
 from lab.generation.sampling import draw_ids, probabilities
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
@@ -135,7 +135,7 @@ class DraftedRow:
 
     def __init__(self, model: Transformer, request: Request, prompt: list[int], generator: torch.Generator):
         self.model, self.request, self.prompt, self.generator = model, request, prompt, generator
-        self.seen = marked([prompt], model.config.vocab_size)[0]  # (V)
+        self.seen = mark_tokens([prompt], model.config.vocab_size)[0]  # (V)
         self.tokens, self.room, self.finished = [], request.max_tokens, False
         self.verified: list[Draft] = []
 

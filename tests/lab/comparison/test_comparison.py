@@ -1,4 +1,4 @@
-"""Comparisons: who is chosen, who is left out and why, what the table and the words say."""
+"""Comparisons: which runs are chosen, which are left out and why, the table and its remarks."""
 
 import math
 import pickle
@@ -49,12 +49,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def folder(made, cache, tmp_path, monkeypatch):
-    """A copy of them, to be spoiled."""
+    """A copy of these runs, which a test may damage."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
     return shutil.copytree(made, tmp_path / "runs")
 
 
-# --- who is chosen --------------------------------------------------------------------------------------------
+# --- the chosen runs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_query_compares_and_runs_nothing(folder, tmp_path, query, capfd):
     with pytest.raises(ConfigError, match="no query that can be asked"):
         compare(query.replace("{}", str(tmp_path / "touched")), folder)
     with pytest.raises(ConfigError, match="no query that can be asked"):
-        compare("@os.system('true')", tmp_path / "none")  # nor where there is nobody to ask
+        compare("@os.system('true')", tmp_path / "none")  # nor where there are no runs
     assert not (tmp_path / "touched").exists() and capfd.readouterr().out == ""
 
 
@@ -126,7 +126,7 @@ def test_texts_of_a_query_are_left_as_they_are(folder):
     assert list(compare(wide, folder).runs) == ["wide"]
 
 
-# --- who is left out --------------------------------------------------------------------------------------------
+# --- the runs left out ------------------------------------------------------------------------------------------
 
 
 def edit(path, old: str, new: str) -> None:
@@ -172,7 +172,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_run_is_listed_with_the_reason_and_stops_nobody(folder, damage):
+def test_a_damaged_run_is_listed_with_the_reason_and_stops_no_other(folder, damage):
     spoil, reason = DAMAGES[damage]
     spoil(Run.open("wide", folder))
     comparison = compare(None, folder)
@@ -207,7 +207,7 @@ def test_a_log_that_lost_rows_is_never_compared_as_whole(folder):
     assert "lost rows: it ends at step 30 before 40" in comparison.left_out["wide"]
 
 
-def test_nobody_left_is_still_an_answer(folder):
+def test_no_run_left_is_still_an_answer(folder):
     for name in ("plain-seed0", "plain-seed1", "sines", "wide"):
         (folder / name / "model.safetensors").unlink()
     comparison = compare(None, folder)
@@ -467,7 +467,7 @@ def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("arguments", [{"max_tokens": 0}, {"top": (0,)}])
-def test_impossible_arguments_leave_nobody_out(folder, arguments):
+def test_impossible_arguments_leave_no_run_out(folder, arguments):
     comparison = compare(None, folder)
     with pytest.raises(ConfigError, match=r"max_tokens|top"):
         comparison.evaluate(**arguments)

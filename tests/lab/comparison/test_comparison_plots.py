@@ -1,8 +1,9 @@
-"""The pictures of a comparison hold the numbers of the logs; its panel and its disagreements say the same."""
+"""The pictures of a comparison hold the numbers of the logs; so do its panel and its disagreements."""
 
 import base64
 import math
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -24,22 +25,29 @@ from settings.errors import ConfigError, DataError, RunError
 from tests.helpers.small_runs import DATA, MODEL, TRAIN, made_up, make_log, make_run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture
-def folder(tmp_path, cache, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, cache):
     """Three seeds, the last of them slower, and one run of its own; 40 steps of 32 tokens."""
-    monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
-    folder = tmp_path / "runs"
+    folder = tmp_path_factory.mktemp("runs")
     for seed in range(3):
         make_run(folder, f"plain-seed{seed}", train=TRAIN.replace(seed=seed))
     log = pd.read_csv(folder / "plain-seed2" / "log_data.csv")
     log.assign(seconds=1.5 * log["seconds"]).to_csv(folder / "plain-seed2" / "log_data.csv", index=False)
     make_run(folder, "wide", MODEL.replace(width=32), TRAIN.replace(seed=7))
     return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of these runs, which a test may change."""
+    return shutil.copytree(made, tmp_path / "runs")
 
 
 def add_log(folder, name: str, n_steps: int, seed: int) -> None:
@@ -172,7 +180,7 @@ def test_data_that_can_no_longer_be_read_leave_a_run_out_of_the_picture(unreadab
 
 
 def test_only_an_evaluation_leaves_runs_out_of_a_comparison(unreadable):
-    """Drawing, testing and measuring name the damaged run in what they give, and the comparison stays as it was."""
+    """Drawing, testing and measuring name the damaged run in their result, and the comparison stays as it was."""
     for draw in (unreadable.curves, unreadable.pareto, unreadable.curves_widget, unreadable.floors):
         with suppress(ConfigError):  # no loss that may be compared yet
             draw()
@@ -213,8 +221,7 @@ def test_the_picture_is_the_same_on_every_page_and_twice(folder):
     assert first.png == second.png and first.figure.get_facecolor()[3] == 1.0, "its own opaque card, light or dark page"
 
 
-def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, cache, monkeypatch):
-    monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
+def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, monkeypatch):
     for seed in range(6):
         add_log(tmp_path, f"run{seed}", 10_000, seed)
     read, read_csv = [], pd.read_csv
@@ -259,7 +266,7 @@ def test_nothing_to_draw_is_said(folder):
 # --- pareto -----------------------------------------------------------------------------------------------------
 
 
-def test_the_front_holds_whom_nobody_beats():
+def test_the_front_holds_the_runs_that_no_other_beats():
     costs, losses = np.random.default_rng(0).integers(0, 12, (2, 60)).astype(float)
     expected = {
         i for i in range(60)
@@ -303,7 +310,7 @@ def test_pareto_of_two_tokenizers_needs_bits_per_byte(folder):
 
 
 class Page(HTMLParser):
-    """What the panel's HTML says to a browser. image, strips: attributes; box: left, top, width and height of all
+    """The panel's HTML as a browser reads it. image, strips: attributes; box: left, top, width and height of all
     strips together, in % of the picture."""
 
     def __init__(self, html: str):
@@ -364,8 +371,8 @@ def test_the_panel_says_what_cannot_be_drawn(folder):
 
 
 @pytest.mark.parametrize("log_x", [False, True])
-def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
-    """One run goes on for longer than the others, so that not everybody has been everywhere."""
+def test_a_strip_shows_the_values_at_its_middle(folder, log_x):
+    """One run goes on for longer than the others, so that not all runs have values everywhere."""
     log = make_log(60, seed=7)
     log.to_csv(folder / "wide" / "log_data.csv", index=False)
     comparison = compare(None, folder)
@@ -390,7 +397,7 @@ def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
             for value, name, span, elsewhere in expected
         ]
         ends = {"plain (3 seeds)": (1, 40), "wide": (1, 60)}
-        assert sorted(name for _, name, _, _ in expected) == sorted(ends), "every line is told of everywhere"
+        assert sorted(name for _, name, _, _ in expected) == sorted(ends), "every line has a value everywhere"
         for _, name, _, elsewhere in expected:
             first, last = ends[name]
             assert elsewhere == ("first: step 1" if at < first else f"last: step {last}" if at > last else "")

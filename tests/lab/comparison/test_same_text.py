@@ -1,4 +1,4 @@
-"""Whether two runs were held out the same documents is decided by fingerprint, not by the settings that made them."""
+"""Fingerprints decide whether two runs have the same held-out documents, not the settings that made them."""
 
 import shutil
 
@@ -22,7 +22,7 @@ def train_on(path, seed: int = 0, **changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two runs of equal settings; between them the file became another."""
+    """Two runs of equal settings; between them, the file changed."""
     path = write(tmp_path / "mine.jsonl", TEXTS)
     make_run(tmp_path / "runs", "before", train=train_on(path))
     write(path, TEXTS[::2])
@@ -72,7 +72,7 @@ def test_the_same_text_elsewhere_and_by_other_settings_compares(tmp_path):
 
 
 def test_all_tales_by_number_and_by_default_compare_also_with_runs_without_a_record(tmp_path):
-    """As a run of train.ipynb does with the runs that ship: they were made before there were records."""
+    """A run of train.ipynb beside the runs that ship, which were made before there were records."""
     counted = TRAIN.replace(data=DATA.replace(max_documents=50), seed=1)
     make_run(tmp_path, "plain", train=counted.replace(seed=0))
     make_run(tmp_path, "counted", train=counted)
@@ -95,7 +95,7 @@ def test_beside_a_run_without_a_record_settings_decide(tmp_path):
 
 
 def test_the_stored_tokenizer_is_used_and_not_the_name(tmp_path, monkeypatch):
-    """A tokenizer of a notebook's own is unknown by name in the next process; the run has it."""
+    """A tokenizer from a notebook is unknown by name in the next process; the run has stored it."""
     from lab.data import tokenizers
 
     monkeypatch.setattr(tokenizers, "_REGISTRY", dict(tokenizers._REGISTRY))

@@ -1,8 +1,12 @@
 """Sweeps: overrides and their names, every variant with every seed, resumable to the same numbers; equal sizes."""
 
+import io
 import signal
 import statistics
 import types
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,19 +48,38 @@ SLOPES = "model.position.slopes"
 NAMES = ["plain-seed0", "wide-seed0", "plain-seed1", "wide-seed1"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        changes.setenv("GLASSBOX_PLAIN", "1")
+        yield
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A sweep that nothing stopped: its folder, its steps in order, and all that it printed."""
+
+    folder: Path
+    passed: list
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, surroundings) -> Whole:
+    folder, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        passed = trained(folder)
+    return Whole(folder, passed, printed.getvalue())
 
 
 def trained(folder, **how):
     return [(run.name, step.step) for run, step in sweep(VARIANTS, (0, 1), folder, **how)]
 
 
-def assert_same_weights(one, other):
+def assert_same_weights(whole, other):
     for name in NAMES:
-        first, second = (load_file(folder / name / "model.safetensors") for folder in (one, other))
+        first, second = (load_file(folder / name / "model.safetensors") for folder in (whole.folder, other))
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -109,7 +132,7 @@ def test_any_value_makes_a_runs_name(override, name):
     check_name(f"{label}-seed0")
 
 
-def test_a_new_kind_begins_its_part_anew_and_the_same_kind_does_not():
+def test_a_new_kind_replaces_its_part_and_the_same_kind_does_not():
     turned = Preset(MODEL.replace(position=RoPEConfig(theta=500.0), norm=NormConfig(bias=True)), TRAIN)
     found, mixing = {}, FactoredBlockConfig(value_mixing="dense")
     for override in (
@@ -194,15 +217,15 @@ def test_bad_values_in_the_terminal(texts, message):
 # --- trainings ------------------------------------------------------------------------------------------------
 
 
-def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weights(tmp_path):
-    assert trained(tmp_path / "whole") == [(name, step) for name in NAMES for step in (1, 2, 3, 4)]
-    assert trained(tmp_path / "whole") == [], "nothing is left to do"
+def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weights(tmp_path, whole):
+    assert whole.passed == [(name, step) for name in NAMES for step in (1, 2, 3, 4)]
+    assert trained(whole.folder) == [], "nothing is left to do"
     for count, _ in enumerate(sweep(VARIANTS, (0, 1), tmp_path / "parts"), start=1):
         if count == 6:
             break
     assert trained(tmp_path / "parts")[0] == ("wide-seed0", 3)
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    results = sweep_results(Run.open(name, tmp_path / "whole") for name in NAMES)
+    assert_same_weights(whole, tmp_path / "parts")
+    results = sweep_results(Run.open(name, whole.folder) for name in NAMES)
     assert list(results["variant"]) == ["plain", "wide"] * 2 and list(results["seed"]) == [0, 0, 1, 1]
     assert list(results["tokens"]) == [4 * 2 * 16] * 4
     spread = mean_and_spread(results).loc["wide"]
@@ -212,9 +235,8 @@ def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weight
     assert losses[0] != losses[1]
 
 
-def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weights(tmp_path, capsys):
-    trained(tmp_path / "whole")
-    assert "run 1 of" not in capsys.readouterr().out, "unwatched it is silent"
+def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weights(tmp_path, whole, capsys):
+    assert whole.printed == "", "unwatched it is silent"
     for run, step in sweep(VARIANTS, (0, 1), tmp_path / "parts", show=True):
         if (run.name, step.step) == ("wide-seed0", 2):
             break
@@ -228,12 +250,12 @@ def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weight
     printed = capsys.readouterr().out
     assert "plain-seed0" not in printed and "run 2 of 4: wide-seed0, stopped at step 2 of 4\n" in printed
     assert "run 3 of 4: plain-seed1, new\n" in printed and "run 4 of 4: wide-seed1, new\n" in printed
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert_same_weights(whole, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("show", [False, True])
 @pytest.mark.parametrize("last", [2, 4])
-def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, show, last):
+def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, whole, show, last):
     passed = []
     for run, step in sweep(VARIANTS, (0, 1), tmp_path / "parts", show=show):
         passed.append((run.name, step.step))
@@ -242,8 +264,7 @@ def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, show, la
     assert passed == [("plain-seed0", step) for step in range(1, last + 1)]
     assert run_names(tmp_path / "parts") == ["plain-seed0"]
     trained(tmp_path / "parts")
-    trained(tmp_path / "whole")
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert_same_weights(whole, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("last", [2, 4])
@@ -341,12 +362,11 @@ def test_the_comparison_holds_exactly_the_sweeps_runs_variant_by_variant(tmp_pat
         compare_sweep({"plain": VARIANTS["wide"]}, (0,), tmp_path)
 
 
-def test_another_trainings_run_is_not_taken_for_ones_own(tmp_path):
-    trained(tmp_path)
+def test_another_trainings_run_is_not_taken_for_ones_own(whole):
     changed = {"plain": Preset(MODEL, TRAIN.replace(learning_rate=0.5))}
     with pytest.raises(RunError, match=r"'plain-seed0' .* was made with other settings"):
-        sweep(VARIANTS | changed, (2, 0), tmp_path)
-    assert run_names(tmp_path) == sorted(NAMES)
+        sweep(VARIANTS | changed, (2, 0), whole.folder)
+    assert run_names(whole.folder) == sorted(NAMES)
 
 
 def test_matched_models_have_equally_many_parameters():

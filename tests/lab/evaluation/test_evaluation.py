@@ -90,7 +90,7 @@ def test_token_lengths_count_bytes_and_nothing_for_end_of_text():
 
 
 class Alphabetical(torch.nn.Module):
-    """Finds a byte the likelier, the earlier it stands in the alphabet; sees nothing of the prompt."""
+    """The earlier a byte is in the alphabet, the likelier it is; the prompt does not matter."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading on past the training length, against a plain loop; and the pictures of positions."""
+"""Losses beyond the training length, against a plain loop; and the pictures of positions."""
 
 import math
 import re
@@ -74,7 +74,7 @@ def test_by_length_is_the_mean_over_positions_and_nan_where_positions_end(tokens
 
 
 def test_beyond_max_positions_every_message_names_the_way(tokens, seeded):
-    """No loss is NaN where a larger max_positions would do: for each encoding but learned positions."""
+    """Where a larger max_positions would help, there is an error and no NaN, except with learned positions."""
     narrow = Transformer(CONFIG.replace(max_positions=8)).eval()
     ids, way = [1] * 9, re.escape("run.load_model(max_positions=N)")
     for work, kind in (
@@ -161,7 +161,7 @@ def test_curves_have_a_point_for_each_length_that_was_reached():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two seeds with RoPE that accept no more positions than they were trained on, and one with learned positions."""
+    """Two seeds with RoPE that accept as many positions as they were trained on, and one run with learned positions."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     narrow = MODEL.replace(max_positions=MODEL.context_length)
     made = [make_run(tmp_path, f"rope-seed{n}", narrow, TRAIN.replace(seed=n)) for n in range(2)]
@@ -232,7 +232,7 @@ def test_runs_of_different_training_lengths(runs):
         ((8,), 64, "no window of 128 tokens fits into max_tokens=64"),
     ],
 )
-def test_impossible_lengths_leave_nobody_out(runs, factors, max_tokens, message):
+def test_impossible_lengths_leave_no_run_out(runs, factors, max_tokens, message):
     comparison = compare(runs)
     with pytest.raises(ConfigError, match=message):
         comparison.extrapolation(factors, max_tokens)

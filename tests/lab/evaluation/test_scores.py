@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
+from lab.comparison.comparison import compare
 from lab.data.packing import prepare
 from lab.data.tokenizers import bpe_tokenizer, load_tokenizer
 from lab.evaluation.bootstrap import RESAMPLES, interval, resampled_sums
@@ -219,6 +220,17 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path, data):
     run.tokenizer = bpe_tokenizer("byte", [(b"a", b"b")])
     with pytest.raises(DataError, match="another 'byte' than 'one' was trained with"):
         run.check_data(data)
+
+
+def test_the_command_and_a_comparison_evaluate_as_python_does(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    run = make_run(tmp_path, "one")
+    plain = evaluate(run.load_model(), data.validation, run.tokenizer, 300)
+    scores = compare([run], tmp_path).evaluate(300).evaluated["one"]
+    assert scores.loss == plain.loss and scores.bits_per_byte == plain.bits_per_byte
+    assert main(["evaluate", "one", "--max-tokens", "300"]) == 0
+    assert capsys.readouterr().out.startswith(f"{scores!r}\n")
+    assert f"loss {plain.loss:.4f}" in str(plain) and str(plain) == str(scores)
 
 
 def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Samplers against numbers worked out by hand, against their definitions in plain Python, and by their frequencies."""
+"""Samplers against numbers computed by hand, definitions in plain Python, and frequencies."""
 
 import itertools
 import math
