@@ -57,6 +57,7 @@ class PositionConfig(Config):
     """A position encoding that has no settings of its own."""
 
     family: ClassVar[str] = "position"
+    ends_with_context: ClassVar[bool] = False  # Whether it knows no position past context_length.
     kind: Annotated[str, KindOf("position")]
 
 
@@ -72,6 +73,7 @@ class NoPositionConfig(PositionConfig):
 class LearnedPositionConfig(PositionConfig):
     """A trained vector for each position, added to the embedding (GPT-2). No position past context_length has one."""
 
+    ends_with_context: ClassVar[bool] = True
     kind: Literal["learned"] = "learned"
 
     model_problems = combinations.learned_in_model
@@ -260,7 +262,7 @@ class ModelConfig(Config):
     @property
     def position_limit(self) -> int:
         """Positions the model accepts: what it was trained on for learned ones, max_positions for the others."""
-        if isinstance(self.position, LearnedPositionConfig):
+        if self.position.ends_with_context:
             return self.context_length
         return self.max_positions or 4 * self.context_length
 
@@ -399,11 +401,11 @@ def preset(name: str) -> Preset:
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
     parts, tokenizer = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
-    learned = isinstance(parts["position"], LearnedPositionConfig)
+    max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
         vocab_size=VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-")),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
-        n_heads=n_heads, width=width, context_length=context_length, max_positions=None if learned else positions,
+        n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
     data = DataConfig(tokenizer=tokenizer)

@@ -11,6 +11,7 @@ import inspect
 import sys
 
 from lab.arguments import checked
+from settings.registry import REGISTRY
 
 HOMES = {
     "config": (
@@ -86,6 +87,7 @@ HOMES = {
 }  # fmt: skip
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}
 __all__ = sorted(HOME_OF)
+REGISTRY.load_ideas = lambda: importlib.import_module("modules.ideas")  # when a kind is asked for that is not built in
 
 
 def __getattr__(name: str):

@@ -14,7 +14,8 @@ import tyro
 from config import SAMPLE_PROMPT
 from lab.generation.sampling_settings import SamplingConfig
 from lab.generation.sampling_settings import strategy as named_strategy
-from lab.terminal_training import FLAGS, Training, option, parse_training, resume, train
+from lab.terminal_flags import FLAGS, import_ideas, option
+from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
 from settings.messages import short
@@ -51,6 +52,7 @@ def run_command(arguments: list[str]) -> None:
     """Reads the arguments and calls what they name."""
     if any("\0" in argument for argument in arguments):
         raise ConfigError("an argument holds a NUL character, which no name, path or text can have; leave it out")
+    arguments = import_ideas(arguments)
     if arguments[:1] == ["train"]:
         train(parse_training(arguments[1:]))
     elif arguments[:1] == ["generate"]:
@@ -58,7 +60,8 @@ def run_command(arguments: list[str]) -> None:
     else:
         tyro.extras.subcommand_cli_from_dict(
             {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
-            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers.",
+            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
+            "--idea FILE imports a Python file that registers an idea first.",
         )  # fmt: skip
 
 

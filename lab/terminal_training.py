@@ -8,14 +8,17 @@ from pathlib import Path
 import tyro
 
 from config import ModelConfig, TrainConfig, preset
+from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
-
-FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Train a model; its run appears in trained/. All other defaults follow --preset or --like."""
+    """Train a model; its run appears in trained/. All other defaults follow --preset or --like.
+
+    A part of another kind, as in --model.position.kind alibi, has that kind's settings as flags. --idea FILE imports a
+    file that registers an idea first.
+    """
 
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
@@ -26,8 +29,9 @@ class Training:
 
 def parse_training(arguments: list[str]) -> Training:
     """The arguments of `train` as settings."""
-    prog, start = "python tools.py train", starting_point(arguments)
-    return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog=prog)
+    start = starting_point(arguments)
+    with kinds_as_choices():
+        return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog="python tools.py train")
 
 
 def starting_point(arguments: list[str]) -> Training:
@@ -51,16 +55,8 @@ def starting_point(arguments: list[str]) -> Training:
         from lab.data.tokenizers import vocabulary_size
 
         model = model.replace(vocab_size=vocabulary_size(tokenizer))
+    model = with_kinds(model, arguments)
     return Training(preset=name or Training.preset, like=like, model=model, train=train)
-
-
-def option(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can have their defaults."""
-    for argument, following in zip(arguments, [*arguments[1:], None]):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == flag:
-            return value if equals else following
-    return None
 
 
 def train(settings: Training) -> None:
