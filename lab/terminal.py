@@ -1,4 +1,5 @@
-"""The terminal's commands. Their flags come from the config classes; nothing here imports torch before it must."""
+"""The commands of `python tools.py`. Their flags come from the settings classes. Torch is imported only by the commands
+that need it, so that help appears at once."""
 
 import io
 import os
@@ -25,21 +26,22 @@ Positional = tyro.conf.Positional
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
+    """Runs one command and returns the exit status. An error that a user can mend is one message on stderr, without a
+    traceback."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a "≈" is a "?" where the output has no such sign, and no error
+        sys.stdout.reconfigure(errors="replace")  # where the output has no "≈", it shows "?"
     try:
         try:
             run_command(arguments)
         finally:
-            sys.stdout.flush()  # while what goes wrong with it can still be told
-    except BrokenPipeError:  # whoever read the output has enough, as in `| head`
+            sys.stdout.flush()  # here, so that an error in it can still be reported
+    except BrokenPipeError:  # the reader has closed the output, as `| head` does
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what the interpreter flushes at its end
-        return 141  # what a shell says of a program that SIGPIPE ended
-    except (GlassboxError, OSError) as error:  # an OSError says which file or device refused what
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes them again at its end
+        return 141  # the status a shell gives to a program that SIGPIPE ended
+    except (GlassboxError, OSError) as error:  # an OSError names the file or device
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -62,12 +64,12 @@ def run_command(arguments: list[str]) -> None:
             {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
             config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt, written as it comes, or by several runs side by side. --strategy sets sampling's defaults."""
+    """Continue a prompt: token by token with one run, side by side with several. --strategy sets sampling's defaults."""
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
@@ -136,8 +138,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
 def compare(
     runs: Positional[tuple[str, ...]] = (), sort: str | None = None, evaluate: bool = False, paired: bool = False,
     max_tokens: int | None = None, export: Path | None = None,
-) -> None:  # fmt: skip
-    """Set runs beside each other: what differs between them, what they took, what they reached.
+) -> None:
+    """Show runs beside each other: their differing settings, their cost, and their losses.
 
     Args:
         runs: Names, globs such as "factored-*", or queries such as "parameters < 1e6"; by default all runs.
@@ -190,8 +192,8 @@ def find_rate(
 def sweep(
     start: Positional[str], vary: tyro.conf.UseAppendAction[tuple[str, ...]] = (), seeds: int = 1,
     name: str | None = None,
-) -> None:  # fmt: skip
-    """Train each combination of some settings with each seed, and compare them. The same command again goes on.
+) -> None:
+    """Train each combination of some settings with each seed, and compare them. The same command again resumes.
 
     Args:
         start: A preset, or the name or folder of a run, whose settings to start from.
@@ -210,7 +212,7 @@ def sweep(
     try:
         for _ in steps:
             pass
-    finally:  # where one has failed, the others can be compared
+    finally:  # if one run fails, the others can still be compared
         print(repr(compare_sweep(variants, range(seeds))))
 
 
@@ -219,7 +221,7 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
 
     Args:
         delete: The name of a run to delete for good.
-        confirm: The same name again; asked for where it is not given.
+        confirm: The same name again; without it, the command asks for it.
     """
     from lab.runs.run import delete_run, list_runs
 
@@ -312,7 +314,7 @@ def lab(port: int | None = None) -> None:
     Args:
         port: Where to serve it; by default the first free one from 8888.
     """
-    # our own config folder asks nothing about news and updates, and the extension list stays at home
+    # our configuration turns off questions about news and updates, and asks no server for extensions
     quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/train.ipynb"]
     options += ["--LabApp.extension_manager=readonly", *([f"--port={port}"] if port else [])]
@@ -327,4 +329,4 @@ COMMANDS = {
     "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
     "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
     "notebook": notebook, "lab": lab,
-}  # fmt: skip
+}

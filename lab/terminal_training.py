@@ -1,4 +1,4 @@
-"""The terminal's `train` and `resume`. Nothing here imports torch before it must."""
+"""The commands `train` and `resume`."""
 
 import re
 import unicodedata
@@ -99,12 +99,12 @@ def train_on(run) -> None:
         for _ in live(steps_of(run, data), run, floor=data.floor):
             pass
         print(run.summary(data.floor))
-    finally:  # an error is when the layers' story is wanted most
+    finally:  # after an error, the warnings about layers help most
         print_watch(run)
 
 
 def print_watch(run) -> None:
-    """What watching the layers has found, if they were watched."""
+    """Prints the warnings about layers, if they were watched."""
     from lab.training.watch import watch_warnings
 
     if run.watch_path.exists():
