@@ -69,7 +69,7 @@ def run_command(arguments: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt: token by token with one run, side by side with several. --strategy sets sampling's defaults."""
+    """Continue a prompt: by one run token by token, by several side by side. --strategy sets sampling's defaults."""
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
