@@ -19,6 +19,7 @@ from settings.messages import short, suggest
 
 T = TypeVar("T")
 FAMILIES = ("norm", "activation", "position", "mixing", "pool", "block", "head")
+METHODS = {"pool": ("pool",), "position": ("embed", "place")}  # in which a class says what it computes; else forward
 
 
 @dataclass
@@ -69,7 +70,7 @@ def register(family: str, name: str) -> Callable[[T], T]:
 
     def attach(part: T) -> T:
         known = REGISTRY.kinds[family].setdefault(name, Kind())
-        if known.part is not None and not same_class(known.part, part):
+        if (known.built_in and not is_own(part)) or (known.part is not None and not same_class(known.part, part)):
             raise taken(family, name, part, known)
         check_part(family, part)
         known.part = part
@@ -89,10 +90,16 @@ def check_part(family: str, part: Any) -> None:
         return
     if not isinstance(part, type):
         raise IdeaError(f"{short(part)} must be a class to be a {family}; write `class Mine(...)` below the decorator")
-    method = "pool" if family == "pool" else "forward"
-    written = next((vars(base)[method] for base in part.__mro__ if method in vars(base)), None)
-    if written is None or getattr(written, "__name__", "") == "_forward_unimplemented":
-        raise IdeaError(f"{part.__name__} has no {method}(); a {family} says in {method}() what it computes")
+    for method in METHODS.get(family, ("forward",)):
+        written = next((vars(base)[method] for base in part.__mro__ if method in vars(base)), None)
+        if written is None or getattr(written, "__name__", "") == "_forward_unimplemented":
+            raise IdeaError(f"{part.__name__} has no {method}(); a {family} says in {method}() what it computes")
+
+
+def is_own(part: Any) -> bool:
+    """Whether this repository or PyTorch defines a part, and no idea does."""
+    module = part.__module__ or ""
+    return module.startswith(("modules.", "torch.")) and not module.startswith("modules.ideas.")
 
 
 def same_class(one: Any, other: Any) -> bool:

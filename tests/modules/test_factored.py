@@ -15,19 +15,20 @@ from config import (
     RoPEConfig,
     ShapedBlockConfig,
 )
-from modules.factored import MIXINGS, Streams
+from modules.factored import Streams
 from modules.norms import HeadNorm
 from modules.positions import alibi_slopes
 from modules.transformer import Transformer
 from settings.errors import GlassboxError
+from settings.registry import part
 from tests.helpers.factored_equations import SLOPES, Equations, heads_matrices, provenance
 from tests.helpers.stirred_models import states_of, stirred
-from tests.helpers.variants import VARIANTS, factored, vary
+from tests.helpers.variants import VARIANTS, built_in, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 BATCH, LENGTH = 2, 11
-KINDS = list(MIXINGS)
+KINDS = built_in("mixing")  # those that the equations know
 
 
 def tokens(config: ModelConfig) -> torch.Tensor:
@@ -135,9 +136,9 @@ def test_mlp_writes_into_xe_alone_and_attention_into_xt_alone():
 @pytest.mark.parametrize("kind", ["independent", "dense"])
 def test_only_whole_heads_have_a_matrix(kind):
     with pytest.raises(GlassboxError, match="kronecker"):
-        MIXINGS[kind](4, 10).heads_matrix()
-    assert MIXINGS["identity"](4, 10).heads_matrix().tolist() == torch.eye(4).tolist()
-    assert MIXINGS["kronecker"](4, 10).heads_matrix().shape == (4, 4)
+        part("mixing", kind)(4, 10).heads_matrix()
+    assert part("mixing", "identity")(4, 10).heads_matrix().tolist() == torch.eye(4).tolist()
+    assert part("mixing", "kronecker")(4, 10).heads_matrix().shape == (4, 4)
 
 
 @pytest.mark.parametrize("kind", ["rms", "layer", "cosine"])

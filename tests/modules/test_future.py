@@ -11,19 +11,21 @@ from config import FutureBlockConfig, ModelConfig, preset
 from lab.future_sight.leak import LeakyTransformer, demonstrate_leak, whole_and_blind
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
-from modules.bags import BagLoss, expected_embedding
-from modules.foresight import Foresight, side_by_side
+from modules.bag_of_words import BagLoss, expected_embedding
+from modules.foresight import Foresight, without_overlap
 from modules.future import CrossAttention
 from modules.losses import CHUNK, future_windows
-from modules.pools import POOLS, build_pool
+from modules.pools import build_pool
 from modules.transformer import Transformer
 from settings.errors import ConfigError
+from settings.registry import kinds_of
 from tests.helpers.measures import LargestTensor
 from tests.helpers.stirred_models import stirred_alike
-from tests.helpers.variants import VARIANTS, vary
+from tests.helpers.variants import VARIANTS, built_in, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
+POOLS = kinds_of("pool")
 SCHEDULES = ("constant", "linear", "root", "log", "poly")
 PREDICTS = ("bag", "multi_hot", "vector_cosine", "vector_squared")
 BATCH, LENGTH = 2, 9
@@ -101,8 +103,8 @@ def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
 
 
 @EVERY
-def test_one_batch_can_be_learned_by_heart(pool, predicts):
-    """Random tokens: only who has learned them by heart can tell them."""
+def test_one_batch_can_be_memorised(pool, predicts):
+    """The tokens are random, so that only a model that has memorised them can predict them."""
     for schedule in SCHEDULES:
         model = Transformer(small(pool, schedule, predicts, width=16))
         windows, optimizer = windows_of(model.config), torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -230,7 +232,7 @@ def by_loops(pool, x, count):
     return [sum(p * v for p, v in zip((keys @ q / math.sqrt(width)).softmax(0), x)) for q in queries[:count]]
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", built_in("pool"))
 @pytest.mark.parametrize("window, count", [(9, 3), (9, 2), (3, 1)])
 def test_a_pool_is_what_its_definition_says(name, window, count):
     """Also with the first part of weights made for a larger window, as levels that share a pool use it."""
@@ -304,7 +306,7 @@ def test_the_logits_of_a_level_never_exist_all_at_once():
 
 
 def test_no_query_ever_has_a_single_key():
-    """One key makes softmax constant: the first position has `nothing` beside its own thoughts."""
+    """One key makes softmax constant: the first position has `nothing` beside its own state."""
     config = small("mean", "constant", "bag")
     model = stirred_alike(config)
     seen = []
@@ -332,10 +334,10 @@ def test_incomplete_windows_count_for_nothing():
     """A level's loss is the mean over complete windows; where a text has none, it is 0 and trains nothing."""
     model = stirred_alike(small("mean", "constant", "bag")).float()
     windows = windows_of(model.config)
-    thoughts = model.state(windows[:, :-1])
+    state = model.state(windows[:, :-1])
     for level, order in ((1, 1), (2, 0)):  # the furthest is read first
         first, last = model.config.block.windows[level - 1]
-        log_p = (thoughts.read[:, :, order] @ model.head.weight.T).log_softmax(-1)
+        log_p = (state.read[:, :, order] @ model.head.weight.T).log_softmax(-1)
         losses = [
             -log_p[b, t, windows[b, t + first : t + last + 1]].mean()
             for b in range(BATCH) for t in range(LENGTH) if t + last <= LENGTH
@@ -346,15 +348,15 @@ def test_incomplete_windows_count_for_nothing():
 
 
 @pytest.mark.parametrize("length, size", [(1, 8), (5, 8), (8, 8), (20, 8), (100, 2)])
-def test_windows_side_by_side_share_no_token_wherever_a_row_begins(length, size):
-    rows, positions = side_by_side(torch.zeros(64, length, size))
+def test_windows_without_overlap_share_no_token_wherever_a_row_begins(length, size):
+    rows, positions = without_overlap(torch.zeros(64, length, size))
     assert torch.equal(rows[:, 0], torch.arange(64)) and positions.max() < length
     assert positions.shape[1] == max(1, length // size)
     assert (positions.diff(dim=1) >= size).all()
     assert set(positions.flatten().tolist()) == set(range(length))  # every position has its turn
 
 
-def test_windows_side_by_side_teach_the_same_in_the_mean():
+def test_windows_without_overlap_teach_the_same_in_the_mean():
     """In training a level's loss is drawn from its complete windows; over many draws it is that of all of them."""
     model = stirred_alike(small("mean", "constant", "bag")).float()
     windows = windows_of(model.config, batch=2000)[:1].expand(2000, -1)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import ARCHITECTURES
+from config import ARCHITECTURES, ModelConfig
+from modules.heads import LinearHead
 from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
-from modules.losses import CHUNK, IGNORE, next_token_loss, shift, token_losses
+from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
 from tests.helpers.measures import LargestTensor
 from tests.helpers.variants import BATCH, VARIANTS
@@ -179,21 +180,27 @@ def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
     assert relative_error(ours[1], reference[1]) < 0.01 and relative_error(ours[2], reference[2]) < 0.01
 
 
+def head_of(weight: torch.Tensor) -> LinearHead:
+    head = LinearHead(ModelConfig(vocab_size=weight.shape[0], width=weight.shape[1], n_heads=1))
+    head.weight = torch.nn.Parameter(weight.detach())
+    return head
+
+
 @pytest.mark.parametrize("ignored", IGNORED)
 def test_loss_is_the_mean_over_the_targets_that_count(ignored):
     x, weight, targets = rows_weight_targets(24)
     hidden, targets = x.view(3, 8, -1), IGNORED[ignored](targets).view(3, 8)
     flat = targets.flatten()
     expected = F.cross_entropy(x @ weight.T, flat, ignore_index=IGNORE)  # not a number where nothing counts
-    torch.testing.assert_close(next_token_loss(hidden, weight, targets), expected, equal_nan=True)
+    torch.testing.assert_close(head_of(weight).loss(hidden, targets), expected, equal_nan=True)
     each = F.cross_entropy(x @ weight.T, flat, ignore_index=IGNORE, reduction="none").view(3, 8)
-    torch.testing.assert_close(token_losses(hidden, weight, targets), each)
+    torch.testing.assert_close(head_of(weight).token_losses(hidden, targets), each)
 
 
 def test_token_losses_across_chunks():
     x, weight, targets = rows_weight_targets(2 * CHUNK + 2)
     each = F.cross_entropy(x @ weight.T, targets, reduction="none")
-    torch.testing.assert_close(token_losses(x[None], weight, targets[None]), each[None])
+    torch.testing.assert_close(head_of(weight).token_losses(x[None], targets[None]), each[None])
 
 
 def test_targets_are_the_tokens_that_follow():
@@ -207,7 +214,7 @@ def test_the_logits_never_exist_all_at_once(dtype):
     x, weight, targets = rows_weight_targets(n, vocab_size=vocab_size)
     x, weight = x.to(dtype).requires_grad_(), weight.requires_grad_()
     with LargestTensor() as ours:
-        next_token_loss(x[None], weight, targets[None]).backward()
+        head_of(weight).loss(x[None], targets[None]).backward()
     with LargestTensor() as theirs:
         F.cross_entropy(x.float() @ weight.T, targets).backward()
     assert theirs.numel == n * vocab_size  # the ruler measures

@@ -17,8 +17,8 @@ from config import (
 )
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
-from modules.factored import MIXINGS
 from modules.transformer import Transformer
+from settings.registry import kinds_of
 from tests.helpers.variants import BATCH, LENGTH, VARIANTS, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -341,8 +341,8 @@ LAWS_OF_MIXINGS = [
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda config: config.kind)
-@pytest.mark.parametrize("output_mixing", MIXINGS)
-@pytest.mark.parametrize("value_mixing", MIXINGS)
+@pytest.mark.parametrize("output_mixing", kinds_of("mixing"))
+@pytest.mark.parametrize("value_mixing", kinds_of("mixing"))
 def test_laws_hold_for_every_mixing(value_mixing, output_mixing, position):
     config = vary("factored", block=factored(value_mixing, output_mixing), position=position)
     for law in LAWS_OF_MIXINGS:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from config import ARCHITECTURES, LearnedPositionConfig, ModelConfig, ResidualBlockConfig
+from config import ARCHITECTURES, LearnedPositionConfig, ModelConfig, NoPositionConfig, ResidualBlockConfig
 from modules.attention import Attention
 from modules.dropout import Dropout, set_dropout_share
 from modules.mlp import build_mlp
 from modules.norms import build_norm
-from modules.positions import ALiBi, Position
 from modules.residual import ResidualBlock
 from modules.transformer import Transformer
+from tests.helpers.positions import alibi, position_of
 from tests.helpers.variants import BATCH, LENGTH, VARIANTS, mlp, norm, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -130,7 +130,7 @@ def test_gated_mlp_keeps_the_parameter_count(width, ratio):
 
 def plain_place(length, causal=True):
     positions = torch.arange(length)
-    return Position().place(positions, positions, causal, None)
+    return position_of(NoPositionConfig(), length, 1).place(positions, positions, causal, None)
 
 
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
@@ -156,7 +156,7 @@ def test_attention_equals_a_loop_over_heads_and_queries(fused):
     slopes = [0.5, 0.1, 0.0]
     positions = torch.arange(5)
     x = torch.randn(1, 5, 12)
-    out = module(x, ALiBi(torch.tensor(slopes)).place(positions, positions, True, None))
+    out = module(x, alibi(slopes).place(positions, positions, True, None))
     projected = array(x[0]) @ array(module.qkv.weight).T + array(module.qkv.bias)
     k, v = projected[:, 12:16], projected[:, 16:]
     heads = np.zeros((5, 12))

@@ -136,9 +136,13 @@ def test_gradients_of_one_head_after_another_equal_those_of_all_at_once(monkeypa
         torch.testing.assert_close(one_by_one[name], expected)
 
 
+def plainly(function, *inputs, use_reentrant, **named):
+    return function(*inputs, **named)
+
+
 def without_checkpoints(monkeypatch) -> None:
     for module in (multi_token, transformer):
-        monkeypatch.setattr(module, "checkpoint", lambda function, *inputs, use_reentrant: function(*inputs))
+        monkeypatch.setattr(module, "checkpoint", plainly)
 
 
 # --- what they take -------------------------------------------------------------------------------------------------
@@ -176,10 +180,10 @@ def test_the_logits_of_the_heads_never_exist_all_at_once():
 @pytest.mark.parametrize(
     "changes, message",
     (
-        (dict(heads=0), "between 1 and 8, not 0"),
-        (dict(heads=9), "between 1 and 8, not 9"),
-        (dict(loss_weight=0.0), "loss_weight must be above 0, not 0"),
-        (dict(loss_weight=-1.0), "loss_weight must be above 0, not -1"),
+        (dict(heads=0), "from 1 to 8, not 0"),
+        (dict(heads=9), "from 1 to 8, not 9"),
+        (dict(loss_weight=0.0), "loss_weight must be a finite number above 0, not 0"),
+        (dict(loss_weight=-1.0), "loss_weight must be a finite number above 0, not -1"),
     ),
 )
 def test_impossible_heads_are_an_error(changes, message):

@@ -20,7 +20,7 @@ from modules.attention import Attention
 from modules.logging_module import LoggingModule
 from modules.mlp import MLP, build_mlp
 from modules.norms import build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
 from modules.transformer import Transformer
 from settings.paths import ROOT
 from tests.helpers.plain_modules import make_plain
@@ -601,7 +601,7 @@ def test_logging_writes_what_a_trace_sees():
 
 def test_logging_of_one_part_one_method_and_in_full(capsys):
     attention = Attention(8, 2, 2)
-    x, place = torch.zeros(2, 3, 8), Placement(True, None)
+    x, place = torch.zeros(2, 3, 8), PositionContext(True, None)
     attention.enable_logging(methods=("project",), recursive=False, full=True)
     attention(x, place)
     text = capsys.readouterr().out
