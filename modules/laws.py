@@ -97,7 +97,9 @@ def check_shape(idea: Idea, output: object, expected: tuple[int, ...], law: str)
 
 def same_shape(idea: Idea, model: nn.Module) -> Callable:
     def hook(module, inputs, output) -> None:
-        check_shape(idea, output, inputs[0].shape, f"the output of a {idea.family} has the shape of its input")
+        article = "an" if idea.family == "activation" else "a"
+        law = f"{article} {idea.family}'s output has the shape of its input"
+        check_shape(idea, output, inputs[0].shape, law)
 
     return hook
 
