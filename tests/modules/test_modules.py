@@ -344,3 +344,24 @@ def test_cache_in_training_mode_with_checkpointing_equals_uncached():
         cache = model.new_cache(2, 8)
         logits = torch.cat([model(piece, cache) for piece in ids.split([5, 3], dim=1)], dim=1)
         assert_close(logits, model(ids))
+
+
+# --- what a block tells of itself ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_blocks_name_their_attentions_and_their_streams(name):
+    """The streams of every state are (B, T, C), and the last is what the final norm reads."""
+    model = Transformer(VARIANTS[name]).eval()
+    ids, states = torch.randint(model.config.vocab_size, (BATCH, LENGTH)), []
+    for block in model.next_token_blocks:
+        assert [attention.reads for attention in block.attentions.values()].count("tokens") == 1
+        assert len(block.attentions) == len(block.cached_heads)
+        block.register_forward_hook(lambda _, __, state: states.append(state))
+    with torch.no_grad():
+        hidden = model.hidden(ids)
+    streams = model.blocks[-1].streams()
+    for state in states:
+        assert {read(state).shape for read in streams.values()} == {(BATCH, LENGTH, model.config.width)}
+    assert torch.equal(model.norm(list(streams.values())[-1](states[-1])), hidden)
+    assert (list(streams) == ["xt", "xe", "xt+xe"]) == model.blocks[0].has_token_stream
