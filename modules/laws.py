@@ -1,6 +1,6 @@
-"""The laws that parts of one's own must keep, checked once when a model that has such a part is built.
+"""The laws of ideas, parts of a model that are not built in. They are checked once, when a model with an idea is built.
 
-Each family has a shape that its output must have, and no position may read a later one.
+The output of each family has a certain shape, and no position may read a later one.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ class Idea(NamedTuple):
 
 
 def check_ideas(model: nn.Module) -> None:
-    """Raises IdeaError where an idea in a model breaks a law; leaves the model and all random numbers as they were.
+    """Raises IdeaError if an idea in a model breaks a law. Changes neither the model nor the state of random numbers.
 
-    A model without an idea costs nothing here; one on the meta device or of fake tensors is not checked.
+    A model without ideas runs no pass here. A model on the meta device or of fake tensors is not checked.
     """
     ideas = ideas_in(model)
     if not ideas or not has_numbers(model.embedding.weight):
@@ -53,7 +53,7 @@ def check_ideas(model: nn.Module) -> None:
 
 
 def ideas_in(model: nn.Module) -> list[Idea]:
-    """Each part of a model that some registered idea computes."""
+    """Each part of a model that is an instance of a registered idea."""
     known = [
         (family, name, kind.part)
         for family, kinds in REGISTRY.kinds.items()
@@ -69,14 +69,14 @@ def ideas_in(model: nn.Module) -> list[Idea]:
 
 
 def has_numbers(weight: Tensor) -> bool:
-    """Whether a pass of this model computes numbers, and not only shapes."""
+    """Whether a pass with this weight computes numbers, and not only shapes."""
     plain = type(weight.data) is torch.Tensor and type(torch.empty(0)) is torch.Tensor
     return plain and not weight.is_meta
 
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """Puts every module in eval mode; each is as before afterwards."""
+    """Puts every module in eval mode, and afterwards in the mode that it had."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -140,13 +140,14 @@ SHAPES = {
 
 
 def check_function(idea: Idea, model: nn.Module) -> None:
-    """An activation that is a function, on numbers from −2 to 2."""
+    """Calls an activation that is a function on numbers from −2 to 2, and checks the shape of its output."""
     hidden = model.config.mlp.hidden(model.config.width)
     x = torch.linspace(-2, 2, 2 * hidden).to(model.embedding.weight).view(1, 2, hidden)
     same_shape(idea, model)(None, (x,), idea.part(x))
 
 
 def check_position(idea: Idea, model: nn.Module) -> None:
+    """Calls `embed` and `place`, and checks what they and the context's methods return."""
     position: Position = idea.module
     config, length = model.config, length_for(model)
     positions = torch.arange(length, device=model.embedding.weight.device)
@@ -172,7 +173,7 @@ def length_for(model: nn.Module) -> int:
 
 
 def check_causality(ideas: list[Idea], model: nn.Module) -> None:
-    """Changing a token must leave all earlier logits as they were, and a head must read each position by itself."""
+    """Checks that changing a token changes no earlier logit, and that a head reads each position by itself."""
     length, vocab_size = length_for(model), model.config.vocab_size
     tokens = torch.arange(length, device=model.embedding.weight.device)[None] % vocab_size
     hidden = model.hidden(tokens)

@@ -165,7 +165,7 @@ def test_mixings_start_as_told(kind, init):
     config = ModelConfig(
         vocab_size=64, n_layers=3, n_heads=32, width=512, init_std=0.05,
         block=factored(kind, kind, mixing_init=init),
-    )  # fmt: skip
+    )
     for block in Transformer(config).blocks:
         for mixing in (block.attention.value_mixing, block.attention.output_mixing):
             weight = mixing.weight.detach()

@@ -36,7 +36,7 @@ def small(pool: str, schedule: str, predicts: str, **changes) -> ModelConfig:
     number = list(POOLS).index(pool) + SCHEDULES.index(schedule)
     block = FutureBlockConfig(
         levels=2, pool=pool, schedule=schedule, predicts=predicts, linear_after=number % 2 == 0, share=number % 3 == 0
-    )  # fmt: skip
+    )
     sizes = dict(vocab_size=11, context_length=LENGTH, n_layers=4, n_heads=2, width=8)
     return ModelConfig(**sizes | dict(block=block) | changes)
 
@@ -172,7 +172,7 @@ def test_the_leak_shows_and_the_causal_network_has_none():
 
 
 @pytest.mark.parametrize("factor, windows", [(2, ((2, 3), (4, 7), (8, 15))), (3, ((2, 4), (5, 13), (14, 40))),
-                                             (4, ((2, 5), (6, 21), (22, 85)))])  # fmt: skip
+                                             (4, ((2, 5), (6, 21), (22, 85)))])
 def test_levels_are_disjoint_and_leave_no_offset_out(factor, windows):
     block = FutureBlockConfig(factor=factor)
     assert block.windows == windows
@@ -327,7 +327,7 @@ def test_each_level_reads_all_that_look_further_and_the_last_layer_reads_every_l
     assert [block.n_vectors for block in blocks] == [0, 0, 0, 1, 2, 3]
     assert [block.foresight and block.foresight.name for block in blocks] == [
         None, None, "future_3", "future_2", "future_1", None,
-    ]  # fmt: skip
+    ]
 
 
 def test_incomplete_windows_count_for_nothing():
@@ -341,7 +341,7 @@ def test_incomplete_windows_count_for_nothing():
         losses = [
             -log_p[b, t, windows[b, t + first : t + last + 1]].mean()
             for b in range(BATCH) for t in range(LENGTH) if t + last <= LENGTH
-        ]  # fmt: skip
+        ]
         torch.testing.assert_close(model.losses(windows)[f"future_{level}"], torch.stack(losses).mean())
     short = model.losses(windows[:, :5])
     assert short["future_2"] == 0 < short["future_1"]
@@ -386,7 +386,7 @@ def test_loss_weights_decay_by_level_and_leave_the_next_token_alone():
 def test_vectors_do_not_collapse(pool, predicts):
     """Predicting the same always is worth a loss of 1; a cycle of tokens can be foreseen, and stays spread out."""
     config = small(pool, "constant", predicts, block=FutureBlockConfig(
-        levels=2, pool=pool, predicts=predicts, loss_weight=1.0, decay=1.0))  # fmt: skip
+        levels=2, pool=pool, predicts=predicts, loss_weight=1.0, decay=1.0))
     model = Transformer(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(60):

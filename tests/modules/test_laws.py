@@ -337,7 +337,7 @@ LAWS_OF_MIXINGS = [
     test_ragged_batch_equals_one_by_one, test_cache_that_forgets_equals_one_that_never_knew,
     test_every_parameter_gets_a_gradient, test_loss_is_cross_entropy_of_the_next_token,
     test_fused_attention_equals_manual_attention,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda config: config.kind)

@@ -275,7 +275,7 @@ def test_initialisation(gated, init_std):
         vocab_size=512, context_length=256, n_layers=3, n_heads=4, width=256, norm=norm("layer", True, True),
         mlp=mlp("silu", gated), position=LearnedPositionConfig(), bias=True, tie_weights=False,
         init_std=init_std,
-    )  # fmt: skip
+    )
     seen = set()
     for name, parameter in Transformer(config).named_parameters():
         if name.endswith("bias"):
@@ -293,7 +293,7 @@ def test_initialisation(gated, init_std):
     assert seen == {
         "embedding", "position", "head",
         "attention.qkv.weight", "attention.out.weight", reads, "mlp.down.weight",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

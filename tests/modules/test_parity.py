@@ -103,7 +103,7 @@ def test_llama(transformers, n_kv_heads, tied, theta, eps):
                 attn_implementation="eager",
             )
         )
-    )  # fmt: skip
+    )
     state = theirs.state_dict()
     weights = {
         "embedding.weight": state["model.embed_tokens.weight"],
@@ -135,13 +135,13 @@ def test_alibi_against_mpt(transformers, n_heads):
                 attn_config={"alibi": True}, attn_implementation="eager",
             )
         )
-    )  # fmt: skip
+    )
     state = theirs.transformer.state_dict()
     weights = {"embedding.weight": state["wte.weight"], "norm.weight": state["norm_f.weight"]}
     layers = {
         "attention_norm": "norm_1", "attention.qkv": "attn.Wqkv", "attention.out": "attn.out_proj",
         "mlp_norm": "norm_2", "mlp.up": "ffn.up_proj", "mlp.down": "ffn.down_proj",
-    }  # fmt: skip
+    }
     for i in range(3):
         for ours, its in layers.items():
             weights[f"blocks.{i}.{ours}.weight"] = state[f"blocks.{i}.{its}.weight"]
