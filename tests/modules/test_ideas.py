@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("seeded", "forgotten")
 
 @pytest.fixture
 def forgotten():
-    """Whatever a test registers is gone afterwards."""
+    """Removes what a test registers."""
     kinds = {
         family: {name: copy.copy(kind) for name, kind in known.items()} for family, known in REGISTRY.kinds.items()
     }
@@ -262,7 +262,7 @@ def test_an_activation_that_is_a_function_is_checked_as_well():
 
 
 class Centred(Norm):
-    """Takes the mean over time away: of later positions, too."""
+    """Subtracts the mean over time, which includes later positions."""
 
     def forward(self, x):
         return self.scale_and_shift(x - x.mean(dim=1, keepdim=True))

@@ -136,6 +136,6 @@ def test_a_factored_block_built_alone_moves_tokens(seeded):
     }.items(),
 )
 def test_the_first_weights_follow_from_the_seed(seeded, name, total):
-    """The sum of all parameters of seed 0: it changes where a random number is drawn more, less or elsewhere."""
+    """The sum of all parameters of seed 0. It changes if random numbers are added, left out or reordered."""
     model = transformer.Transformer(VARIANTS[name])
     assert sum(p.double().sum().item() for p in model.parameters()) == pytest.approx(total, abs=1e-3)

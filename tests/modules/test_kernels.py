@@ -1,4 +1,4 @@
-"""The kernels written out by hand, against PyTorch's and the textbook, in values, gradients and memory."""
+"""The kernels written by hand, compared with PyTorch's and the textbook in values, gradients and memory."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("first, each", SEEN)
 def test_every_way_of_attention_sees_the_same_keys(first, each, gradient, dtype):
-    """By whichever kernel, and by grouped heads."""
+    """With either kernel, and with grouped heads."""
     q = torch.randn(2, 6, 70, 10).to(dtype).requires_grad_(gradient)
     k, v = (torch.randn(2, 2, first + each * 70, 10).to(dtype) for _ in range(2))
     formula = textbook_attention(*(x.detach().double() for x in (q, k, v)), 0.3, first, each)
@@ -105,7 +105,7 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """bf16 with gradients on a CPU, few enough keys for its weights to be kept, no dropout; all else goes to SDPA."""
+    """It is for bf16 with gradients on a CPU, few keys and no dropout; everything else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
     def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1):
@@ -168,7 +168,7 @@ def test_head_loss_takes_huge_logits():
 
 
 def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
-    """Many chunks: added up in bfloat16, the loss and the weight's gradient would lose their digits."""
+    """With many chunks, sums in bfloat16 would lose digits of the loss and of the weight's gradient."""
     x, weight, targets = rows_weight_targets(3000)
     rows = x.bfloat16()
     ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 8), rows, weight)
@@ -224,7 +224,7 @@ def test_the_logits_never_exist_all_at_once(dtype):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 def test_compiled_losses_and_gradients_equal_eager(name, bf16):
-    """Through the compiler's own backward pass, which takes the kernels apart."""
+    """Through the compiler's own backward pass, which splits the kernels into their operations."""
     model = Transformer(VARIANTS[name])
     windows = torch.randint(model.config.vocab_size, (BATCH, model.config.context_length + 1))  # of every loss
     torch.compiler.reset()

@@ -1,4 +1,4 @@
-"""Each part by itself against its formula, written here a second time."""
+"""Each part by itself, compared with its formula, written here a second time."""
 
 import math
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def stir(module):
-    """Every parameter drawn anew, so that no weight of 1 or bias of 0 hides what it should do."""
+    """Draws every parameter anew, so that no weight of 1 or bias of 0 hides a mistake."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -183,7 +183,7 @@ def test_attention_weights_are_causal_and_sum_to_one():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_attention_dropout_zeroes_weights_and_scales_the_rest(fused):
-    """A single key has the weight 1: what is read is its value times 0 or 1 / (1 − rate)."""
+    """A single key has the weight 1, so the output is its value times 0 or 1 / (1 − rate)."""
     module = stir(Attention(8, 4, 4, dropout=0.2)).train()
     module.fused = fused
     with torch.no_grad():
@@ -270,7 +270,7 @@ def test_embedding_scale_and_weight_tying(tied, scaled):
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("init_std", [0.02, 0.05])
 def test_initialisation(gated, init_std):
-    """Wide enough that the spread of each matrix is known to a percent or so."""
+    """The model is so wide that the spread of each matrix is known to about one percent."""
     config = ModelConfig(
         vocab_size=512, context_length=256, n_layers=3, n_heads=4, width=256, norm=norm("layer", True, True),
         mlp=mlp("silu", gated), position=LearnedPositionConfig(), bias=True, tie_weights=False,
@@ -336,7 +336,7 @@ def test_cache_refuses_what_it_cannot_do():
 
 
 def test_cache_in_training_mode_with_checkpointing_equals_uncached():
-    """The switch saves memory in a backward pass; a cached pass has none, and must not lose its cache."""
+    """The switch saves memory in a backward pass; a cached pass has none, and must keep its cache."""
     model = Transformer(VARIANTS["llama"]).train()
     model.gradient_checkpointing = True
     ids = torch.randint(61, (2, 8))
@@ -346,7 +346,7 @@ def test_cache_in_training_mode_with_checkpointing_equals_uncached():
         assert_close(logits, model(ids))
 
 
-# --- what a block tells of itself ---------------------------------------------------------------------------
+# --- what a block says about itself ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", VARIANTS)

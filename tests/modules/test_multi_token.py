@@ -1,4 +1,4 @@
-"""Multi-token prediction: each head is a network of its own on the common trunk, and one of them is alive at a time."""
+"""Multi-token prediction: each head is a network on the common trunk, and only one is computed at a time."""
 
 import re
 
@@ -36,7 +36,7 @@ def stirred(config: ModelConfig) -> Transformer:
 
 
 def layer_of(offset: int) -> int:
-    """The furthest head stands first."""
+    """The furthest head comes first."""
     return TRUNK + HEADS - offset
 
 
@@ -149,14 +149,14 @@ def without_checkpoints(monkeypatch) -> None:
 
 
 def training_peak(heads: int) -> int:
-    """Bytes of losses and their way back, where activations are nearly all."""
+    """Peak bytes of the losses and their backward pass, in a model where activations take most of the memory."""
     model = Transformer(config_of(heads, trunk=8, vocab_size=61, width=16, context_length=128))
     windows = torch.randint(61, (8, 129))
     return peak_bytes(lambda: model.objective(model.losses(windows)).backward())
 
 
 def test_further_heads_add_little_to_the_fullest_moment(monkeypatch):
-    """The activations of one further head, and the gradients that each loss keeps: not those of three layers."""
+    """Four heads need the activations of one further head, and not those of three more layers."""
     one, four = training_peak(heads=1), training_peak(heads=4)
     without_checkpoints(monkeypatch)
     at_once = training_peak(heads=4)

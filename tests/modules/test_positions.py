@@ -37,7 +37,7 @@ def slopes_by_the_paper(n):
 @pytest.mark.parametrize("n_heads", range(1, 17))
 def test_alibi_slopes_follow_the_paper_for_every_head_count(n_heads):
     assert alibi_slopes(n_heads) == pytest.approx(slopes_by_the_paper(n_heads), rel=1e-12)
-    assert len(set(alibi_slopes(n_heads))) == n_heads  # no two heads look equally far
+    assert len(set(alibi_slopes(n_heads))) == n_heads  # all different
 
 
 def test_alibi_slopes_as_published():
@@ -115,8 +115,8 @@ def test_fused_alibi_gradients_equal_the_textbook():
 )
 @pytest.mark.parametrize("length", [64, 300, 1000, 1500])
 def test_bf16_alibi_is_within_twice_the_error_of_an_explicit_bias(length, head_dim, slopes, training):
-    """Both kernels that serve bfloat16, the one for training and the one without gradients; slopes and scales
-    that bfloat16 holds exactly, and others."""
+    """With both kernels for bfloat16, the one for training and the one without gradients; with slopes and scales that
+    bfloat16 holds exactly, and with others."""
     rows, n_heads = some_rows(length), len(slopes)
     attention = Attention(n_heads * head_dim, n_heads, n_heads)
     q, k, v = draw(length, n_heads, n_heads, head_dim, torch.bfloat16)
@@ -248,7 +248,7 @@ def test_ragged_positions_equal_each_sequence_alone(kind):
 
 
 def together(scores, place):
-    """Scores with what the place adds and hides, as the fused kernel is told."""
+    """Scores with bias and mask, as the fused kernel gets them."""
     added = place.masked_bias()
     return scores.masked_fill(~added, -math.inf) if added.dtype == torch.bool else scores + added
 
