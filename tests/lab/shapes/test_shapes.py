@@ -272,7 +272,7 @@ def test_one_method_or_one_place_alone(shapes):
     assert all(line.endswith(end) for line, end in zip(head, (*ends, ") -> tuple[Tensor, Tensor, Tensor]:")))
     up, down = shapes.annotate("blocks.1.mlp.gate_up"), shapes.annotate("blocks.1.mlp.down")
     assert "O=208" in str(up) and "O=40" in str(down)
-    both = str(shapes.annotate(type(shapes.model.head)))
+    both = str(shapes.annotate(type(shapes.model.blocks[0].attention.out)))
     assert re.search(r"O=\d+\) … \d shapes", both)
 
 
@@ -531,8 +531,8 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
     [
         (Attention.attend_by_hand, "def attend_by_hand(self", "return self.dropout(self.weights(q, k, place)) @ v"),
         (GatedMLP, "class GatedMLP(BaseMLP):", "return projected.chunk(2, dim=-1)[0]"),
-        (ResidualBlock, "class ResidualBlock(Block):", "return x + self.dropout(self.mlp_post_norm"),
-        (ResidualBlockConfig, "@dataclass(frozen=True, kw_only=True)", "parallel: bool = False"),
+        (ResidualBlock, '@register("block", "residual")', "return x + self.dropout(self.mlp_post_norm"),
+        (ResidualBlockConfig, "@settings", "parallel: bool = False"),
         (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
         (run, "def run(config", "return shapes"),
         (MLP(4, 8, "relu", False).forward, "def forward(self", "return self.down(hidden)"),
