@@ -81,7 +81,7 @@ HOMES = {
     "modules.logging_module": ("LoggingModule",),
     "modules.mlp": ("GatedMLP", "MLP"),
     "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
-    "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
+    "modules.positions": ("ALiBi", "PositionContext", "RotaryPosition", "alibi_slopes"),
     "modules.residual": ("ResidualBlock",),
     "modules.transformer": ("Transformer",),
 }  # fmt: skip

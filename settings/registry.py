@@ -21,7 +21,7 @@ T = TypeVar("T")
 FAMILIES = ("norm", "activation", "position", "mixing", "pool", "block", "head")
 # Where a part says what it computes, if not in `forward`; and the methods of base classes that say nothing yet
 METHODS = {"position": ("embed", "place"), "pool": ("pool", "reduce")}
-UNWRITTEN = ("", "_forward_unimplemented", "Position.embed", "Position.place", "Pool.pool", "Pool.reduce")
+UNWRITTEN = ("", "_forward_unimplemented", "Position.embed", "Position.place", "PartsPool.pool", "PartsPool.reduce")
 
 
 @dataclass

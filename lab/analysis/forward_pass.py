@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
 from lab.generation.generate import check_prompts, eval_mode
+from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError
 
@@ -82,7 +83,7 @@ def record(
         for module, hook in (hooks or {}).items():
             handles.append(module.register_forward_hook(hook))
         with torch.no_grad(), eval_mode(model):
-            return Pass(states=states, hidden=model.hidden(tokens.to(model.head.weight.device)))
+            return Pass(states=states, hidden=model.hidden(tokens.to(model.embedding.weight.device)))
     finally:
         for handle in handles:
             handle.remove()
@@ -93,7 +94,18 @@ def readers(model: Transformer) -> dict[str, Callable[[object], Tensor]]:
 
     The last is what the model itself reads at its end.
     """
-    join = model.blocks[-1].join
-    if model.config.block.kind == "factored":
-        return {"xt": lambda state: state.xt, "xe": lambda state: state.xe, "xt+xe": join}
-    return {"state": join}
+    return model.blocks[-1].streams()
+
+
+def token_attentions(model: Transformer) -> list[DotProductAttention]:
+    """The self-attention of each of `next_token_blocks`. Raises AnalysisError for a block without exactly one."""
+    found = []
+    for layer, block in enumerate(model.next_token_blocks, 1):
+        own = [attention for attention in block.attentions.values() if attention.reads == "tokens"]
+        if len(own) != 1:
+            raise AnalysisError(
+                f"layer {layer}, a {type(block).__name__}, has {len(own)} attentions over tokens, and this analysis "
+                "needs one; ask a model whose blocks have one DotProductAttention"
+            )
+        found += own
+    return found

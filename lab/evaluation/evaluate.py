@@ -14,7 +14,8 @@ from lab.data.tales import Probe
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.bootstrap import CONFIDENCE
-from modules.losses import shift, token_losses
+from modules.heads import Head
+from modules.losses import shift
 from settings.errors import DataError
 
 BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
@@ -68,7 +69,7 @@ def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer) -> Evaluati
 
 def _evaluation(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer) -> Evaluation:
     total, n_tokens, n_bytes, bytes_of = 0.0, 0, 0, token_lengths(tokenizer)
-    for batch, losses in measured(model, windows, token_losses):
+    for batch, losses in measured(model, windows, lambda head, *about: head.token_losses(*about)):
         total += losses.double().sum().item()
         n_tokens += losses.numel()
         n_bytes += int(bytes_of[batch[:, 1:]].sum())
@@ -86,14 +87,14 @@ def text_windows(text: str, tokenizer: Tokenizer, length: int) -> Iterator[np.nd
 
 
 def measured(
-    model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Tensor, Tensor, Tensor], Tensor]
+    model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Head, Tensor, Tensor], Tensor]
 ) -> list[tuple[np.ndarray, Tensor]]:
-    """Each of the windows (B, T+1) with measure(hidden, head's weight, targets), on the CPU; in eval mode."""
+    """Each of the windows (B, T+1) with measure(head, hidden, targets), on the CPU; in eval mode."""
     device, found = next(model.parameters()).device, []
     with evaluating(model):
         for batch in windows:
             inputs, targets = shift(torch.from_numpy(batch).to(device))
-            found.append((batch, measure(model.hidden(inputs), model.head.weight, targets).cpu()))
+            found.append((batch, measure(model.head, model.hidden(inputs), targets).cpu()))
     return found
 
 
@@ -162,5 +163,5 @@ def _ending_log_probability(model: nn.Module, tokenizer: Tokenizer, prompt: str,
     n_scored = min(len(ids) - before, model.config.context_length)
     window = torch.tensor([ids[-(model.config.context_length + 1) :]], device=next(model.parameters()).device)
     inputs, targets = shift(window)
-    losses = token_losses(model.hidden(inputs), model.head.weight, targets)
+    losses = model.head.token_losses(model.hidden(inputs), targets)
     return -losses[0, -n_scored:].sum().item()

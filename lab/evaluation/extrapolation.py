@@ -15,7 +15,7 @@ from config import LearnedPositionConfig, ModelConfig
 from lab.data.token_file import TokenFile
 from lab.evaluation.evaluate import evaluating
 from lab.runs.run import Run
-from modules.losses import shift, token_losses
+from modules.losses import shift
 from settings.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_token
             if windows.shape[1] <= length:  # a last, shorter one
                 break
             inputs, targets = shift(torch.from_numpy(windows).to(device))
-            total += token_losses(model.hidden(inputs), model.head.weight, targets).cpu().double().sum(0)
+            total += model.head.token_losses(model.hidden(inputs), targets).cpu().double().sum(0)
             n_windows += len(windows)
     return (total / n_windows).numpy()
 

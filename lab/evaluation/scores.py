@@ -21,6 +21,7 @@ from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.bootstrap import RESAMPLES, resampled_sums
 from lab.evaluation.evaluate import BATCH, Answers, measured, probe_accuracy, text_windows, token_lengths
+from modules.heads import Head
 from modules.losses import CHUNK
 from settings.errors import ConfigError
 
@@ -67,14 +68,15 @@ def check_limits(max_tokens: int | None, top: Sequence[int] | None) -> None:
         raise ConfigError(f"top must name different whole numbers from 1 on, as in {TOP}, not {tuple(top)}")
 
 
-def losses_and_ranks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def losses_and_ranks(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """(2, B, T): −log p of each target, and its place among all tokens by falling logit, 1 for the likeliest.
 
-    Of equal logits the lower id comes first. hidden (B, T, C), weight (V, C); (CHUNK, V) logits exist at a time.
+    Of equal logits the lower id comes first. hidden is (B, T, C); (CHUNK, V) logits exist at a time.
     """
-    parts, ids = [], torch.arange(len(weight), device=weight.device)
+    parts = []
     for rows, answers in zip(hidden.flatten(0, 1).split(CHUNK), targets.flatten().split(CHUNK)):
-        logits = F.linear(rows, weight)
+        logits = head(rows)
+        ids = torch.arange(logits.shape[-1], device=logits.device)
         true = logits.gather(1, answers[:, None])
         before = (logits > true) | ((logits == true) & (ids < answers[:, None]))
         parts.append(torch.stack([F.cross_entropy(logits, answers, reduction="none"), 1.0 + before.sum(1)]))

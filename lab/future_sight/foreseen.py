@@ -56,7 +56,7 @@ def read_levels(model: Transformer, tokens: Tensor) -> dict[Level, Tensor]:
             f"this model's levels predict vectors ({block_config.predicts!r}), relative to those of other windows: "
             "they name no tokens. Ask a model whose block has predicts='bag' or 'multi_hot', or see thought_attention"
         )
-    state = model.state(tokens.to(model.head.weight.device))
+    state = model.state(tokens.to(model.embedding.weight.device))
     found = {Level(0, 1, 1): model.read_out(state)}
     for block in foreseeing:
         level = Level(block.level, block.foresight.first, block.foresight.last, block.foresight.offset)

@@ -16,8 +16,7 @@ from lab.evaluation.evaluate import evaluating
 from lab.generation.generate import generate_text
 from lab.generation.sampling import STRATEGIES
 from lab.training.loop import clip, descend, gradients, untrained
-from modules.future import Thoughts
-from modules.losses import token_losses
+from modules.future import FutureState
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
@@ -29,18 +28,20 @@ class LeakyTransformer(Transformer):
     Where the text ends, at generation always, the pools are 0. The rest is as in the network that does not leak.
     """
 
-    def state(self, tokens: Tensor, cache=None) -> Thoughts:
+    causal = False
+
+    def state(self, tokens: Tensor, cache=None) -> FutureState:
         """The last block's state. There is no cache: what is to come can't be kept."""
         embedded = self.embedding(tokens)
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         place = self.position.place(positions, positions, True, None)
         x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
-        thoughts = self.blocks[0].split(x)
+        state = self.blocks[0].split(x)
         for block in self.blocks:
-            x, vectors, read = block(thoughts, place)
-            thoughts = Thoughts(x, truth[:, :, : vectors.shape[2]], read)
-        return thoughts
+            x, vectors, read = block(state, place, parts=self.parts)
+            state = FutureState(x, truth[:, :, : vectors.shape[2]], read)
+        return state
 
     def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:
         """The mean of what stands first to last places ahead of each position, 0 behind the end: (B, T, 1, C)."""
@@ -115,11 +116,9 @@ def leak_curves(found: Leak, floor: float | None = None) -> Picture:
 def whole_and_blind(model: Transformer, windows: Tensor) -> tuple[float, float]:
     """The mean loss of some 16 tokens in the second half of each of windows (B, T+1): read from the whole window, and
     each from a text that ends before it. A causal network has the same loss both times."""
-    length, weight = windows.shape[1] - 1, model.head.weight
+    length, losses = windows.shape[1] - 1, model.head.token_losses
     ends = range(length // 2 + 1, length + 1, max(1, length // 32))
     with evaluating(model):
-        whole = token_losses(model.hidden(windows[:, :-1]), weight, windows[:, 1:])[:, [end - 1 for end in ends]]
-        blind = [
-            token_losses(model.hidden(windows[:, :end])[:, -1:], weight, windows[:, end : end + 1]) for end in ends
-        ]
+        whole = losses(model.hidden(windows[:, :-1]), windows[:, 1:])[:, [end - 1 for end in ends]]
+        blind = [losses(model.hidden(windows[:, :end])[:, -1:], windows[:, end : end + 1]) for end in ends]
     return whole.mean().item(), torch.cat(blind, dim=1).mean().item()

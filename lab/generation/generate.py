@@ -93,7 +93,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
 
     A row that has finished goes on with tokens nobody looks at; the cache has room for them.
     """
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_tokens - 1)
     read = [prompt[:-1] for prompt in prompts]
     if any(read):
@@ -104,7 +104,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
 
 def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
     """The same, reading the whole sequences each time."""
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     tokens = padded(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
     rows = torch.arange(len(prompts), device=device)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
@@ -221,7 +221,7 @@ def next_token_probabilities(
     _check_length(len(ids), 1, model.config)
     seen = marked([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     with torch.inference_mode(), eval_mode(model):
-        logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
+        logits = model(torch.tensor([ids], device=next(model.parameters()).device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf
         top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
     kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]

@@ -116,8 +116,8 @@ def read(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What the unembedding reads after each of tokens (B, T): for the next one (B, T, C), and for those that each of
     n heads looks ahead to (B, n, T, C)."""
-    state = model.state(tokens.to(model.head.weight.device), cache)
-    return model.read_out(state), torch.stack([head.look(state) for head in heads], dim=1)
+    state = model.state(tokens.to(model.embedding.weight.device), cache)
+    return model.read_out(state), torch.stack([head.look(state, model.norm) for head in heads], dim=1)
 
 
 class Chooser:

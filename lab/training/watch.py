@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.training.log import StepLog
-from modules.mlp import MLP, GatedMLP
+from modules.mlp import BaseMLP
 from modules.transformer import Transformer
 
 COLUMNS = ("step", "layer", "kind", "value")
@@ -76,10 +76,9 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
 
         return hook
 
-    def count_dead(layer: str, mlp: MLP | GatedMLP):
+    def count_dead(layer: str, mlp: BaseMLP):
         def hook(module, inputs, output):
-            x = output.chunk(2, dim=-1)[0] if isinstance(mlp, GatedMLP) else output
-            report(layer, "dead", dead_share(x, mlp.activation))
+            report(layer, "dead", dead_share(mlp.before_activation(output), mlp.activation))
 
         return hook
 
@@ -88,9 +87,8 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
         for layer, module in model.named_modules():
             if module in layers:
                 handles.append(module.register_forward_hook(look(layer)))
-            elif isinstance(module, (MLP, GatedMLP)):
-                entrance = module.gate_up if isinstance(module, GatedMLP) else module.up
-                handles.append(entrance.register_forward_hook(count_dead(layer, module)))
+            elif isinstance(module, BaseMLP):
+                handles.append(module.entrance.register_forward_hook(count_dead(layer, module)))
         yield
     finally:
         for handle in handles:

@@ -20,7 +20,7 @@ from modules.attention import Attention
 from modules.logging_module import LoggingModule
 from modules.mlp import MLP, build_mlp
 from modules.norms import build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
 from modules.transformer import Transformer
 from settings.paths import ROOT
 from tests.helpers.plain_modules import make_plain
@@ -601,7 +601,7 @@ def test_logging_writes_what_a_trace_sees():
 
 def test_logging_of_one_part_one_method_and_in_full(capsys):
     attention = Attention(8, 2, 2)
-    x, place = torch.zeros(2, 3, 8), Placement(True, None)
+    x, place = torch.zeros(2, 3, 8), PositionContext(True, None)
     attention.enable_logging(methods=("project",), recursive=False, full=True)
     attention(x, place)
     text = capsys.readouterr().out
@@ -656,3 +656,40 @@ def test_every_component_is_a_logging_module():
     norm = build_norm(NormConfig(), 8)
     assert F.rms_norm(torch.ones(1, 1, 8), (8,)).shape == norm(torch.ones(1, 1, 8)).shape
     assert isinstance(Recorder(norm), torch.overrides.TorchFunctionMode)
+
+
+# --- letters of one's own -------------------------------------------------------------------------------------
+
+
+class LowRank(LoggingModule):
+    axis_letters = {"R": "rank"}
+
+    def __init__(self):
+        super().__init__()
+        self.narrow, self.widen = nn.Linear(8, 3), nn.Linear(3, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.narrow(x)  # (B, T, R)
+        return self.widen(low)  # (B, T, C)
+
+
+class WronglyLettered(LowRank):
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.narrow(x)  # (B, T, R)
+        return self.widen(low)  # (B, T, R)
+
+
+def test_a_class_brings_axis_letters_of_its_own():
+    for model, mistakes in ((nn.Sequential(LowRank()), 0), (nn.Sequential(WronglyLettered()), 1)):
+        with Trace(model) as shapes:
+            model(torch.zeros(2, 5, 8))
+        assert shapes.glossary == GLOSSARY | {"R": "rank"}
+        assert len(shapes.mismatches()) == mistakes
+        assert [row.claim for row in shapes if row.variable == "low"] == [("B", "T", "R")]
+
+
+@pytest.mark.parametrize("letters, meaning", [({"C": "colours"}, "channels"), ({"R": "rows"}, "rank")])
+def test_a_letter_has_one_meaning(letters, meaning):
+    other = type("Other", (LowRank,), {"axis_letters": letters})
+    with pytest.raises(AxesError, match=f"Other.axis_letters: {next(iter(letters))!r} already means '{meaning}"):
+        Trace(nn.Sequential(LowRank(), other()))

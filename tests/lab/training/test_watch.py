@@ -28,7 +28,7 @@ from lab.training.log import StepLog
 from lab.training.loop import micro_batches, seeded, train
 from lab.training.watch import Watch, by_layer, dead_share, hooked, watch_warnings
 from lab.training.watch_plots import watch_heatmap
-from modules.mlp import ACTIVATIONS
+from modules.mlp import build_activation
 from modules.transformer import Transformer
 from settings.errors import GlassboxError, RunError
 from tests.helpers.variants import VARIANTS, vary
@@ -130,9 +130,9 @@ def test_layers_gradients_squared_add_up_to_the_log(whole):
 def test_a_unit_is_dead_if_closed_for_every_token(name, closed, open_):
     """Of four units one is open for one token of six; Φ(−2.33) = σ(−4.6) = 1 %."""
     x = torch.full((2, 3, 4), closed)
-    assert dead_share(x, ACTIVATIONS[name]) == 1
+    assert dead_share(x, build_activation(name, 4)) == 1
     x[1, 2, 3] = open_
-    assert dead_share(x, ACTIVATIONS[name]) == 0.75
+    assert dead_share(x, build_activation(name, 4)) == 0.75
 
 
 def test_a_state_of_several_streams_has_a_row_for_each():
