@@ -69,11 +69,12 @@ def register(family: str, name: str) -> Callable[[T], T]:
         raise IdeaError(f"an idea's name must be letters, digits and _, as in 'my_norm', not {short(name)}")
 
     def attach(part: T) -> T:
-        known = REGISTRY.kinds[family].setdefault(name, Kind())
+        check_part(family, part)
+        known = REGISTRY.kinds[family].get(name, Kind())
         if (known.built_in and not is_own(part)) or (known.part is not None and not same_class(known.part, part)):
             raise taken(family, name, part, known)
-        check_part(family, part)
         known.part = part
+        REGISTRY.kinds[family][name] = known
         return part
 
     return attach
@@ -86,10 +87,10 @@ def taken(family: str, name: str, new: Any, known: Kind) -> IdeaError:
 
 def check_part(family: str, part: Any) -> None:
     """Raises IdeaError unless `part` is a class that says what it computes, or for an activation a function."""
-    if family == "activation" and callable(part) and not isinstance(part, type):
+    if family == "activation" and callable(part) and hasattr(part, "__name__") and not isinstance(part, type):
         return
     if not isinstance(part, type):
-        raise IdeaError(f"{short(part)} must be a class to be a {family}; write `class Mine(...)` below the decorator")
+        raise IdeaError(f"{short(part)} must be a class to be a kind of {family}; write `class Mine(...)` below the decorator")
     for method in METHODS.get(family, ("forward",)):
         written = next((vars(base)[method] for base in part.__mro__ if method in vars(base)), None)
         if written is None or getattr(written, "__name__", "") == "_forward_unimplemented":
