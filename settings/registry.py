@@ -90,7 +90,7 @@ def check_part(family: str, part: Any) -> None:
     if family == "activation" and callable(part) and hasattr(part, "__name__") and not isinstance(part, type):
         return
     if not isinstance(part, type):
-        raise IdeaError(f"{short(part)} must be a class to be a kind of {family}; write `class Mine(...)` below the decorator")
+        raise IdeaError(f"{short(part)} must be a class to be a kind of {family}; write `class Mine(...)` below it")
     for method in METHODS.get(family, ("forward",)):
         written = next((vars(base)[method] for base in part.__mro__ if method in vars(base)), None)
         if written is None or getattr(written, "__name__", "") == "_forward_unimplemented":
