@@ -75,8 +75,8 @@ def register(family: str, name: str) -> Callable[[T], T]:
         if known.built_in or (known.part is not None and not same_class(known.part, part)):
             raise taken(family, name, part, known)
         check_part(family, part)
-        REGISTRY.kinds[family][name] = known
         known.part = part
+        REGISTRY.kinds[family][name] = known
         return part
 
     return attach
@@ -94,15 +94,15 @@ def built_in(family: str, name: str) -> Callable[[T], T]:
 
 def taken(family: str, name: str, new: Any, known: Kind) -> IdeaError:
     whose = "built in" if known.built_in else f"already {(known.part or known.settings).__name__}"
-    return IdeaError(f"{new.__name__}: {family} {name!r} is {whose}; take another name")
+    return IdeaError(f"{getattr(new, '__name__', short(new))}: {family} {name!r} is {whose}; take another name")
 
 
 def check_part(family: str, part: Any) -> None:
     """Raises IdeaError unless `part` is a class that says what it computes, or for an activation a function."""
-    if family == "activation" and callable(part) and not isinstance(part, type):
+    if family == "activation" and callable(part) and hasattr(part, "__name__") and not isinstance(part, type):
         return
     if not isinstance(part, type):
-        raise IdeaError(f"{short(part)} must be a class to be a {family}; write `class Mine(...)` below the decorator")
+        raise IdeaError(f"{short(part)} must be a class to be a kind of {family}; write `class Mine(...)` below it")
     methods = METHODS.get(family, ("forward",))
     if all(getattr(getattr(part, method, None), "__qualname__", "") in UNWRITTEN for method in methods):
         raise IdeaError(

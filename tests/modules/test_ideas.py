@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import linecache
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -187,6 +188,14 @@ def test_a_class_that_computes_nothing_is_refused(family, base, methods):
         @register(family, "mine")
         class Mine(base):
             pass
+
+
+@pytest.mark.parametrize("thing", [nn.PReLU(), partial(torch.clamp, min=0), 3])
+def test_what_is_neither_a_class_nor_a_function_is_refused(thing):
+    for family in ("activation", "norm"):
+        with pytest.raises(IdeaError, match=f"must be a class to be a kind of {family}"):
+            register(family, "mine")(thing)
+        assert "mine" not in kinds_of(family)
 
 
 class TooNarrow(Norm):

@@ -6,20 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import (
-    ALiBiConfig,
-    DropoutConfig,
-    LearnedPositionConfig,
-    ModelConfig,
-    NoPositionConfig,
-    RoPEConfig,
-    SinusoidalConfig,
-)
+from config import DropoutConfig, ModelConfig
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
 from modules.transformer import Transformer
 from settings.registry import kinds_of
-from tests.helpers.variants import BATCH, LENGTH, VARIANTS, factored, vary
+from tests.helpers.variants import BATCH, LENGTH, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 EVERY_VARIANT = pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
@@ -331,7 +323,7 @@ def test_gradient_checkpointing_recomputes_every_block(config):
 
 # --- every value mixing × output mixing × position encoding, of which the variants hold a choice ------------------
 
-POSITIONS = [NoPositionConfig(), LearnedPositionConfig(), SinusoidalConfig(), RoPEConfig(), ALiBiConfig()]
+POSITIONS = [config_of("position", name) for name in kinds_of("position")]
 LAWS_OF_MIXINGS = [
     test_causal, test_cached_equals_uncached, test_cached_equals_uncached_by_hand, test_batched_equals_one_by_one,
     test_ragged_batch_equals_one_by_one, test_cache_that_forgets_equals_one_that_never_knew,
