@@ -38,8 +38,9 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 def in_autocast_type(x: Tensor) -> Tensor:
     """x as autocast would have it enter a product."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.get_autocast_dtype(x.device.type))  # (…, C)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))  # (…, C)
     return x  # (…, C)
 
 
