@@ -69,7 +69,7 @@ def test_all_kinds_that_settings_name_are_found():
     found = list(kinds_in(preset("factored-alibi-tiny").model))
     kinds = REGISTRY.kinds
     named = [("norm", "layer"), ("activation", "gelu_tanh"), ("position", "alibi"), ("block", "factored"),
-             ("mixing", "kronecker"), ("head", "linear")]  # fmt: skip
+             ("mixing", "kronecker"), ("head", "linear")]
     assert all(any(kind is kinds[family][name] for kind in found) for family, name in named)
 
 
@@ -94,6 +94,6 @@ def test_the_next_process_shows_an_estimate_without_torch(cache):
             [sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, encoding="utf-8", check=True
         ).stdout.strip().rpartition("\n")
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     assert [imported for *_, imported in shown] == ["True", "False"] and shown[0][0] == shown[1][0]
     assert cache_folder() == cache.parent
