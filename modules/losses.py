@@ -25,6 +25,7 @@ def future_windows(windows: Tensor, first: int, last: int) -> Tensor:
 
 def in_autocast_type(x: Tensor) -> Tensor:
     """x in the type in which autocast would multiply it."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.get_autocast_dtype(x.device.type))  # (…, C)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))  # (…, C)
     return x  # (…, C)

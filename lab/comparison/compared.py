@@ -5,6 +5,7 @@ Imports no torch: what a run says of itself is in its files.
 
 import ast
 import fnmatch
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from lab.data.sources import DEFAULT_TALES
 from lab.files.reading import named_path
 from lab.runs.log_table import check_rows
 from lab.runs.run import TRAINED, Run, run_names, settings_by_name
-from settings.errors import ConfigError, GlassboxError, RunError
+from settings.errors import ConfigError, GlassboxError, IdeaError, RunError
 from settings.messages import short, suggest
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
@@ -72,8 +73,13 @@ class Compared:
 
     @cached_property
     def facts(self) -> dict[str, object]:
-        """What the run is and what it took: seconds of training, bytes, FLOPs of the whole training."""
+        """What the run is and what it took: seconds of training, bytes, FLOPs of the whole training (NaN where an idea
+        keeps them from being counted; `estimate` says why)."""
         costs, tokens = estimate(self.run.model_config, self.run.train_config), int(self.log["tokens"].iloc[-1])
+        try:
+            flops = tokens * costs.training_flops
+        except IdeaError:
+            flops = math.nan
         return {
             "validation_loss": self.validation_loss,
             "architecture": architecture(self.run.model_config),
@@ -81,7 +87,7 @@ class Compared:
             "parameters": costs.parameters,
             "tokens": tokens,
             "seconds": float(self.log["seconds"].iloc[-1]),
-            "flops": tokens * costs.training_flops,
+            "flops": flops,
             "tokens_per_second": float(self.log["tokens_per_second"].median()),
             "memory": int(self.log["memory"].max()),
         }

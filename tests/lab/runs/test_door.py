@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from config import ALiBiConfig, FutureBlockConfig, MLPConfig, ModelConfig, TrainConfig
 from lab.analysis.tuned_lens import digest, keys, lens_path, load_lens, name
 from lab.comparison.comparison import compare
-from lab.costs.estimates import estimate
+from lab.costs.parameters import parameter_shapes
 from lab.runs.run import Run, list_runs
 from lab.runs.weights import write_tensors
 from modules.transformer import Transformer
@@ -199,7 +199,7 @@ def test_what_a_config_claims_is_held_against_the_weights_before_it_is_built_or_
         return of_one_layer
 
     monkeypatch.setattr(Transformer, "__init__", watched(Transformer.__init__))
-    monkeypatch.setattr("lab.runs.weights.estimate", watched(estimate))
+    monkeypatch.setattr("lab.runs.weights.parameter_shapes", watched(parameter_shapes))
     reason = "n_layers: stored 1, the config wants 512"
     assert reason in list_runs(folder).loc["run", "status"]
     comparison = compare("run", folder)
