@@ -1,7 +1,8 @@
 """What keeps a training from starting, found before a run folder exists."""
 
 from config import ModelConfig, TrainConfig
-from lab.compute.device import check_compiler, pick_device
+from lab.compute.compiling import check_compiler
+from lab.compute.device import pick_device
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
 from settings.errors import ConfigError

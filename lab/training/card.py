@@ -9,7 +9,9 @@ import torch
 from config import list_presets, preset
 from lab.display.plots import loss_curve
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import Run, code_version, settings_by_name
+from lab.runs.code_version import code_version
+from lab.runs.run import Run
+from lab.runs.settings import settings_by_name
 from lab.training.watch import watch_warnings
 from lab.training.watch_plots import watch_heatmap
 

@@ -15,13 +15,12 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
-from lab.compute.device import explaining_memory, pick_device
-from lab.compute.optimizer import build_optimizer
+from lab.compute.device import explain_out_of_memory, pick_device
+from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
 from lab.display.style import BLUE, SKY, VERMILLION, Picture, axes
 from lab.runs.checks import check_vocabulary
-from lab.training.loop import clip, descend, gradients, untrained
 from settings.errors import ConfigError
 
 SMOOTHING = 0.8  # how much of the running mean stays at each step
@@ -66,24 +65,22 @@ def find_learning_rate(
     if steps < LEAST_STEPS:
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
-    device = pick_device(config.device)
+    pick_device(config.device)  # an absent one is refused before any text is read
     check_vocabulary(model_config, data.tokenizer if data else load_tokenizer(config.data.tokenizer))
     data = data or prepare(config.data)
     data.train.n_windows(model_config.context_length)
-    precision = "fp32" if config.precision == "auto" else config.precision
-    model = untrained(model_config, config, device)
-    optimizer = build_optimizer(model, config)
+    state = TrainingState.start(model_config, config, data)
     rates, losses, smoothed, mean = [], [], [], 0.0
     for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-        with explaining_memory(config):
-            loss = gradients(model, model.losses, data, config, step, device, precision)["loss"]
-        norm = clip(model, config)
+        with explain_out_of_memory(config):
+            loss = state.backward(state.batch())["loss"]
+        norm = state.clip()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         running = mean / (1 - SMOOTHING ** (step + 1))  # as if it had not started from 0
         diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)
         if diverged:
             break
-        descend(optimizer, rate)
+        state.update(rate)
         rates.append(rate)
         losses.append(loss)
         smoothed.append(running)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from config import ModelConfig, TrainConfig
 from lab.data.packing import prepare
-from lab.runs.run import Run, run_names
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from settings.errors import GlassboxError
 
 

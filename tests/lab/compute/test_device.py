@@ -9,7 +9,8 @@ import torch
 
 from config import ModelConfig, TrainConfig
 from lab.compute import device
-from lab.compute.device import choose, pick_device
+from lab.compute.choice import choose
+from lab.compute.device import pick_device
 from modules.transformer import Transformer
 from settings.paths import ROOT
 
@@ -62,7 +63,7 @@ def test_a_compiler_that_fails_is_found_out_in_one_line(tmp_path):
     fake.write_text(BROKEN, encoding="utf-8")  # of the shell: a Python may lie in a path with a blank
     fake.chmod(0o755)
     code = (
-        "import torch; from lab.compute.device import check_compiler, compiler_problem\n"
+        "import torch; from lab.compute.compiling import check_compiler, compiler_problem\n"
         "from settings.errors import ConfigError\n"
         "print(compiler_problem('cpu'))\n"
         "try: check_compiler(torch.device('cpu'))\n"

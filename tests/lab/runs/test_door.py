@@ -13,7 +13,8 @@ from config import ALiBiConfig, FutureBlockConfig, MLPConfig, ModelConfig, Train
 from lab.analysis.tuned_lens import digest, keys, lens_path, load_lens, name
 from lab.comparison.comparison import compare
 from lab.costs.estimates import estimate
-from lab.runs.run import Run, list_runs
+from lab.runs.listing import list_runs
+from lab.runs.run import Run
 from lab.runs.weights import write_tensors
 from modules.transformer import Transformer
 from settings.errors import ConfigError, GlassboxError, RunError

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from config import FactoredBlockConfig, ShapedBlockConfig, preset
-from lab.runs.run import Run, delete_run, list_runs, starting_settings
+from lab.runs.listing import delete_run, list_runs
+from lab.runs.run import Run
+from lab.runs.settings import starting_settings
 from lab.runs.weights import write_tensors
 from lab.terminal import parse_training
 from lab.training.card import training_command

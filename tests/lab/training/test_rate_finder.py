@@ -71,7 +71,7 @@ def test_it_starts_as_training_does(data, tmp_path):
 
 
 def test_the_same_call_gives_the_same_numbers_and_leaves_nothing(data, found, tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
     assert find_learning_rate(SETTINGS, data) == found
@@ -161,7 +161,7 @@ def test_what_can_be_refused_is_refused_before_any_text_is_read(monkeypatch, set
 
 
 def test_in_the_terminal(found, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     Run.create("one", MODEL, TRAIN, tmp_path)
     assert main(["find-rate", "one", "--picture", str(tmp_path / "rates.png")]) == 0
     assert repr(found) in capsys.readouterr().out.splitlines()

@@ -23,7 +23,9 @@ from lab.compute.schedule import learning_rate
 from lab.data.packing import prepare
 from lab.evaluation.evaluate import Evaluation
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import Run, delete_run, list_runs, run_names
+from lab.runs.listing import delete_run, list_runs
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from lab.runs.weights import read_header
 from lab.sharing import export_run, import_run
 from lab.training.checkpoint import load_checkpoint

@@ -10,7 +10,8 @@ from config import DataConfig, ModelConfig, TrainConfig
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
 from lab.evaluation.evaluate import evaluate
-from lab.runs.run import Run, run_names
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from lab.training.live import live
 from lab.training.loop import train
 from lab.training.start import open_or_create

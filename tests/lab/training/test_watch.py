@@ -406,7 +406,7 @@ def test_the_card_shows_the_layers(tmp_path, data, whole, monkeypatch):
 
 
 def test_the_terminal_tells_it_after_training(tmp_path, data, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     like = ["--like", str(Run.create("one", MODEL, TRAIN, tmp_path).folder)]
     assert main(["train", *like, "--name", "well", "--train.watch-every", "6"]) == 0
