@@ -21,11 +21,12 @@ from config import (
     ScheduleConfig,
     TrainConfig,
 )
+from lab.compute.device import seeded
 from lab.data.packing import prepare
 from lab.runs.run import Run
 from lab.terminal import main
 from lab.training.log import StepLog
-from lab.training.loop import micro_batches, seeded, train
+from lab.training.loop import train
 from lab.training.watch import Watch, by_layer, dead_share, hooked, watch_warnings
 from lab.training.watch_plots import watch_heatmap
 from modules.mlp import ACTIVATIONS
@@ -86,7 +87,7 @@ def test_numbers_are_those_computed_by_hand(tmp_path, data, model, checkpointing
     )  # fmt: skip
     with seeded(TRAIN.seed, 0, CPU):
         net = Transformer(model)
-    parts = list(micro_batches(data, run.train_config, 0, 16, CPU))
+    parts = torch.from_numpy(data.train.batch(TRAIN.seed, 0, TRAIN.batch_size, 16)).split(2)
     positions = torch.arange(16)
     place = net.position.place(positions, positions, True, None)
     x = net.embedding(parts[0][:, :-1])
@@ -263,7 +264,7 @@ def damaged(monkeypatch, damage) -> None:
             with torch.no_grad():
                 damage(self)
 
-    monkeypatch.setattr("lab.training.loop.Transformer", Damaged)
+    monkeypatch.setattr("lab.compute.training_state.Transformer", Damaged)
 
 
 def test_a_healthy_training_raises_no_flag(tmp_path, data, whole):
