@@ -83,7 +83,7 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
         held_out={name: whole for name, (whole, _) in found.items()},
         blind={name: blind for name, (_, blind) in found.items()},
         texts={name: generate_text(model, data.tokenizer, prompt, **plainly) for name, model in models.items()},
-    )  # fmt: skip
+    )
 
 
 def train_all_steps(state: TrainingState) -> list[float]:

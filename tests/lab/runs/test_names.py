@@ -54,7 +54,7 @@ COMMANDS = [
     ["compare", "one", "--export", "{}.csv"], ["find-rate", "{}"], ["sweep", "{}"], ["export", "{}"],
     ["export", "one", "--file", "{}"], ["import", "{}"], ["runs", "--delete", "{}", "--confirm", "{}"],
     ["train", "--like", "{}"], ["train", "--name", "{}", "--train.data.tokenizer", "byte"],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -138,7 +138,7 @@ def remove_tokenizer(run):
         (damage_json, "not valid JSON"), (damage_key, "widht"), (damage_block, "from-the-future"),
         (damage_log, "tokens"), (damage_weights, "safetensors"), (remove_tokenizer, "tokenizer.json"),
     ],
-)  # fmt: skip
+)
 def test_damaged_runs_are_listed_with_the_reason(run, tmp_path, damage, reason):
     shutil.copytree(run.folder, tmp_path / "two")
     damage(run)

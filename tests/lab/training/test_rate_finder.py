@@ -22,7 +22,7 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=40, batch_size=8,
     evaluate_every=40, evaluation_tokens=256, checkpoint_every=40, device="cpu", sample_tokens=3, seed=3,
     schedule=ScheduleConfig(warmup_steps=0),
-)  # fmt: skip
+)
 SETTINGS = Preset(MODEL, TRAIN)
 
 
@@ -168,6 +168,6 @@ def test_in_the_terminal(found, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "data.json", "model_config.json", "tokenizer.json", "train_config.json",
-    ]  # fmt: skip
+    ]
     assert main(["find-rate", "lama-tiny"]) == 1
     assert "neither a preset nor a run; did you mean 'llama-tiny'" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_another_process_is_named_and_sigterm_stops_it_with_a_checkpoint(tmp_pat
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     while not child.stdout.readline().startswith("step 1"):
         assert child.poll() is None, child.stderr.read()
     with pytest.raises(RunError, match=rf"process {child.pid} on {platform.node()} holds run 'run' since \d{{4}}"):
@@ -192,7 +192,7 @@ def test_what_can_change_is_obeyed(stopped, data):
         weight_decay=0.0, beta1=0.8, beta2=0.9, gradient_clip=None, dropout_final=1.0, steps=14, evaluate_every=13,
         sample_every=13, sample_prompt="Tim", sample_tokens=2, checkpoint_every=3, watch_every=13,
         schedule__warmup_steps=1, schedule__decay="linear",
-    )  # fmt: skip
+    )
     changed = edit(changed, "model_config.json", dropout__residual=0.0)
     steps = list(train(changed, data))
     assert [step.step for step in steps] == [12, 13, 14]
@@ -438,7 +438,7 @@ DAMAGES = {
     "log column": (rewritten(lambda lines: [line.replace("\n", ",1\n") for line in lines]), "has the columns 'step"),
     "log words": (rewritten(lambda lines: [*lines, "12,x\n"]), "tokens is 'x' in row 12"),
     "log step": (rewritten(lambda lines: [*lines, lines[-1].replace("11,", "x,", 1)]), "step is 'x' in row 12"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -538,7 +538,7 @@ def test_leftovers_of_killed_processes_go_at_the_next_start_and_no_others(stoppe
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError("no room"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-])  # fmt: skip
+])
 def test_out_of_memory_says_which_setting_to_lower(tmp_path, data, monkeypatch, error):
     def full(*_):
         raise error
@@ -578,7 +578,7 @@ def test_a_full_disk_when_the_loop_is_left_is_said(tmp_path, data, monkeypatch):
 
 def test_a_seed_is_as_large_as_it_works_or_refused_with_its_bound(tmp_path, data):
     assert next(train(new_run(tmp_path, seed=9 * 10**12), data)).step == 1
-    with pytest.raises(ConfigError, match=r"seed must be an integer from 0 to 9,000,000,000,000, not 1764115200000000000"):
+    with pytest.raises(ConfigError, match="seed must be an integer from 0 to 9,000,000,000,000, not 17641152"):
         TrainConfig(seed=1_764_115_200_000_000_000)
 
 

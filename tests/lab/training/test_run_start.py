@@ -22,7 +22,7 @@ MODEL = ModelConfig(vocab_size=257, context_length=16, n_layers=1, n_heads=2, wi
 TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=6, batch_size=4,
     evaluate_every=3, evaluation_tokens=128, sample_every=4, sample_tokens=3, device="cpu", compile="off",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=12, batch_size=4,
     evaluate_every=6, evaluation_tokens=256, checkpoint_every=5, precision="fp32", device="cpu", sample_tokens=5,
     compile="off", schedule=ScheduleConfig(warmup_steps=2), watch_every=4,
-)  # fmt: skip
+)
 CPU = torch.device("cpu")
 
 
@@ -84,7 +84,7 @@ def test_numbers_are_those_computed_by_hand(tmp_path, data, model, checkpointing
     run = trained(
         tmp_path, data, model=model, steps=3, micro_batch_size=2, gradient_checkpointing=checkpointing,
         gradient_clip=1e-3, sample_prompt="Once",
-    )  # fmt: skip
+    )
     with seeded(TRAIN.seed, 0, CPU):
         net = Transformer(model)
     parts = torch.from_numpy(data.train.batch(TRAIN.seed, 0, TRAIN.batch_size, 16)).split(2)
@@ -127,7 +127,7 @@ def test_layers_gradients_squared_add_up_to_the_log(whole):
         ("relu", 0.0, 1e-3), ("relu2", -1.0, 1e-3), ("gelu", -2.4, -2.2), ("gelu_tanh", -2.4, -2.2),
         ("silu", -4.7, -4.5), ("mish", -4.7, -4.5),
     ],
-)  # fmt: skip
+)
 def test_a_unit_is_dead_if_closed_for_every_token(name, closed, open_):
     """Of four units one is open for one token of six; Φ(−2.33) = σ(−4.6) = 1 %."""
     x = torch.full((2, 3, 4), closed)
@@ -237,7 +237,7 @@ def test_every_architecture_is_watched_to_its_card(tmp_path, data, name):
     run = trained(
         tmp_path, data, model=WATCHED[name], steps=1, schedule=ScheduleConfig(warmup_steps=0),
         watch_every=1, sample_prompt="O", sample_tokens=1,
-    )  # fmt: skip
+    )
     frame = run.watch()
     assert not frame.duplicated(["step", "layer", "kind"]).any()
     blocks = WATCHED[name].n_layers - (WATCHED[name].block.heads - 1 if name == "multi-token" else 0)
@@ -334,7 +334,7 @@ def frame_of(table: dict[str, list[float]], kind: str) -> pd.DataFrame:
         ("activation", [1.0, float("nan")], "step 10 .*inf"), ("dead", [0.0, 0.5], None),
         ("dead", [0.0, 0.6, 0.1], None), ("dead", [0.0, 0.51], r"step 10 \(1 of 2 watched steps\): 51%"),
     ],
-)  # fmt: skip
+)
 def test_thresholds(kind, column, said):
     """A layer beside two that stay at 1: gradients of a thousandth, growth to a thousandfold, half of the units."""
     others = 0.0 if kind == "dead" else 1.0
