@@ -6,8 +6,8 @@ Three kinds of numbers, each with the module path of its layer:
     gradient     ‖∂loss/∂weights‖ of a layer's parameters, before clipping; the log has the norm over all layers
     dead         share of an MLP's hidden units whose activation is closed for every token
 
-A unit is closed for a token where its input x ≤ 0 and |a(x)| ≤ |x|/100. For ReLU and ReLU² that is a(x) = 0, and
-no gradient comes through (Lu et al. 2019, arXiv 1903.06733). GELU, SiLU and Mish are x · gate(x): their gate is under 1 %.
+A unit is closed for a token where its input x ≤ 0 and |a(x)| ≤ |x|/100. For ReLU and ReLU² that is a(x) = 0, and no
+gradient comes through (Lu et al. 2019, arXiv 1903.06733). GELU, SiLU and Mish are x · gate(x): their gate is under 1 %.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,9 +55,9 @@ class Watch:
 def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> Iterator[None]:
     """Inside the `with`, a forward pass reports (layer, kind, value) of its activations; afterwards no hook is left.
 
-    Each layer is reported once, as it is in the pass that gives the next token: further heads go through the final norm
-    again, and levels that predict vectors embed their targets. A block that hands the state on untouched, as the
-    further heads of multi-token prediction do, puts out nothing.
+    Each layer is reported once, when it first runs: that is in the pass for the next token. Later, further heads use
+    the final norm again, and levels that predict vectors embed their targets. A block that returns its state unchanged,
+    as the further heads of multi-token prediction do, is not reported.
     """
     reported = set()
 
@@ -98,7 +98,7 @@ def hooked(model: Transformer, report: Callable[[str, str, Tensor], None]) -> It
 
 
 def untouched(inputs: tuple, output) -> bool:
-    """Whether a block's state (a tuple of streams) holds the very tensors of the state that came in."""
+    """Whether a block's output state (a tuple of streams) holds the same tensor objects as its input state."""
     if not isinstance(output, tuple) or not inputs:
         return False
     return all(new is old for new, old in zip(output, inputs[0]) if isinstance(new, Tensor))
@@ -111,7 +111,7 @@ def root_mean_square(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dead_share(x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """The share of the last axis's units that are closed for every token; x is what goes into the activation."""
+    """The share of the last axis's units that are closed for every token; x is the activation's input."""
     closed = (x <= 0) & (activation(x).abs() <= CLOSED * x.abs())
     return closed.flatten(0, -2).all(dim=0).float().mean()
 
@@ -127,7 +127,7 @@ def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
     return {layer: torch.nn.utils.get_total_norm(tensors) for layer, tensors in gradients.items()}
 
 
-# --- what it means, in words ----------------------------------------------------------------------------------
+# --- what the numbers mean, in words ----------------------------------------------------------------------------------
 
 
 def by_layer(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
