@@ -7,14 +7,16 @@ x-transformers', all with clipping at 1.0. Peak memory is that of a fresh proces
 import sys
 from statistics import median
 
+import numpy as np
 import torch
 
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
-from config import ModelConfig, TrainConfig
-from lab.compute.device import choose
-from lab.compute.optimizer import build_optimizer
-from modules.transformer import Transformer
+from config import DataConfig, ModelConfig, TrainConfig
+from lab.compute.choice import choose
+from lab.compute.training_state import TrainingState
+from lab.data.packing import TokenData
+from lab.data.token_file import TokenFile
 
 VOCABULARY, LENGTH, BATCH = 2048, 256, 16
 CONFIG = ModelConfig(vocab_size=VOCABULARY, context_length=LENGTH, n_layers=6, n_heads=8, width=256)
@@ -25,7 +27,7 @@ def tokens() -> torch.Tensor:
 
 
 def stepper(model, optimizer, loss_of, precision: str):
-    """A call that does one whole step."""
+    """A call that does one whole step of another library's model."""
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -38,12 +40,32 @@ def stepper(model, optimizer, loss_of, precision: str):
     return step
 
 
+def our_state(model: ModelConfig, precision: str, compile: str = "off") -> TrainingState:
+    """The start of a training of this model on random tokens."""
+    stream = np.random.default_rng(0).integers(VOCABULARY, size=200 * BATCH * LENGTH, dtype=np.uint16)
+    side = TokenFile("random", stream, n_documents=1, n_bytes=len(stream))
+    config = TrainConfig(precision=precision, compile=compile, batch_size=BATCH, device="cpu")
+    return TrainingState.start(model, config, TokenData(DataConfig(), None, side, side))
+
+
+def our_stepper(state: TrainingState):
+    """A call that does one whole step of ours, as `train` does it."""
+
+    def step() -> None:
+        state.backward(state.batch())
+        state.clip()
+        state.update(state.config.learning_rate)
+
+    return step
+
+
 def ours(precision: str = "auto", compile: str = "auto"):
-    model = Transformer(CONFIG)
-    config = TrainConfig(precision=precision, compile=compile)
-    choice = choose(model, tokens(), config)
-    losses = torch.compile(model.losses) if choice.compiled else model.losses
-    return stepper(model, build_optimizer(model, config), lambda ids: losses(ids)["loss"], choice.precision)
+    state = our_state(CONFIG, precision, compile)
+    choice = choose(state.model, tokens(), state.config)
+    state.progress.precision = choice.precision
+    if choice.compiled:
+        state.compile_losses()
+    return our_stepper(state)
 
 
 def hugging_face(precision: str, fused: bool):

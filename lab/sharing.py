@@ -21,9 +21,9 @@ from lab.analysis.tuned_lens import lens_path, load_lens
 from lab.files import reading as guarded
 from lab.files.atomic import atomic_path
 from lab.files.reading import MIB, named_path, reading
-from lab.runs import run as runs
-from lab.runs.lock import making
-from lab.runs.run import Run, check_name
+from lab.runs.lock import build_folder
+from lab.runs.names import check_name, runs_folder
+from lab.runs.run import Run
 from lab.runs.weights import check_shapes, read_header
 from settings.errors import GlassboxError, RunError
 from settings.json_text import parse_json
@@ -88,7 +88,7 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
     Names, sizes and checksums are verified before a byte is written, and what the files hold before the run has its
     name. Raises RunError for anything that is not right, and then leaves the folder as it was.
     """
-    path, folder = named_path(path), Path(folder or runs.TRAINED)
+    path, folder = named_path(path), runs_folder(folder)
     try:
         with zipfile.ZipFile(path) as archive:
             members = check_entries(archive, path.stat().st_size)
@@ -98,7 +98,7 @@ def import_run(path: Path | str, folder: Path | None = None, name: str | None = 
             if (folder / name).exists():
                 raise RunError(f"a run named {name!r} exists; import it under another: name='...', or --name")
             check_sums(archive, members, manifest["sha256"])
-            with making(name, folder) as building:
+            with build_folder(name, folder) as building:
                 for member in members:
                     (building / member).write_bytes(archive.read(member))
                 check_contents(building)

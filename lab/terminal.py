@@ -177,7 +177,7 @@ def find_rate(
         steps: How many rates.
         picture: A PNG to draw the losses into.
     """
-    from lab.runs.run import starting_settings
+    from lab.runs.settings import starting_settings
     from lab.training.rate_finder import find_learning_rate, rate_curve
 
     settings = starting_settings(start)
@@ -205,7 +205,7 @@ def sweep(
     from lab.comparison.overrides import grid, overridden, read_values
     from lab.comparison.sweep import compare_sweep
     from lab.comparison.sweep import sweep as train_all
-    from lab.runs.run import starting_settings
+    from lab.runs.settings import starting_settings
 
     variants = overridden(starting_settings(start), grid(read_values(vary)), Path(start).name if name is None else name)
     steps = train_all(variants, range(seeds), show=True)
@@ -223,7 +223,7 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
         delete: The name of a run to delete for good.
         confirm: The same name again; without it, the command asks for it.
     """
-    from lab.runs.run import delete_run, list_runs
+    from lab.runs.listing import delete_run, list_runs
 
     if delete is None:
         table = list_runs()

@@ -70,7 +70,7 @@ def train(settings: Training) -> None:
 
 def default_name(start: str, source: str) -> str:
     """A run's name from a preset's or a run's and from that of the data, in the letters that a name may have."""
-    from lab.runs.run import LONGEST_NAME
+    from lab.runs.names import LONGEST_NAME
 
     letters = unicodedata.normalize("NFKD", f"{Path(start).name}-{Path(source).stem}")
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))  # ä is a and two dots

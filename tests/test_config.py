@@ -32,7 +32,7 @@ from config import (
 )
 from lab.comparison.overrides import ROOTS
 from lab.data.tokenizers import load_tokenizer
-from lab.runs.run import settings_by_name
+from lab.runs.settings import settings_by_name
 from settings import errors
 from settings.by_name import check_setting, read_setting, types_by_name
 from settings.errors import ConfigError, GlassboxError

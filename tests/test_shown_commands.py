@@ -13,7 +13,7 @@ import pytest
 
 from config import DataConfig, ModelConfig, Preset, TrainConfig, list_presets
 from lab import terminal
-from lab.runs.run import TRAINED, run_names
+from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
 from settings.paths import ROOT
 
@@ -123,11 +123,11 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
     for place in ("lab.runs.text.check_text", "lab.runs.run.check_text"):  # the shipped runs were made with all of them
         monkeypatch.setattr(place, lambda *_: None)
-    for place in ("tools.preset", "lab.runs.run.preset"):
+    for place in ("tools.preset", "lab.runs.settings.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
     return tmp_path
 

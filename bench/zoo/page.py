@@ -13,7 +13,7 @@ from lab.comparison.comparison import Comparison, compare
 from lab.comparison.table import markdown
 from lab.costs.estimates import si
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import TRAINED
+from lab.runs.names import TRAINED
 from settings.errors import RunError
 from settings.paths import ROOT
 

@@ -20,7 +20,8 @@ from config import Preset, ScheduleConfig, list_models, preset
 from lab.comparison.sweep import matched, opened
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
-from lab.runs.run import TRAINED, Run, run_names
+from lab.runs.names import TRAINED, run_names
+from lab.runs.run import Run
 from lab.training.loop import train
 from settings.errors import ConfigError
 from settings.messages import suggest

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
-from lab.generation.generate import check_prompts, eval_mode
+from lab.generation.generate import check_prompts
 from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError

@@ -21,7 +21,9 @@ from lab.costs.estimates import estimate
 from lab.data.sources import DEFAULT_TALES
 from lab.files.reading import named_path
 from lab.runs.log_table import check_rows
-from lab.runs.run import TRAINED, Run, run_names, settings_by_name
+from lab.runs.names import TRAINED, run_names
+from lab.runs.run import Run
+from lab.runs.settings import settings_by_name
 from settings.errors import ConfigError, GlassboxError, IdeaError, RunError
 from settings.messages import short, suggest
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tales import Probe
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
@@ -19,18 +19,6 @@ from modules.losses import shift
 from settings.errors import DataError
 
 BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode without gradients; back in the mode it was in afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield model
-    finally:
-        model.train(was_training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +79,7 @@ def measured(
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Each of the windows (B, T+1) with measure(head, hidden, targets), on the CPU; in eval mode."""
     device, found = next(model.parameters()).device, []
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for batch in windows:
             inputs, targets = shift(torch.from_numpy(batch).to(device))
             found.append((batch, measure(model.head, model.hidden(inputs), targets).cpu()))
@@ -148,7 +136,7 @@ def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Prob
     Where a prompt is longer than the context the model was trained on, its beginning is cut off, for every model alike.
     """
     outcomes: dict[str, list[bool]] = {}
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for probe in probes:
             right, wrong = (
                 _ending_log_probability(model, tokenizer, probe.prompt, ending)

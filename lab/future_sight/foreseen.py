@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lab.analysis.forward_pass import AnalysisError, label, read_prompt, record
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.evaluation.evaluate import evaluating
 from modules.future import FutureBlock
 from modules.kernels import causal_mask
 from modules.losses import CHUNK
@@ -97,7 +97,7 @@ def foreseen(
         raise AnalysisError(f"top must lie between 1 and the vocabulary's {model.config.vocab_size}, not {top}")
     ids, labels = read_prompt(model, prompt, tokenizer)
     rows = []
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for level, read in read_levels(model, torch.tensor([ids])).items():
             best = [bags.share.topk(top) for bags in predicted(model, level, read[0])]
             shares, tokens = (torch.cat(parts).tolist() for parts in zip(*best))

@@ -4,15 +4,15 @@ import codecs
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from config import ModelConfig
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
 from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities, sample
@@ -135,18 +135,6 @@ def row_generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]
     """A generator for each row, from `seed` and the number of equal prompts before it."""
     keys = [(seed, prompts[:row].count(prompt)) for row, prompt in enumerate(prompts)]
     return [torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0])) for key in keys]
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and back in its own afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 # --- text -----------------------------------------------------------------------------------------------------

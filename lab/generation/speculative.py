@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.generation.generate import check_finite, check_settings, eval_mode, marked, padded, row_generators
+from lab.generation.generate import check_finite, check_settings, marked, padded, row_generators
 from lab.generation.sampling import STRATEGIES, SamplingConfig, draw, probabilities
 from modules.cache import Cache
 from modules.multi_token import MultiTokenBlock

@@ -1,4 +1,4 @@
-"""Tensors in files: safetensors alone, checked before they are used. No pickle is ever loaded."""
+"""Tensors in safetensors files, checked before they are used. No pickle is ever loaded."""
 
 import json
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict[str, object]) -> None:
-    """One safetensors file with `facts` in its header, by atomic rename."""
+    """Writes one safetensors file with `facts` in its header, by atomic rename."""
     from safetensors.torch import save_file
 
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
@@ -59,9 +59,9 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]
 
 
 def check_layers(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
-    """Raises RunError where the config claims another number of layers, or another embedding, than is stored.
+    """Raises RunError if the config claims another number of layers, or another embedding, than is stored.
 
-    So whatever a config claims, no more is built or counted than the file holds.
+    Called before a model is built, so that a damaged config can't ask for a huge one.
     """
     found = [int(match[1]) for match in map(re.compile(r"blocks\.(\d{1,6})\.").match, shapes) if match]
     stored = {"n_layers": max(found, default=-1) + 1, "embedding": shapes.get("embedding.weight")}
@@ -85,7 +85,7 @@ def misfit(path: Path, reason: str) -> RunError:
 
 
 def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
-    """Raises RunError where the stored tensors are not those of the model that the config describes."""
+    """Raises RunError if the stored tensors are not those of the model that the config describes."""
     check_layers(shapes, config, path)
     expected = parameter_shapes(config)
     wrong = [

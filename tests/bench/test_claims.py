@@ -10,7 +10,7 @@ from bench.studies.untuned import RATES, WEIGHTS, variants
 from bench.zoo.train import settings
 from config import list_models
 from lab.comparison.sweep import mean_and_spread
-from lab.runs.run import TRAINED
+from lab.runs.names import TRAINED
 from settings.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

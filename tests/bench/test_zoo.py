@@ -13,7 +13,8 @@ from bench.zoo.train import PAIR, SEEDS, against_shipped, main, zoo
 from config import list_models
 from lab.analysis.tuned_lens import load_lens, train_lens
 from lab.evaluation.evaluate import evaluate
-from lab.runs.run import TRAINED, Run
+from lab.runs.names import TRAINED
+from lab.runs.run import Run
 from lab.runs.weights import read_tensors
 from lab.training.loop import train
 from modules.transformer import Transformer

@@ -110,10 +110,10 @@ def test_a_taken_name_needs_another(shared, there):
 
 
 def test_in_the_terminal(run, there, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", run.folder.parent)
+    monkeypatch.setattr("lab.runs.names.TRAINED", run.folder.parent)
     assert main(["export", "one", "--file", str(tmp_path / "mine.zip")]) == 0
     assert str(tmp_path / "mine.zip") in capsys.readouterr().out
-    monkeypatch.setattr("lab.runs.run.TRAINED", there)
+    monkeypatch.setattr("lab.runs.names.TRAINED", there)
     assert main(["import", str(tmp_path / "mine.zip"), "--name", "yours"]) == 0
     assert "yours" in capsys.readouterr().out and (there / "yours" / "model.safetensors").exists()
     assert main(["import", str(tmp_path / "nothing.zip")]) == 1

@@ -28,7 +28,8 @@ from lab.comparison.overrides import grid, overridden, read_values
 from lab.comparison.sweep import compare_sweep, matched, mean_and_spread, sweep, sweep_results
 from lab.costs.estimates import estimate
 from lab.notebooks import WIDGET
-from lab.runs.run import Run, check_name, run_names
+from lab.runs.names import check_name, run_names
+from lab.runs.run import Run
 from modules.transformer import Transformer
 from settings.errors import ConfigError, DataError, RunError, TokenizerError
 

@@ -222,7 +222,7 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path, data):
 
 
 def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     make_run(tmp_path, "one")
     printed = []
     for _ in range(2):
