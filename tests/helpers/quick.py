@@ -7,7 +7,8 @@ from settings.paths import ROOT
 from tests.helpers.variants import VARIANTS
 
 FILES = {
-    "test_config.py", "test_imports.py", "test_make.py", "test_requirements.py", "test_tools.py",
+    "test_config.py", "test_imports.py", "test_make.py", "test_requirements.py",
+    "test_shown_commands.py", "test_tools.py",
     "lab/test_arguments.py", "lab/compute/test_schedule.py", "lab/generation/test_sampling.py",
     "lab/runs/test_names.py", "modules/test_linear.py", "modules/test_modules.py", "modules/test_positions.py",
 }
