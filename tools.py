@@ -2,8 +2,9 @@
 
     from tools import ModelConfig, Run, preset, train
 
-Each name is fetched from its own module when first asked for, so that nothing waits for what it does not use. The
-functions tell at once where they are given a name, a preset or a config in place of what they take.
+A name is imported from its own module when it is first used, so a notebook waits only for what it uses. Every function
+here checks its arguments: one that gets a name where it needs a run, say, raises a ConfigError that tells what to pass.
+Editors read the names from tools.pyi, which a test keeps equal to HOMES.
 """
 
 import importlib
@@ -86,7 +87,7 @@ HOMES = {
     "modules.positions": ("ALiBi", "PositionContext", "RotaryPosition", "alibi_slopes"),
     "modules.residual": ("ResidualBlock",),
     "modules.transformer": ("Transformer",),
-}  # fmt: skip
+}
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}
 __all__ = sorted(HOME_OF)
 REGISTRY.load_ideas = lambda: importlib.import_module("modules.ideas")  # when a kind is asked for that is not built in
@@ -100,6 +101,11 @@ def __getattr__(name: str):
         value = checked(value)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """What completion in Jupyter offers."""
+    return __all__
 
 
 if __name__ == "__main__":

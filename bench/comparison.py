@@ -31,7 +31,7 @@ def write_run(number: int, folder: Path) -> None:
     model = ModelConfig(vocab_size=2048, width=64 + 16 * (number // SEEDS), n_heads=2, n_layers=2)
     data = DataConfig(tokenizer="bpe-2048", max_documents=60)
     run = Run.create(f"run-{number // SEEDS}-seed{number % SEEDS}", model,
-                     TrainConfig(data=data, steps=STEPS, seed=number % SEEDS), folder)  # fmt: skip
+                     TrainConfig(data=data, steps=STEPS, seed=number % SEEDS), folder)
     step = np.arange(1, STEPS + 1)
     loss = 1.0 + 4.5 * step**-0.3 + 0.05 * random.standard_normal(STEPS)
     validation = np.where(step % 100 == 0, loss, np.nan)

@@ -23,4 +23,4 @@ def main(rounds: int = 20) -> None:
     seconds = {name: median(times) for name, times in alternate(calls, rounds).items()}
     share = seconds["batch"] / seconds["step"]
     print(table("Data", ["a batch, µs", "a step, ms", "share"],
-                [[f"{seconds['batch'] * 1e6:.0f}", f"{seconds['step'] * 1e3:.0f}", f"{share:.2%}"]]))  # fmt: skip
+                [[f"{seconds['batch'] * 1e6:.0f}", f"{seconds['step'] * 1e3:.0f}", f"{share:.2%}"]]))

@@ -77,7 +77,7 @@ def hugging_face(precision: str, fused: bool):
             num_hidden_layers=CONFIG.n_layers, num_attention_heads=CONFIG.n_heads, max_position_embeddings=1024,
             tie_word_embeddings=True, attn_implementation="sdpa", use_cache=False,
         )
-    )  # fmt: skip
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused or None)
     # one token more than ours sees: its targets are shifted inside, so both predict LENGTH tokens
     return stepper(model, optimizer, lambda ids: model(ids, labels=ids).loss, precision)
@@ -95,7 +95,7 @@ def x_transformers():
                 attn_flash=True,
             ),
         )
-    )  # fmt: skip
+    )
     return stepper(model, torch.optim.AdamW(model.parameters(), lr=1e-3), model, "fp32")
 
 
@@ -124,7 +124,7 @@ def main(rounds: int = 9) -> None:
         [name, f"{BATCH * LENGTH / median(times):,.0f}", f"{against_plain[name]:.2f}", f"{against_mixed[name]:.2f}",
          f"{in_a_fresh_process('bench.training', name):.0f}"]
         for name, times in seconds.items()
-    ]  # fmt: skip
+    ]
     headings = ["training step", "tokens/s", "× HF fp32", "× HF bf16", "peak memory, MB"]
     print(table("Training, 6 layers × 256, T 256, vocabulary 2,048", headings, rows))
 

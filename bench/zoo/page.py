@@ -44,7 +44,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
             "parameters": int(seeds["parameters"].iloc[0]), "loss": seeds["validation_loss"].mean(),
             "sd": seeds["validation_loss"].std(), "tokens": int(seeds["tokens"].iloc[0]),
             "flops": seeds["flops"].iloc[0],
-        })  # fmt: skip
+        })
     return pd.DataFrame(rows)
 
 
@@ -64,7 +64,7 @@ def full_table(found: pd.DataFrame) -> str:
             "runs": links(row.runs),
         }
         for row in found.itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(pd.DataFrame(rows))
 
 
@@ -79,7 +79,7 @@ def short_table(found: dict[str, pd.DataFrame]) -> str:
             "parameters": f"{row.parameters:,}", "FLOPs": f"{row.flops / least:.2f} ×",
         }
         for row in found["tales"].itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(pd.DataFrame(rows))
 
 

@@ -56,7 +56,7 @@ def unmatched(architecture: str, source: str) -> Preset:
         data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250,
         schedule=ScheduleConfig(warmup_steps=100),
         sample_prompt=PROMPT,
-    )  # fmt: skip
+    )
     return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)
 
 

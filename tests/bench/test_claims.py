@@ -132,7 +132,7 @@ POOLS = {
     "bag": "pool-mean", "multi-hot": "predicts-multi_hot", "vectors, cosine": "predicts-vector_cosine",
     "vectors, squared": "predicts-vector_squared", "0.03": "weight-0.03", "0.1": "pool-mean", "0.3": "weight-0.3",
     "1.0": "weight-1.0",
-}  # fmt: skip
+}
 
 
 def test_pools_are_what_the_rows_say():
