@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lab bench notebooks
+.PHONY: train test test-quick lab bench notebooks
 
 train: .venv/installed
 	$(BIN)/python tools.py notebook notebooks/train.ipynb
@@ -10,6 +10,10 @@ train: .venv/installed
 test: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n auto
+
+test-quick: .venv/installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n auto -m quick
 
 lab: .venv/installed
 	$(BIN)/python tools.py lab

@@ -30,7 +30,6 @@ name_built_in("head", "linear")
 @settings
 class NormConfig(Config):
     """x / rms(x), (x − mean) / sd, or √C · x / ‖x‖; then optionally · weight + bias."""
-
     family: ClassVar[str] = "norm"
     kind: Annotated[str, KindOf("norm")] = "rms"
     weight: bool = True
@@ -41,7 +40,6 @@ class NormConfig(Config):
 @settings
 class MLPConfig(Config):
     """down(activation(up(x))), or gated: down(activation(gate(x)) · up(x)) at the ungated parameter count."""
-
     activation: Annotated[str, KindOf("activation")] = "silu"
     gated: bool = True
     ratio: Above[0, 256] = 4.0
@@ -55,8 +53,8 @@ class MLPConfig(Config):
 @settings
 class PositionConfig(Config):
     """A position encoding that has no settings of its own."""
-
     family: ClassVar[str] = "position"
+    ends_with_context: ClassVar[bool] = False  # Whether it knows no position past context_length.
     kind: Annotated[str, KindOf("position")]
 
 
@@ -64,14 +62,13 @@ class PositionConfig(Config):
 @settings
 class NoPositionConfig(PositionConfig):
     """No position information but the causal mask (Haviv et al. 2022, arXiv 2203.16634)."""
-
     kind: Literal["none"] = "none"
 
 
 @settings
 class LearnedPositionConfig(PositionConfig):
     """A trained vector for each position, added to the embedding (GPT-2). No position past context_length has one."""
-
+    ends_with_context: ClassVar[bool] = True
     kind: Literal["learned"] = "learned"
 
     model_problems = combinations.learned_in_model
@@ -80,7 +77,6 @@ class LearnedPositionConfig(PositionConfig):
 @settings
 class SinusoidalConfig(PositionConfig):
     """Fixed sines and cosines added to the embedding (Vaswani et al. 2017, arXiv 1706.03762, 3.5)."""
-
     kind: Literal["sinusoidal"] = "sinusoidal"
     theta: Positive = 10_000.0
 
@@ -90,7 +86,6 @@ class SinusoidalConfig(PositionConfig):
 @settings
 class RoPEConfig(PositionConfig):
     """Queries and keys turned by their position (Su et al. 2021, arXiv 2104.09864)."""
-
     kind: Literal["rope"] = "rope"
     theta: Positive = 10_000.0
 
@@ -100,7 +95,6 @@ class RoPEConfig(PositionConfig):
 @settings
 class ALiBiConfig(PositionConfig):
     """Scores lowered in proportion to distance (Press et al. 2021, arXiv 2108.12409); slopes: one per head."""
-
     kind: Literal["alibi"] = "alibi"
     slopes: Numbers | None = None  # None: the paper's.
 
@@ -110,7 +104,6 @@ class ALiBiConfig(PositionConfig):
 @settings
 class BlockConfig(Config):
     """A block that has no settings of its own."""
-
     family: ClassVar[str] = "block"
     layers_needed: ClassVar[int] = 1  # The fewest layers of a model of such blocks.
     kind: Annotated[str, KindOf("block")]
@@ -120,7 +113,6 @@ class BlockConfig(Config):
 @settings
 class ResidualBlockConfig(BlockConfig):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
-
     kind: Literal["residual"] = "residual"
     post_norm: bool = False  # A second norm after each sub-layer, before it is added (as in Grok).
     parallel: bool = False  # Attention and MLP both read the same normed x and are added together (as in GPT-J).
@@ -213,7 +205,6 @@ class MultiTokenBlockConfig(ResidualBlockConfig):
 @settings
 class HeadConfig(Config):
     """What turns the last state into logits. A linear head may share its weights with the embedding (tie_weights)."""
-
     family: ClassVar[str] = "head"
     kind: Annotated[str, KindOf("head")] = "linear"
 
@@ -221,7 +212,6 @@ class HeadConfig(Config):
 @settings
 class DropoutConfig(Config):
     """Rates while training."""
-
     embedding: Real[0, 0.99] = 0.0
     attention: Real[0, 0.99] = 0.0  # On the attention weights.
     residual: Real[0, 0.99] = 0.0  # On what a sub-layer adds.
@@ -230,7 +220,6 @@ class DropoutConfig(Config):
 @settings
 class ModelConfig(Config):
     """A decoder-only transformer."""
-
     vocab_size: Count  # Rows of the embedding; at least the tokenizer's.
     context_length: Count = 256  # Tokens it is trained on at once.
     max_positions: Count | None = None  # The most it accepts when generating; None: four times the context.
@@ -260,7 +249,7 @@ class ModelConfig(Config):
     @property
     def position_limit(self) -> int:
         """Positions the model accepts: what it was trained on for learned ones, max_positions for the others."""
-        if isinstance(self.position, LearnedPositionConfig):
+        if self.position.ends_with_context:
             return self.context_length
         return self.max_positions or 4 * self.context_length
 
@@ -291,7 +280,6 @@ class DataConfig(Config):
 @settings
 class ScheduleConfig(Config):
     """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
-
     decay: Literal["cosine", "linear"] = "cosine"
     warmup_steps: Whole[0, 10**9] | None = None  # None: a tenth of all steps.
     final_fraction: Real[0, 1] = 0.1  # Of the peak, where the decay ends.
@@ -303,7 +291,6 @@ class ScheduleConfig(Config):
 @settings
 class TrainConfig(Config):
     """One training."""
-
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
@@ -399,11 +386,11 @@ def preset(name: str) -> Preset:
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
     parts, tokenizer = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
-    learned = isinstance(parts["position"], LearnedPositionConfig)
+    max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
         vocab_size=VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-")),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
-        n_heads=n_heads, width=width, context_length=context_length, max_positions=None if learned else positions,
+        n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
     data = DataConfig(tokenizer=tokenizer)

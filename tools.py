@@ -2,8 +2,9 @@
 
     from tools import ModelConfig, Run, preset, train
 
-Each name is fetched from its own module when first asked for, so that nothing waits for what it does not use. The
-functions tell at once where they are given a name, a preset or a config in place of what they take.
+A name is imported from its own module when it is first used, so a notebook waits only for what it uses. Every function
+here checks its arguments: one that gets a name where it needs a run, say, raises a ConfigError that tells what to pass.
+Editors read the names from tools.pyi, which a test keeps equal to HOMES.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import inspect
 import sys
 
 from lab.arguments import checked
+from settings.registry import REGISTRY
 
 HOMES = {
     "config": (
@@ -25,7 +27,8 @@ HOMES = {
     "lab.comparison.comparison": ("compare",),
     "lab.data.packing": ("prepare",),
     "lab.data.sources": ("list_sources", "load_documents"),
-    "lab.costs.estimates": ("decoding_memory", "estimate"),
+    "lab.costs.estimates": ("estimate",),
+    "lab.costs.memory": ("decoding_memory",),
     "lab.evaluation.evaluate": ("evaluate", "evaluate_text"),
     "lab.evaluation.extrapolation": ("extrapolation", "loss_by_position"),
     "lab.evaluation.probes": ("probe_accuracy",),
@@ -53,7 +56,8 @@ HOMES = {
     "lab.display.quiz": ("ask",),
     "lab.training.rate_finder": ("find_learning_rate", "rate_curve"),
     "lab.training.start": ("open_or_create",),
-    "lab.runs.run": ("Run", "delete_run", "list_runs"),
+    "lab.runs.listing": ("delete_run", "list_runs"),
+    "lab.runs.run": ("Run",),
     "lab.generation.sampling_settings": ("STRATEGIES", "SamplingConfig"),
     "lab.compute.schedule": ("learning_rates",),
     "lab.compute.schedule_preview": ("schedule_preview",),
@@ -80,12 +84,13 @@ HOMES = {
     "modules.logging_module": ("LoggingModule",),
     "modules.mlp": ("GatedMLP", "MLP"),
     "modules.norms": ("CosineNorm", "LayerNorm", "RMSNorm"),
-    "modules.positions": ("ALiBi", "Placement", "RotaryPosition", "alibi_slopes"),
+    "modules.positions": ("ALiBi", "PositionContext", "RotaryPosition", "alibi_slopes"),
     "modules.residual": ("ResidualBlock",),
     "modules.transformer": ("Transformer",),
-}  # fmt: skip
+}
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}
 __all__ = sorted(HOME_OF)
+REGISTRY.load_ideas = lambda: importlib.import_module("modules.ideas")  # when a kind is asked for that is not built in
 
 
 def __getattr__(name: str):
@@ -96,6 +101,11 @@ def __getattr__(name: str):
         value = checked(value)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """What completion in Jupyter offers."""
+    return __all__
 
 
 if __name__ == "__main__":

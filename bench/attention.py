@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional as F
 
 from bench.timing import alternate, ratios, table
+from config import ALiBiConfig, ModelConfig
 from modules.kernels import causal_attention
-from modules.positions import ALiBi, alibi_slopes
+from modules.positions import build_position
 
 HEADS, LENGTH, CHANNELS = 8, 4096, 32
 
@@ -13,8 +14,8 @@ HEADS, LENGTH, CHANNELS = 8, 4096, 32
 def contestants() -> dict:
     scale = CHANNELS**-0.5
     positions = torch.arange(LENGTH)
-    slopes = torch.tensor(alibi_slopes(HEADS))
-    place = ALiBi(slopes).place(positions, positions, True, None)
+    config = ModelConfig(vocab_size=1, n_heads=HEADS, width=HEADS * CHANNELS, position=ALiBiConfig())
+    place = build_position(config).place(positions, positions, True, None)
     hidden = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)
     bias = place.bias().masked_fill(hidden, float("-inf"))
 

@@ -5,12 +5,10 @@
 
 
 from bench.timing import alternate, ratios, table
-from bench.training import CONFIG, stepper
+from bench.training import CONFIG, our_state, our_stepper
 from config import ARCHITECTURES, FactoredBlockConfig, ModelConfig, Preset, ShapedBlockConfig, TrainConfig
 from lab.comparison.sweep import matched
-from lab.compute.optimizer import build_optimizer
 from lab.costs.estimates import estimate
-from modules.transformer import Transformer
 
 STANDARD = CONFIG.replace(**ARCHITECTURES["alibi"])
 BLOCKS = {
@@ -31,12 +29,6 @@ def contestants() -> dict[str, ModelConfig]:
     return {"standard": STANDARD} | {name: settings.model for name, settings in made.items()}
 
 
-def step_of(config: ModelConfig, precision: str):
-    model = Transformer(config)
-    optimizer = build_optimizer(model, TrainConfig())
-    return stepper(model, optimizer, lambda ids: model.objective(model.losses(ids)), precision)
-
-
 def main(rounds: int = 9) -> None:
     print_steps("Blocks at equal parameters, ALiBi, against the standard block", "block", contestants(), rounds)
 
@@ -44,12 +36,10 @@ def main(rounds: int = 9) -> None:
 def print_steps(title: str, what: str, configs: dict[str, ModelConfig], rounds: int) -> None:
     """The time of a training step of each, in both precisions, as a multiple of the first one's."""
     against, rows = next(iter(configs)), []
-    measured = {
-        precision: ratios(
-            alternate({name: step_of(config, precision) for name, config in configs.items()}, rounds), against
-        )
-        for precision in ("bf16", "fp32")
-    }
+    measured = {}
+    for precision in ("bf16", "fp32"):
+        steppers = {name: our_stepper(our_state(config, precision)) for name, config in configs.items()}
+        measured[precision] = ratios(alternate(steppers, rounds), against)
     for name, config in configs.items():
         cells = [f"{1 / measured[precision][name]:.2f} ×" for precision in measured]
         rows.append([name, f"{estimate(config).parameters:,}", *cells])

@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from bench.timing import alternate, table
 from config import DataConfig, ModelConfig, TrainConfig
 from lab.comparison.comparison import compare
+from lab.costs.parameters import parameter_shapes
 from lab.runs.log_table import COLUMNS
 from lab.runs.run import Run
-from lab.runs.weights import shapes_of
 from settings.paths import ROOT
 
 RUNS, SEEDS, STEPS = 50, 2, 10_000
@@ -37,7 +37,7 @@ def write_run(number: int, folder: Path) -> None:
     validation = np.where(step % 100 == 0, loss, np.nan)
     columns = (step, step * 4096, step * 0.1, loss, validation, 1e-3 / step, 1 / loss, 4e4 + loss, 6 * 10**8 + step)
     pd.DataFrame(dict(zip(COLUMNS, columns))).to_csv(run.log_path, index=False)
-    weights = {name: np.zeros(shape, np.float16) for name, shape in shapes_of(model).items()}
+    weights = {name: np.zeros(shape, np.float16) for name, shape in parameter_shapes(model).items()}
     save_file(weights, run.weights_path, {"step": str(STEPS), "validation_loss": "1.3"})
 
 

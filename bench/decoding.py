@@ -25,7 +25,7 @@ def same_weights(model: Transformer):
             intermediate_size=config.mlp.hidden(config.width), num_attention_heads=config.n_heads,
             max_position_embeddings=config.max_positions, tie_word_embeddings=True, rms_norm_eps=config.norm.eps,
         )
-    )  # fmt: skip
+    )
     state = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
     for i, block in enumerate(model.blocks):
         q, k, v = block.attention.qkv.weight.chunk(3)
@@ -38,7 +38,7 @@ def same_weights(model: Transformer):
                 "mlp.down_proj": block.mlp.down.weight, "input_layernorm": block.attention_norm.weight,
                 "post_attention_layernorm": block.mlp_norm.weight,
             }.items()
-        }  # fmt: skip
+        }
     theirs.load_state_dict(state | {"lm_head.weight": model.embedding.weight})
     return theirs.eval()
 
@@ -58,7 +58,7 @@ def main(rounds: int = 5) -> None:
             out = theirs.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=END - START, min_new_tokens=END - START,
                 do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=None,
-            )  # fmt: skip
+            )
         return out[0, START:].tolist()
 
     assert ours(cache=True) == hugging_face(), "the same weights must give the same tokens"
@@ -69,11 +69,11 @@ def main(rounds: int = 5) -> None:
 
     lengths = (64, 128, 256, 512)
     contestants = {f"{end}, {name}": (lambda c=cache, e=end: ours(c, e)) for end in lengths
-                   for name, cache in (("cache", True), ("no cache", False))}  # fmt: skip
+                   for name, cache in (("cache", True), ("no cache", False))}
     seconds = alternate(contestants, 3, warmup=1)
     rows = []
     for end in lengths:
         per_token = {name: 1e3 * median(seconds[f"{end}, {name}"]) / (end - START) for name in ("cache", "no cache")}
         rows.append([f"{end}", *(f"{value:.2f}" for value in per_token.values()),
-                     f"{per_token['no cache'] / per_token['cache']:.1f}"])  # fmt: skip
+                     f"{per_token['no cache'] / per_token['cache']:.1f}"])
     print(table("Cost per token by final length", ["tokens", "cache, ms", "no cache, ms", "gain"], rows))

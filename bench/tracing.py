@@ -101,6 +101,6 @@ def main() -> None:
             name, f"{calls(off[name]):,}" if name in off else "as plain",
             f"{median(on_seconds[name]):.3f} s" if is_on else "—",
             f"{median(on_seconds[name]) / base:.1f} ×" if is_on else "1 ×", str(seen.get(name, "—")),
-        ])  # fmt: skip
+        ])
     title = f"Looking inside: {config.n_layers} layers × {config.width}, batch {BATCH}, T {LENGTH}"
     print(table(title, ["", "Python calls when off", "one look", "of a plain pass", "lines seen"], rows))

@@ -7,14 +7,16 @@ x-transformers', all with clipping at 1.0. Peak memory is that of a fresh proces
 import sys
 from statistics import median
 
+import numpy as np
 import torch
 
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
-from config import ModelConfig, TrainConfig
-from lab.compute.device import choose
-from lab.compute.optimizer import build_optimizer
-from modules.transformer import Transformer
+from config import DataConfig, ModelConfig, TrainConfig
+from lab.compute.choice import choose
+from lab.compute.training_state import TrainingState
+from lab.data.packing import TokenData
+from lab.data.token_file import TokenFile
 
 VOCABULARY, LENGTH, BATCH = 2048, 256, 16
 CONFIG = ModelConfig(vocab_size=VOCABULARY, context_length=LENGTH, n_layers=6, n_heads=8, width=256)
@@ -25,7 +27,7 @@ def tokens() -> torch.Tensor:
 
 
 def stepper(model, optimizer, loss_of, precision: str):
-    """A call that does one whole step."""
+    """A call that does one whole step of another library's model."""
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -38,12 +40,32 @@ def stepper(model, optimizer, loss_of, precision: str):
     return step
 
 
+def our_state(model: ModelConfig, precision: str, compile: str = "off") -> TrainingState:
+    """The start of a training of this model on random tokens."""
+    stream = np.random.default_rng(0).integers(VOCABULARY, size=200 * BATCH * LENGTH, dtype=np.uint16)
+    side = TokenFile("random", stream, n_documents=1, n_bytes=len(stream))
+    config = TrainConfig(precision=precision, compile=compile, batch_size=BATCH, device="cpu")
+    return TrainingState.start(model, config, TokenData(DataConfig(), None, side, side))
+
+
+def our_stepper(state: TrainingState):
+    """A call that does one whole step of ours, as `train` does it."""
+
+    def step() -> None:
+        state.backward(state.batch())
+        state.clip()
+        state.update(state.config.learning_rate)
+
+    return step
+
+
 def ours(precision: str = "auto", compile: str = "auto"):
-    model = Transformer(CONFIG)
-    config = TrainConfig(precision=precision, compile=compile)
-    choice = choose(model, tokens(), config)
-    losses = torch.compile(model.losses) if choice.compiled else model.losses
-    return stepper(model, build_optimizer(model, config), lambda ids: losses(ids)["loss"], choice.precision)
+    state = our_state(CONFIG, precision, compile)
+    choice = choose(state.model, tokens(), state.config)
+    state.progress.precision = choice.precision
+    if choice.compiled:
+        state.compile_losses()
+    return our_stepper(state)
 
 
 def hugging_face(precision: str, fused: bool):
@@ -55,7 +77,7 @@ def hugging_face(precision: str, fused: bool):
             num_hidden_layers=CONFIG.n_layers, num_attention_heads=CONFIG.n_heads, max_position_embeddings=1024,
             tie_word_embeddings=True, attn_implementation="sdpa", use_cache=False,
         )
-    )  # fmt: skip
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused or None)
     # one token more than ours sees: its targets are shifted inside, so both predict LENGTH tokens
     return stepper(model, optimizer, lambda ids: model(ids, labels=ids).loss, precision)
@@ -73,7 +95,7 @@ def x_transformers():
                 attn_flash=True,
             ),
         )
-    )  # fmt: skip
+    )
     return stepper(model, torch.optim.AdamW(model.parameters(), lr=1e-3), model, "fp32")
 
 
@@ -102,7 +124,7 @@ def main(rounds: int = 9) -> None:
         [name, f"{BATCH * LENGTH / median(times):,.0f}", f"{against_plain[name]:.2f}", f"{against_mixed[name]:.2f}",
          f"{in_a_fresh_process('bench.training', name):.0f}"]
         for name, times in seconds.items()
-    ]  # fmt: skip
+    ]
     headings = ["training step", "tokens/s", "× HF fp32", "× HF bf16", "peak memory, MB"]
     print(table("Training, 6 layers × 256, T 256, vocabulary 2,048", headings, rows))
 

@@ -1,4 +1,4 @@
-"""Arguments held against a function's annotations: a name or a preset in place of a run or a config is told at once."""
+"""Checks the arguments of a call against the function's annotations, for instance a name given in place of a run."""
 
 import functools
 import inspect
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from settings.errors import ConfigError
 from settings.messages import short
 
-# Types by name, and how one comes by a value: names suffice to tell them apart, and nothing heavy is imported
+# How to get a value of each type. Types are compared by name, so that nothing heavy is imported for it
 HOW = {
     "Run": "Run.open('NAME')", "ModelConfig": "preset('llama-tiny').model", "TrainConfig": "preset('llama-tiny').train",
     "DataConfig": "DataConfig(source='tales')", "Preset": "preset('llama-tiny')",
@@ -15,14 +15,14 @@ HOW = {
     "TokenData": "prepare(DataConfig(source='tales'))", "TokenFile": "prepare(DataConfig(source='tales')).validation",
     "SamplingConfig": "SamplingConfig(temperature=0.8)", "FutureBlockConfig": "FutureBlockConfig(levels=2)",
     "DataFrame": "run.log(), or what a study of a model gives", "str": "'TEXT'",
-}  # fmt: skip
-CLASSES = {"Transformer": "Module"}  # what serves as well
+}
+CLASSES = {"Transformer": "Module"}  # every module is accepted in place of a Transformer
 
 
 def checked(function: Callable) -> Callable:
-    """The function, raising ConfigError for an argument of another type than its annotation names.
+    """The same function, but it raises ConfigError if an argument does not have the type of its annotation.
 
-    Only annotations made of the types above are checked, alone, in a union with None, or in an iterable or mapping.
+    Only annotations made of the types in HOW are checked: alone, in a union, or as items of an iterable or mapping.
     """
     signature = inspect.signature(function)
     wanted = {name: str(inspect.formatannotation(p.annotation)) for name, p in signature.parameters.items()}
@@ -37,9 +37,9 @@ def checked(function: Callable) -> Callable:
 
 
 def check_argument(function: str, name: str, value: object, annotation: str) -> None:
-    """Raises ConfigError where the value is not of the types that the annotation names."""
+    """Raises ConfigError if the value has none of the types in the annotation."""
     outer, _, inner = annotation.removesuffix("]").partition("[")
-    outer = outer if "|" in outer else outer.rpartition(".")[2]  # of a union with an iterable, nothing is checked
+    outer = outer if "|" in outer else outer.rpartition(".")[2]  # a union with an iterable is not checked
     if annotation.endswith("]") and outer in ("Iterable", "Sequence", "Mapping"):
         fits = isinstance(value, Mapping if outer == "Mapping" else Iterable) and not isinstance(value, str)
         if not fits:

@@ -1,4 +1,4 @@
-"""Running a notebook without a browser: its text output appears here as it is written."""
+"""Runs a notebook without a browser. What its cells print appears at once, in the terminal."""
 
 import ast
 import asyncio
@@ -20,11 +20,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class NotebookError(GlassboxError):
-    """A notebook or parameters that can't be used, or a cell that failed."""
+    """The notebook or its parameters can't be used, or a cell failed."""
 
 
 class NotebookStopped(KeyboardInterrupt):
-    """A signal, such as that of Ctrl-C, ended the notebook early; `number` is the signal's."""
+    """A signal, such as SIGINT from Ctrl-C, ended the notebook early. number: the signal's number."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -32,10 +32,10 @@ class NotebookStopped(KeyboardInterrupt):
 
 
 class RelayingClient(NotebookClient):
-    """Passes on what cells print, the moment they print it, and a signal to the cell that runs."""
+    """Writes what a cell prints to the terminal at once, and passes signals to the cell that runs."""
 
     stopped_by: int | None = None
-    stopped_in = 0  # the cell's number, from 1 on
+    stopped_in = 0  # the number of the cell that ran last, counted from 1
 
     def process_message(self, message, cell, cell_index):
         if message["msg_type"] == "stream":
@@ -45,18 +45,17 @@ class RelayingClient(NotebookClient):
         return super().process_message(message, cell, cell_index)
 
     async def async_start_new_kernel_client(self, **settings):
-        """Takes the signals back from nbclient, which would end the kernel in the middle of its work."""
+        """Replaces the signal handlers of nbclient, which would end the kernel in the middle of a cell."""
         client = await super().async_start_new_kernel_client(**settings)
         for number in STOPPING if sys.platform != "win32" else ():  # asyncio has no signals on Windows
             asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
         return client
 
     def stop(self, number: int) -> None:
-        """Interrupts the cell that runs, so that it can keep what it has; a second signal ends the kernel at once."""
+        """Interrupts the cell that runs, so that a training can store its run; a second signal kills the kernel."""
         again, self.stopped_by = self.stopped_by is not None, number
-        if again:
-            self.shutdown_kernel = "immediate"
-        self.stopping = asyncio.ensure_future(self._async_cleanup_kernel() if again else self.km.interrupt_kernel())
+        ending = self.km.shutdown_kernel(now=True) if again else self.km.interrupt_kernel()
+        self.stopping = asyncio.ensure_future(ending)  # kept, because asyncio holds only a weak reference to a task
 
     async def async_execute_cell(self, cell, cell_index, *arguments, **settings):
         if self.stopped_by is not None:
@@ -66,11 +65,11 @@ class RelayingClient(NotebookClient):
 
 
 def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, keep_outputs: bool = False) -> None:
-    """Executes all cells in order, in the notebook's own folder.
+    """Executes all cells in order. The notebook's own folder is their working folder.
 
-    parameters: values for names that the cell tagged "parameters" sets; they take effect right after it. keep_outputs:
-    write the outputs back into the file, without widget state. Raises NotebookError with the failing cell's own error,
-    and NotebookStopped after Ctrl-C, when the cell that ran has ended; the file stays as it was then.
+    parameters: new values for names that the cell tagged "parameters" assigns; they take effect right after that cell.
+    keep_outputs: write the outputs back into the file, without widget state. Raises NotebookError with the error of the
+    cell that failed, and NotebookStopped after a signal, once the cell that ran has ended. The file is then unchanged.
     """
     path = Path(path)
     notebook = read_notebook(path)
@@ -82,18 +81,18 @@ def run_notebook(path: Path | str, parameters: dict[str, object] | None = None, 
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # times: they would change on every run
             if cell.cell_type == "code":
-                cell.outputs = list(filter(None, map(without_widget, cell.outputs)))
+                cell.outputs = static(cell.outputs)
         atomic_write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """The notebook in a file. Raises NotebookError where there is no such file, or it holds no notebook."""
+    """The notebook in a file. Raises NotebookError if the file is missing or holds no notebook of format 4."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         cells = content.get("cells") if isinstance(content, dict) and content.get("nbformat") == 4 else None
         if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-            raise ValueError("it is JSON, but no notebook of format 4 with a list of cells")
+            raise ValueError("it is JSON, but not a notebook of format 4 with a list of cells")
         nbformat.validate(nbformat.from_dict(content))
         return nbformat.reads(text, as_version=4)
     except (OSError, ValueError, RecursionError, nbformat.ValidationError) as error:
@@ -101,12 +100,12 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Runs the cells; their outputs are in `notebook` afterwards. Raises as `run_notebook` does."""
+    """Runs the cells and stores their outputs in `notebook`. Raises the same errors as `run_notebook`."""
     client = RelayingClient(
         notebook, timeout=None, kernel_name="python3", store_widget_state=False,
-        coalesce_streams=True,  # a text that was printed word by word is one output
+        coalesce_streams=True,  # text that is printed word by word becomes one output
         resources={"metadata": {"path": str(path.parent)}},
-    )  # fmt: skip
+    )
     failure = None
     try:
         client.execute(env=os.environ | {"GLASSBOX_PLAIN": "1"})  # plain progress lines: no browser shows widgets here
@@ -123,19 +122,23 @@ def execute(notebook: nbformat.NotebookNode, path: Path) -> None:
         raise NotebookError(f"{path.name}: {failure}") from failure
 
 
-def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    """The static twin of an output, if it has one in HTML: a widget without its kernel shows nothing but an error."""
-    data = output.get("data", {})
-    if WIDGET not in data:
-        return output
-    del data[WIDGET]
-    return output if "text/html" in data else None
+def static(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The outputs without widgets, which show an error where no kernel runs. A widget's HTML, if any, stays."""
+    kept = []
+    for output in outputs:
+        data = output.get("data", {})
+        if WIDGET not in data:
+            kept.append(output)
+        elif "text/html" in data:
+            rest = {kind: content for kind, content in data.items() if kind != WIDGET}
+            kept.append(nbformat.from_dict({**output, "data": rest}))
+    return kept
 
 
 def inject(notebook: nbformat.NotebookNode, path: Path, parameters: dict[str, object]) -> nbformat.NotebookNode | None:
-    """Puts a cell that sets the parameters behind the one tagged "parameters", which must know each of them."""
+    """Inserts a cell that sets the parameters after the cell tagged "parameters", which must assign each of them."""
     if not isinstance(parameters, dict):
-        raise NotebookError(f"parameters are values by name, as in {{\"steps\": 10}}, not {parameters!r:.60}")
+        raise NotebookError(f"parameters must be values by name, as in {{\"steps\": 10}}, not {parameters!r:.60}")
     if not parameters:
         return None
     tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
@@ -144,7 +147,7 @@ def inject(notebook: nbformat.NotebookNode, path: Path, parameters: dict[str, ob
     try:
         known = assigned_names(notebook.cells[tagged[0]].source)
     except SyntaxError as error:
-        raise NotebookError(f"{path.name}: the cell tagged 'parameters' is no plain Python: {error}") from error
+        raise NotebookError(f"{path.name}: the cell tagged 'parameters' is not plain Python: {error}") from error
     unknown = sorted(parameters.keys() - known)
     if unknown:
         raise NotebookError(f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
@@ -154,7 +157,7 @@ def inject(notebook: nbformat.NotebookNode, path: Path, parameters: dict[str, ob
 
 
 def assigned_names(source: str) -> set[str]:
-    """Every name that the source's own statements assign: `a = 1`, `a, b = 1, 2`, `a: int = 1`."""
+    """The names that the top-level statements assign, as in `a = 1`, `a, b = 1, 2` and `a: int = 1`."""
     targets = []
     for statement in ast.parse(source).body:
         if isinstance(statement, ast.Assign):

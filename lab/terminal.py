@@ -1,4 +1,5 @@
-"""The terminal's commands. Their flags come from the config classes; nothing here imports torch before it must."""
+"""The commands of `python tools.py`. Their flags come from the settings classes. Torch is imported only by the commands
+that need it, so that help appears at once."""
 
 import io
 import os
@@ -14,7 +15,8 @@ import tyro
 from config import SAMPLE_PROMPT
 from lab.generation.sampling_settings import SamplingConfig
 from lab.generation.sampling_settings import strategy as named_strategy
-from lab.terminal_training import FLAGS, Training, option, parse_training, resume, train
+from lab.terminal_flags import FLAGS, import_ideas, option
+from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
 from settings.messages import short
@@ -24,21 +26,22 @@ Positional = tyro.conf.Positional
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; returns the exit status. What a user can mend is one message on stderr, no traceback."""
+    """Runs one command and returns the exit status. An error that a user can mend is one message on stderr, without a
+    traceback."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a "≈" is a "?" where the output has no such sign, and no error
+        sys.stdout.reconfigure(errors="replace")  # where the output has no "≈", it shows "?"
     try:
         try:
             run_command(arguments)
         finally:
-            sys.stdout.flush()  # while what goes wrong with it can still be told
-    except BrokenPipeError:  # whoever read the output has enough, as in `| head`
+            sys.stdout.flush()  # here, so that an error in it can still be reported
+    except BrokenPipeError:  # the reader has closed the output, as `| head` does
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what the interpreter flushes at its end
-        return 141  # what a shell says of a program that SIGPIPE ended
-    except (GlassboxError, OSError) as error:  # an OSError says which file or device refused what
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes them again at its end
+        return 141  # the status a shell gives to a program that SIGPIPE ended
+    except (GlassboxError, OSError) as error:  # an OSError names the file or device
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -51,6 +54,7 @@ def run_command(arguments: list[str]) -> None:
     """Reads the arguments and calls what they name."""
     if any("\0" in argument for argument in arguments):
         raise ConfigError("an argument holds a NUL character, which no name, path or text can have; leave it out")
+    arguments = import_ideas(arguments)
     if arguments[:1] == ["train"]:
         train(parse_training(arguments[1:]))
     elif arguments[:1] == ["generate"]:
@@ -58,13 +62,14 @@ def run_command(arguments: list[str]) -> None:
     else:
         tyro.extras.subcommand_cli_from_dict(
             {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
-            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers.",
-        )  # fmt: skip
+            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
+            "--idea FILE imports a Python file that registers an idea first.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt, written as it comes, or by several runs side by side. --strategy sets sampling's defaults."""
+    """Continue a prompt: by one run token by token, by several side by side. --strategy sets sampling's defaults."""
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
@@ -134,8 +139,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
 def compare(
     runs: Positional[tuple[str, ...]] = (), sort: str | None = None, evaluate: bool = False, paired: bool = False,
     max_tokens: int | None = None, export: Path | None = None,
-) -> None:  # fmt: skip
-    """Set runs beside each other: what differs between them, what they took, what they reached.
+) -> None:
+    """Show runs beside each other: their differing settings, their cost, and their losses.
 
     Args:
         runs: Names, globs such as "factored-*", or queries such as "parameters < 1e6"; by default all runs.
@@ -173,7 +178,7 @@ def find_rate(
         steps: How many rates.
         picture: A PNG to draw the losses into.
     """
-    from lab.runs.run import starting_settings
+    from lab.runs.settings import starting_settings
     from lab.training.rate_finder import find_learning_rate, rate_curve
 
     settings = starting_settings(start)
@@ -188,8 +193,8 @@ def find_rate(
 def sweep(
     start: Positional[str], vary: tyro.conf.UseAppendAction[tuple[str, ...]] = (), seeds: int = 1,
     name: str | None = None,
-) -> None:  # fmt: skip
-    """Train each combination of some settings with each seed, and compare them. The same command again goes on.
+) -> None:
+    """Train each combination of some settings with each seed, and compare them. The same command again resumes.
 
     Args:
         start: A preset, or the name or folder of a run, whose settings to start from.
@@ -201,14 +206,14 @@ def sweep(
     from lab.comparison.overrides import grid, overridden, read_values
     from lab.comparison.sweep import compare_sweep
     from lab.comparison.sweep import sweep as train_all
-    from lab.runs.run import starting_settings
+    from lab.runs.settings import starting_settings
 
     variants = overridden(starting_settings(start), grid(read_values(vary)), Path(start).name if name is None else name)
     steps = train_all(variants, range(seeds), show=True)
     try:
         for _ in steps:
             pass
-    finally:  # where one has failed, the others can be compared
+    finally:  # if one run fails, the others can still be compared
         print(repr(compare_sweep(variants, range(seeds))))
 
 
@@ -217,9 +222,9 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
 
     Args:
         delete: The name of a run to delete for good.
-        confirm: The same name again; asked for where it is not given.
+        confirm: The same name again; without it, the command asks for it.
     """
-    from lab.runs.run import delete_run, list_runs
+    from lab.runs.listing import delete_run, list_runs
 
     if delete is None:
         table = list_runs()
@@ -310,7 +315,7 @@ def lab(port: int | None = None) -> None:
     Args:
         port: Where to serve it; by default the first free one from 8888.
     """
-    # our own config folder asks nothing about news and updates, and the extension list stays at home
+    # our configuration turns off questions about news and updates, and asks no server for extensions
     quiet = os.pathsep.join(filter(None, (str(ROOT / "lab" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH"))))
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/train.ipynb"]
     options += ["--LabApp.extension_manager=readonly", *([f"--port={port}"] if port else [])]
@@ -325,4 +330,4 @@ COMMANDS = {
     "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
     "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
     "notebook": notebook, "lab": lab,
-}  # fmt: skip
+}

@@ -1,4 +1,4 @@
-"""The terminal's `train` and `resume`. Nothing here imports torch before it must."""
+"""The commands `train` and `resume`."""
 
 import re
 import unicodedata
@@ -8,14 +8,17 @@ from pathlib import Path
 import tyro
 
 from config import ModelConfig, TrainConfig, preset
+from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
-
-FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Train a model; its run appears in trained/. All other defaults follow --preset or --like."""
+    """Train a model; its run appears in trained/. All other defaults follow --preset or --like.
+
+    A part of another kind, as in --model.position.kind alibi, has that kind's settings as flags. --idea FILE imports a
+    file that registers an idea first.
+    """
 
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
@@ -26,8 +29,9 @@ class Training:
 
 def parse_training(arguments: list[str]) -> Training:
     """The arguments of `train` as settings."""
-    prog, start = "python tools.py train", starting_point(arguments)
-    return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog=prog)
+    start = starting_point(arguments)
+    with kinds_as_choices():
+        return tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog="python tools.py train")
 
 
 def starting_point(arguments: list[str]) -> Training:
@@ -51,16 +55,8 @@ def starting_point(arguments: list[str]) -> Training:
         from lab.data.tokenizers import vocabulary_size
 
         model = model.replace(vocab_size=vocabulary_size(tokenizer))
+    model = with_kinds(model, arguments)
     return Training(preset=name or Training.preset, like=like, model=model, train=train)
-
-
-def option(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can have their defaults."""
-    for argument, following in zip(arguments, [*arguments[1:], None]):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == flag:
-            return value if equals else following
-    return None
 
 
 def train(settings: Training) -> None:
@@ -74,7 +70,7 @@ def train(settings: Training) -> None:
 
 def default_name(start: str, source: str) -> str:
     """A run's name from a preset's or a run's and from that of the data, in the letters that a name may have."""
-    from lab.runs.run import LONGEST_NAME
+    from lab.runs.names import LONGEST_NAME
 
     letters = unicodedata.normalize("NFKD", f"{Path(start).name}-{Path(source).stem}")
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))  # ä is a and two dots
@@ -103,12 +99,12 @@ def train_on(run) -> None:
         for _ in live(steps_of(run, data), run, floor=data.floor):
             pass
         print(run.summary(data.floor))
-    finally:  # an error is when the layers' story is wanted most
+    finally:  # after an error, the warnings about layers help most
         print_watch(run)
 
 
 def print_watch(run) -> None:
-    """What watching the layers has found, if they were watched."""
+    """Prints the warnings about layers, if they were watched."""
     from lab.training.watch import watch_warnings
 
     if run.watch_path.exists():

@@ -83,7 +83,7 @@ def _sliders(style: dict, layout: "ipywidgets.Layout") -> "dict[str, ipywidgets.
             layout=layout, continuous_update=False,
         )
         for name, (label, low, high, step, _) in SLIDERS.items()
-    }  # fmt: skip
+    }
 
 
 def as_old(text: ShadedTokens, why: str) -> str:
@@ -94,7 +94,7 @@ def as_old(text: ShadedTokens, why: str) -> str:
 def continuation(
     model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int | None, sampling: SamplingConfig,
     seed: int,
-):  # fmt: skip
+):
     """The prompt continued, each token shaded by the probability that the model itself gave it."""
     from lab.generation.generate import transcribe
 

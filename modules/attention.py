@@ -1,4 +1,4 @@
-"""Attention: what each position reads from the ones before it."""
+"""Attention: each position reads from itself and the positions before it."""
 
 import math
 
@@ -9,17 +9,22 @@ from torch.nn import functional as F
 from config import ModelConfig
 from modules.cache import LayerCache
 from modules.dropout import Dropout
+from modules.initialise import initialise_writer
 from modules.kernels import causal_attention
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
-from modules.positions import Placement
+from modules.positions import PositionContext
 
 
 class DotProductAttention(LoggingModule):
-    """softmax(q·kᵀ/√D + bias, causal) · v, for heads that are there already (Vaswani et al. 2017, arXiv 1706.03762).
+    """softmax(q·kᵀ/√D + bias, causal) · v for given queries, keys and values (Vaswani et al. 2017, arXiv 1706.03762).
 
-    `fused` chooses PyTorch's kernel; without it the same is computed step by step, readably.
+    fused: whether PyTorch's kernel computes it; otherwise the same formula is computed step by step.
+    reads: what the keys and values are made from.
     """
+
+    reads = "tokens"
+    weighs_by_softmax = True  # with `scale`
 
     def __init__(self, width: int, n_heads: int, n_kv_heads: int, dropout: float):
         super().__init__()
@@ -29,17 +34,17 @@ class DotProductAttention(LoggingModule):
         self.dropout = Dropout(dropout)
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, T, any number of heads · D) as the heads side by side."""
+        """(B, T, N·D) cut into N heads."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, N, T, D)
 
-    def read(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
-        """What the queries (B, H, T, D) read from keys and values (B, G, S, D), by the way that `fused` chooses."""
+    def read(self, q: Tensor, k: Tensor, v: Tensor, place: PositionContext) -> Tensor:
+        """What the queries (B, H, T, D) read from keys and values (B, G, S, D), computed as `fused` says."""
         return self.attend(q, k, v, place) if self.fused else self.attend_by_hand(q, k, v, place)  # (B, H, T, D)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, place: PositionContext) -> Tensor:
         """The fused kernel: causal with the bias in extra dimensions, or with a mask that holds the bias."""
         dropout = self.dropout.active_rate
-        if place.causal:
+        if place.fits_causal_kernel:
             q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
             return causal_attention(q, k, v, self.scale, dropout)[..., : self.head_dim]  # (B, H, T, D)
         mask = place.masked_bias()  # (…, T, S)
@@ -50,12 +55,12 @@ class DotProductAttention(LoggingModule):
             enable_gqa=self.n_kv_heads < self.n_heads,
         )  # (B, H, T, D)
 
-    def attend_by_hand(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
-        """The same by the formula."""
+    def attend_by_hand(self, q: Tensor, k: Tensor, v: Tensor, place: PositionContext) -> Tensor:
+        """The same, step by step."""
         v = v.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, N, D)
         return self.dropout(self.weights(q, k, place)) @ v  # (B, H, T, D)
 
-    def weights(self, q: Tensor, k: Tensor, place: Placement) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, place: PositionContext) -> Tensor:
         """How much each query reads from each key; rows sum to 1."""
         k = k.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)  # (B, H, S, D)
         scores = q @ k.transpose(-2, -1) * self.scale  # (B, H, T, S)
@@ -69,9 +74,13 @@ class DotProductAttention(LoggingModule):
             scores = scores.masked_fill(~place.mask, -math.inf)  # (B, H, T, S)
         return scores.softmax(dim=-1)  # (B, H, T, S)
 
+    def applied(self, weights: list[Tensor]) -> Tensor:
+        """The matrix (H, T, S) by which the values are multiplied, from the weights of each `read` of one pass."""
+        return weights[0]  # (H, T, S)
+
 
 class Attention(DotProductAttention):
-    """Heads that read from each other's past, joined and projected: what GPT-2 and Llama use.
+    """Self-attention with an output projection, as in GPT-2 and Llama.
 
     n_kv_heads G = n_heads H is multi-head, G = 1 multi-query (arXiv 1911.02150), between grouped-query attention
     (arXiv 2305.13245).
@@ -86,13 +95,15 @@ class Attention(DotProductAttention):
         self.qkv = Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
         self.out = Linear(width, width, bias=bias)
 
-    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         q, k, v = self.project(x, place, cache)  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
         heads = self.read(q, k, v, place)  # (B, H, T, D)
         heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.out(heads)  # (B, T, C)
 
-    def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, place: PositionContext, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
         heads = self.split_heads(self.qkv(x))  # (B, H+2G, T, D)
         queries_and_keys = self.n_heads + self.n_kv_heads
@@ -102,14 +113,17 @@ class Attention(DotProductAttention):
             k, v = cache.append(k, v)  # (B, G, S, D)
         return q, k, v  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
 
+    def initialise(self, config: ModelConfig) -> None:
+        initialise_writer(self.out, config)
+
 
 class QueryKeyAttention(DotProductAttention):
-    """Attention that projects queries and keys alone; its values are heads of a stream, each D channels of it."""
+    """Attention that projects only queries and keys; its values are the heads of a stream, D channels each."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config.width, config.n_heads, config.n_heads, config.dropout.attention)
         self.qk = Linear(config.width, 2 * config.width, bias=config.bias)
 
-    def queries_and_keys(self, x: Tensor, place: Placement) -> tuple[Tensor, Tensor]:
-        """Those of the tokens of this pass: each (B, H, T, D)."""
+    def queries_and_keys(self, x: Tensor, place: PositionContext) -> tuple[Tensor, Tensor]:
+        """Queries and keys of the tokens of this pass, each (B, H, T, D)."""
         return place.turn(self.split_heads(self.qk(x))).chunk(2, dim=1)  # (B, H, T, D)

@@ -1,39 +1,75 @@
-"""What every block is to the model."""
+"""The base of all blocks: what a layer tells the model and the analyses about itself."""
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+from torch import Tensor, nn
 
 from config import ModelConfig
+from modules.attention import DotProductAttention
+from modules.heads import Head
 from modules.logging_module import LoggingModule
 
 
-class Block(LoggingModule):
-    """One layer. `split` makes its state from the embedded tokens, `join` reads it out; most keep the plain stream.
+class Parts(NamedTuple):
+    """What a model has outside its blocks, for blocks that read it."""
 
-    cached_heads: how many heads of keys each of its attentions has; a pass gives it a cache for each of them.
-    recomputed: whether the backward pass computes it again in any case, and not only with gradient checkpointing.
-    predicts_next: whether the next token's logits depend on it. A block that serves other predictions alone says False.
+    embedding: nn.Embedding
+    norm: nn.Module
+    head: Head
+
+
+class Block(LoggingModule):
+    """One layer. `split` makes its state from the embedded tokens, `join` reads the state out.
+
+    A kind is made by `kind(config)` and computes in `forward(state, place, cache=None)`, which returns the next state.
+    The default state is one stream (B, T, C).
+
+    cached_heads: how many heads of keys each of its attentions has; a pass gives it one cache for each of them.
+    recomputed: whether its own forward pass is repeated in the backward pass even without gradient checkpointing.
+    predicts_next: whether the next token's logits depend on it.
+    reads_parts: whether `forward` takes the model's Parts, as `parts=`.
+    reads_unembedding: whether it needs the head's matrix (V, C).
+    has_token_stream: whether its state has a stream `xt` that is a linear image of the embeddings.
     """
 
     recomputed = False
     predicts_next = True
+    reads_parts = False
+    reads_unembedding = False
+    has_token_stream = False
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.cached_heads: tuple[int, ...] = (config.kv_heads,)
 
+    @classmethod
+    def build_layers(cls, config: ModelConfig) -> list[Self]:
+        """All layers of a model: n_layers blocks of the same form."""
+        return [cls(config) for _ in range(config.n_layers)]
+
     def split(self, x: Tensor):
-        """The embedded tokens as the state that the first block takes."""
+        """The state that the first block takes, from the embedded tokens."""
         return x  # (B, T, C)
 
     def join(self, state) -> Tensor:
-        """The last block's state as what the final norm reads."""
+        """What the final norm reads, from the last block's state."""
         return state  # (B, T, C)
 
-    def losses(self, state, windows: Tensor) -> dict[str, Tensor]:
-        """What it is trained on beside the next token: from the last block's state, for windows (B, T+1)."""
+    def streams(self) -> dict[str, Callable[[object], Tensor]]:
+        """The streams of a state by name, each as a function from the state to (B, T, C). The last one is `join`."""
+        return {"state": self.join}
+
+    @property
+    def attentions(self) -> dict[str, DotProductAttention]:
+        """Its attentions by name. The `reads` of each says what it attends to."""
+        return {name: part for name, part in self.named_children() if isinstance(part, DotProductAttention)}
+
+    def losses(self, state, windows: Tensor, parts: Parts) -> dict[str, Tensor]:
+        """Its own losses beside the next token's, from the last block's state, for windows (B, T+1)."""
         return {}
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """How much each of its losses counts in training, next to the next token's 1."""
+        """The weight of each of its losses in training; the next token's has 1."""
         return {}

@@ -1,8 +1,8 @@
-"""The key-value cache: what earlier passes computed, owned outside the model and passed in as an argument.
+"""The key-value cache: keys and values of earlier passes, owned outside the model and passed in as an argument.
 
-A token's slot in the cache is its position. A batch of prompts of different lengths is padded on the right; after
-the first pass `keep` says how long each really was, and every sequence goes on writing from there. So no padding is
-ever seen, and the only rule is: a query sees the slots up to its own position.
+A token's slot in the cache is its position. A batch of prompts of different lengths is padded on the right. After the
+first pass, `keep` sets the true length of each sequence, and the next tokens overwrite the padding. So no query ever
+sees padding, and there is one rule: a query sees the slots up to its own position.
 """
 
 from collections.abc import Sequence
@@ -12,29 +12,27 @@ from torch import Tensor
 
 
 class LayerCache:
-    """Keys and values of one attention: each (B, its heads of keys, capacity, D)."""
+    """Keys and values of one attention, each (B, N, K, D): N heads of keys, K tokens at most."""
 
     def __init__(self, owner: "Cache", keys: Tensor, values: Tensor):
         self.owner, self.keys, self.values = owner, keys, values  # (B, N, K, D)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the pass's new (B, heads, T, D) in its slots, and returns all that are filled: (B, heads, S, D)."""
+        """Stores new keys and values (B, N, T, D) in their slots, and returns all filled slots: (B, N, S, D)."""
         slots, filled = self.owner.slots, self.owner.filled
         self.keys[slots], self.values[slots] = self.owner.fold(k), self.owner.fold(v)
         return self.keys[:, :, :filled], self.values[:, :, :filled]  # (B, N, S, D)
 
 
 class Cache:
-    """The caches of all attentions, `heads` of keys each, and how far each sequence has come.
+    """The caches of all attentions, and the length of each sequence. heads: how many heads of keys each attention has.
 
-    Each pass goes: `begin` (where do the new tokens stand?), every attention appends, `advance`. For inference: it
-    keeps no gradients, and says so when they are on.
+    A pass calls `begin` for the positions of its new tokens, lets every attention append, and calls `advance`. A cache
+    keeps no gradients. like: a tensor of its type and device.
     """
 
-    def __init__(
-        self, heads: Sequence[int], batch: int, capacity: int, head_dim: int,
-        dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    ):  # fmt: skip
+    def __init__(self, heads: Sequence[int], batch: int, capacity: int, head_dim: int, like: Tensor):
+        dtype, device = like.dtype, like.device
         shapes = [(2, batch, n_heads, capacity, head_dim) for n_heads in heads]
         self.layers = [LayerCache(self, *torch.zeros(shape, dtype=dtype, device=device)) for shape in shapes]
         self.capacity, self.dtype, self.device = capacity, dtype, device
@@ -47,9 +45,9 @@ class Cache:
         return f"Cache({len(self.layers)} layers, lengths {self.lengths} of {self.capacity}, {size / 1e6:.1f} MB)"
 
     def begin(self, n_tokens: int) -> tuple[Tensor, Tensor, bool, Tensor | None]:
-        """Positions (T) or (B, T), key positions (S), whether this is plainly causal, and else the mask.
+        """Positions (T) or (B, T), key positions (S), whether no key is older than the pass, and the mask if some are.
 
-        Raises ValueError where the tokens do not fit, and RuntimeError where gradients are on.
+        Raises ValueError if the tokens do not fit, and RuntimeError if gradients are on.
         """
         if torch.is_grad_enabled():
             raise RuntimeError("a cache keeps no gradients; call the model under torch.no_grad()")
@@ -70,7 +68,7 @@ class Cache:
         return positions, key_positions, False, mask  # (B, T), (S), (B, 1, T, S)
 
     def fold(self, x: Tensor) -> Tensor:
-        """(B, heads, T, D) as an assignment to `slots` wants it: ragged rows have time before heads, and its type."""
+        """(B, N, T, D) as an assignment to `slots` needs it: time before heads if the lengths differ."""
         if isinstance(self.slots[0], slice):
             return x  # (B, N, T, D)
         return x.transpose(1, 2).to(self.dtype)  # (B, T, N, D)
@@ -79,7 +77,7 @@ class Cache:
         self.lengths = [length + n_tokens for length in self.lengths]
 
     def keep(self, lengths: list[int]) -> None:
-        """Forgets everything past each sequence's given length; its slots are written anew."""
+        """Forgets every sequence after its given length; the next tokens overwrite those slots."""
         if len(lengths) != len(self.lengths) or any(not 0 <= n <= m for n, m in zip(lengths, self.lengths)):
-            raise ValueError(f"can't keep {lengths} of {self.lengths}: give each row a length no longer than it is")
+            raise ValueError(f"can't keep {lengths} of {self.lengths}: give each row a length that is at most its own")
         self.lengths = list(lengths)

@@ -1,4 +1,4 @@
-"""Dropout whose rate can be annealed over the training."""
+"""Dropout with a rate that can be lowered during training."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,9 +7,9 @@ from modules.logging_module import LoggingModule
 
 
 class Dropout(LoggingModule):
-    """While training, zeroes a share of x and scales the rest to the same mean (arXiv 1207.0580); else x as it is.
+    """In training, zeroes a random part of x and scales the rest up to the same mean (arXiv 1207.0580); in eval, x.
 
-    share: how much of the rate is left, from 1 down; `set_dropout_share` sets it for a whole model.
+    share: the part of `rate` that acts, from 0 to 1; `set_dropout_share` sets it for a whole model.
     """
 
     def __init__(self, rate: float):

@@ -1,5 +1,7 @@
-"""The token-factored transformer: one stream for what attention moves, one for what the MLPs write."""
+"""The token-factored transformer: attention writes into one stream, the MLPs into another."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,37 +16,42 @@ from modules.linear import Linear
 from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import HeadNorm, build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
 from settings.errors import ConfigError
+from settings.registry import built_in, part
 
 
 class Streams(NamedTuple):
-    """xt, the token stream, holds what attention moved; xe holds what the MLPs wrote. Each (B, T, C)."""
+    """The token stream xt, into which attention writes, and xe, into which the MLPs write. Each (B, T, C)."""
 
     xt: Tensor
     xe: Tensor
 
 
 class Mixing(LoggingModule):
-    """A linear map of the C = H · D channels of the token stream, (B, T, C) -> (B, T, C), without a bias."""
+    """The base of all mixings: a linear map of the token stream's C = H · D channels, (B, T, C) -> (B, T, C), no bias.
+
+    A kind is made by `kind(n_heads, head_dim)`.
+    """
+
+    def __init__(self, n_heads: int, head_dim: int):
+        super().__init__()
+        self.n_heads, self.head_dim = n_heads, head_dim
 
     def heads_matrix(self) -> Tensor:
-        """The matrix over heads (H, H) that is the whole map, alike for each of a head's D channels.
+        """The matrix over heads (H, H), if the map is the same for each of a head's D channels.
 
-        Raises ConfigError for a mixing that treats the channels of a head differently.
+        Raises ConfigError for a mixing that mixes the channels inside a head.
         """
         raise ConfigError(
-            f"{type(self).__name__} has no matrix over whole heads, for it mixes the channels inside each head; "
+            f"{type(self).__name__} has no matrix over whole heads, because it mixes the channels inside each head; "
             "build the model with value_mixing and output_mixing 'identity' or 'kronecker'"
         )
 
 
+@built_in("mixing", "identity")
 class IdentityMixing(Mixing):
     """y = x."""
-
-    def __init__(self, n_heads: int, head_dim: int):
-        super().__init__()
-        self.n_heads = n_heads
 
     def forward(self, x: Tensor) -> Tensor:
         return x  # (B, T, C)
@@ -53,15 +60,33 @@ class IdentityMixing(Mixing):
         return torch.eye(self.n_heads)  # (H, H)
 
 
-class KroneckerMixing(Mixing):
+class MatrixMixing(Mixing):
+    """A mixing whose `weight` is one square matrix, or one for each head."""
+
+    def initialise(self, config: ModelConfig) -> None:
+        """N(0, init_std), the identity, or the identity / √n_layers, as `mixing_init` says.
+
+        With the identity in every layer, all weights that lead to one position of xt sum to 2^n_layers, and xt becomes
+        much larger than xe. With values and output over √n_layers each, the sum is (1 + 1/n_layers)^n_layers < e.
+        """
+        if config.block.mixing_init == "normal":
+            nn.init.normal_(self.weight, std=config.init_std)
+            return
+        scale = math.sqrt(config.n_layers) if config.block.mixing_init == "scaled_identity" else 1.0
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(self.weight.shape[-1], device=self.weight.device) / scale)
+
+
+@built_in("mixing", "kronecker")
+class KroneckerMixing(MatrixMixing):
     """y = (W ⊗ I) x: head i of y is Σ_j W[i, j] · head j of x, whole heads at a time."""
 
     def __init__(self, n_heads: int, head_dim: int):
-        super().__init__()
+        super().__init__(n_heads, head_dim)
         self.weight = nn.Parameter(torch.eye(n_heads))  # (H, H)
 
     def forward(self, x: Tensor) -> Tensor:
-        # all rows side by side: one product with W is three times as fast as a small one for each row
+        # one product of W with all rows is three times as fast as a small product for each row
         heads = x.unflatten(-1, (len(self.weight), -1)).movedim(-2, 0)  # (H, B, T, D)
         mixed = (self.weight @ heads.flatten(1)).view(heads.shape)  # (H, B, T, D)
         return mixed.movedim(0, -2).flatten(-2)  # (B, T, C)
@@ -70,11 +95,12 @@ class KroneckerMixing(Mixing):
         return self.weight  # (H, H)
 
 
-class IndependentMixing(Mixing):
-    """y = diag(W_1 … W_H) x: each head of D channels by a matrix of its own."""
+@built_in("mixing", "independent")
+class IndependentMixing(MatrixMixing):
+    """y = diag(W_1 … W_H) x: each head of D channels has its own matrix."""
 
     def __init__(self, n_heads: int, head_dim: int):
-        super().__init__()
+        super().__init__(n_heads, head_dim)
         self.weight = nn.Parameter(torch.eye(head_dim).repeat(n_heads, 1, 1))  # (H, D, D)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,23 +109,17 @@ class IndependentMixing(Mixing):
         return mixed.movedim(0, -2).flatten(-2)  # (B, T, C)
 
 
-class DenseMixing(Linear, Mixing):
+@built_in("mixing", "dense")
+class DenseMixing(MatrixMixing, Linear):
     """y = W x, as in every other transformer."""
 
     def __init__(self, n_heads: int, head_dim: int):
-        super().__init__(n_heads * head_dim, n_heads * head_dim, bias=False)
-
-
-MIXINGS = {
-    "identity": IdentityMixing,
-    "kronecker": KroneckerMixing,
-    "independent": IndependentMixing,
-    "dense": DenseMixing,
-}
+        Linear.__init__(self, n_heads * head_dim, n_heads * head_dim, bias=False)
+        self.n_heads, self.head_dim = n_heads, head_dim
 
 
 class FactoredAttention(QueryKeyAttention):
-    """Reads where to look from x, and moves what stands in xt.
+    """Attention whose queries and keys come from x, and whose values come from xt.
 
     x  (B, T, C) ─ q, k (B, H, T, D) ─ scores, softmax (B, H, T, S) ┐
     xt (B, T, C) ─ value mixing ─ v (B, H, S, D) ───────────────────┴ heads (B, H, T, D) ─ output mixing (B, T, C)
@@ -107,17 +127,17 @@ class FactoredAttention(QueryKeyAttention):
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
-        self.value_mixing = MIXINGS[config.block.value_mixing](self.n_heads, self.head_dim)
-        self.output_mixing = MIXINGS[config.block.output_mixing](self.n_heads, self.head_dim)
+        self.value_mixing = part("mixing", config.block.value_mixing)(self.n_heads, self.head_dim)
+        self.output_mixing = part("mixing", config.block.output_mixing)(self.n_heads, self.head_dim)
 
-    def forward(self, x: Tensor, xt: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, xt: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         q, k, v = self.project(x, xt, place, cache)  # (B, H, T, D), (B, H, S, D), (B, H, S, D)
         heads = self.read(q, k, v, place)  # (B, H, T, D)
         heads = heads.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.output_mixing(heads)  # (B, T, C)
 
     def project(
-        self, x: Tensor, xt: Tensor, place: Placement, cache: LayerCache | None = None
+        self, x: Tensor, xt: Tensor, place: PositionContext, cache: LayerCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D); keys and mixed values (B, H, S, D), those of earlier passes included with a cache."""
         q, k = self.queries_and_keys(x, place)  # (B, H, T, D)
@@ -127,16 +147,19 @@ class FactoredAttention(QueryKeyAttention):
         return q, k, v  # (B, H, T, D), (B, H, S, D), (B, H, S, D)
 
 
+@built_in("block", "factored")
 class FactoredBlock(Block):
-    """Two streams: attention adds to xt, of which it moves the raw heads, and the MLP to xe (arXiv 2603.07461).
+    """Two streams: attention moves heads of xt and adds them to xt; the MLP adds to xe (arXiv 2603.07461).
 
         xt ─────────┬─ values ─ attention ─ + ─ xt ─┬─────────────────── xt
         xt+xe ─ norm ─ q, k ────────┘               └ xt+xe ─ norm ─ mlp ┐
         xe ───────────────────────────────────────────────────────────── + ─ xe
 
-    So xt is a linear image of the token embeddings, with weights that depend on where attention looked.
-    frozen_tokens: attention adds to xe instead. head_norm: the norms bring each head to a common scale by itself.
+    So xt is a linear image of the token embeddings, with weights that come from attention.
+    frozen_tokens: attention adds to xe instead. head_norm: the norms act on each head on its own.
     """
+
+    has_token_stream = True
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -157,7 +180,10 @@ class FactoredBlock(Block):
     def join(self, streams: Streams) -> Tensor:
         return streams.xt + streams.xe  # (B, T, C)
 
-    def forward(self, streams: Streams, place: Placement, cache: LayerCache | None = None) -> Streams:
+    def streams(self) -> dict[str, Callable[[Streams], Tensor]]:
+        return {"xt": lambda state: state.xt, "xe": lambda state: state.xe, "xt+xe": self.join}
+
+    def forward(self, streams: Streams, place: PositionContext, cache: LayerCache | None = None) -> Streams:
         xt, xe = streams  # (B, T, C)
         read = self.dropout(self.attention(self.attention_norm(xt + xe), xt, place, cache))  # (B, T, C)
         if self.frozen_tokens:

@@ -1,4 +1,4 @@
-"""Foresight: what a position expects in a window of the future, as vectors to read and as a loss to learn it by."""
+"""Foresight: each position predicts a window of the future, as vectors for later layers and with a loss of its own."""
 
 import math
 
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import ModelConfig
-from modules.bags import BagLoss, expected_embedding
+from modules.bag_of_words import BagLoss, expected_embedding
+from modules.block import Parts
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
 from modules.losses import CHUNK, future_windows, in_autocast_type
@@ -16,48 +17,57 @@ from modules.pools import Pool
 
 
 class Foresight(LoggingModule):
-    """One level: the stream as a prediction of the window, and the pool of the window as it is imagined.
+    """One level: predicts its window from the stream, and pools the predicted window.
 
         x (B, T, C) ─ norm ─ expected embedding (B, T, C) ─ + slots (B, T, W, C) ─ pool (B, T, J, C)
 
-    A bag is one distribution for all W tokens, so each slot holds the expected embedding under it; where vectors are
-    predicted, a linear map gives it. A trained vector for each slot says where in the window it stands: without it all
-    would be alike, and a pool could not tell near from far. True tokens enter `losses`, and nothing else.
+    A bag of words is one distribution for all W tokens, so each slot starts from the expected embedding under it. A
+    level that predicts vectors gets this embedding from a linear map. Each slot adds a trained vector of its own, so
+    that a pool can tell near tokens from far ones. Only `losses` reads true tokens.
 
-    Bags learn from their own loss alone: no gradient leads from those who read a vector through the vocabulary to the
-    prediction. So a bag stays what the model expects, and is not bent to carry messages; and it is cheaper.
+    A bag of words learns only from its own loss. No gradient of the layers that read a level's vectors passes through
+    the vocabulary to its prediction. So the prediction stays what the model expects, and training is cheaper.
     """
 
-    def __init__(self, config: ModelConfig, level: int, words: tuple[nn.Embedding, nn.Module], pool: Pool):
+    def __init__(self, config: ModelConfig, level: int, pool: Pool):
         super().__init__()
         block = config.block
         self.name, self.predicts = f"future_{level}", block.predicts
         self.first, self.last = block.windows[level - 1]
         self.count, size = block.counts[level - 1], self.last - self.first + 1
         self.offset = math.log(size / config.vocab_size) if block.predicts == "multi_hot" else None
-        self.words = words  # the model's own embedding and head: a tuple, for they are no part of this
         self.norm = build_norm(config.norm, config.width)
         self.forecast = None if block.of_vocabulary else Linear(config.width, config.width, config.bias)
         self.slots = nn.Parameter(torch.eye(size, config.width))  # (W, C)
         self.pool = pool
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prediction is read from (B, T, C), and its vectors (B, T, J, C)."""
+    def initialise(self, config: ModelConfig) -> None:
+        """Draws the slots from N(0, 1), the size of what is normed, so that they differ from each other."""
+        nn.init.normal_(self.slots)
+
+    def forward(self, x: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
+        """The normed stream, from which the head reads the prediction (B, T, C), and its vectors (B, T, J, C)."""
         read = self.norm(x)  # (B, T, C)
-        expected = self.expect(read) if self.forecast is None else self.forecast(read).to(read.dtype)  # (B, T, C)
+        if self.forecast is None:
+            expected = self.expect(read, parts)  # (B, T, C)
+        else:
+            expected = self.forecast(read).to(read.dtype)  # (B, T, C)
         window = self.pool.norm(expected)[:, :, None] + self.slots  # (B, T, W, C)
         return read, self.pool(window, self.count)  # (B, T, C), (B, T, J, C)
 
-    def expect(self, read: Tensor) -> Tensor:
-        """The mean embedding under what is predicted: (B, T, C)."""
-        embedding, head = self.words
+    def expect(self, read: Tensor, parts: Parts) -> Tensor:
+        """The mean embedding under the predicted distribution: (B, T, C)."""
         rows = in_autocast_type(read).flatten(0, 1)  # (N, C)
-        expected = expected_embedding(rows, head.weight, embedding.weight, self.offset, CHUNK)  # (N, C)
+        tables = parts.head.unembedding(), parts.embedding.weight  # (V, C)
+        expected = expected_embedding(rows, *tables, self.offset, CHUNK)  # (N, C)
         return expected.to(read.dtype).view_as(read)  # (B, T, C)
 
-    def losses(self, read: Tensor, vectors: Tensor, windows: Tensor) -> dict[str, Tensor]:
-        """This level's loss over the complete windows of (B, T+1) tokens, 0 where there are none; and for vectors how
-        spread out these and their targets are, as a watch on collapse. Bags are trained on windows side by side."""
+    def losses(self, read: Tensor, vectors: Tensor, windows: Tensor, parts: Parts) -> dict[str, Tensor]:
+        """This level's loss over the complete windows of (B, T+1) tokens, 0 if there are none.
+
+        For vectors also the spread of predictions and targets, which shows a collapse. Bags of words are trained on
+        windows that follow each other without overlap.
+        """
         bags = future_windows(windows, self.first, self.last)  # (B, N, W)
         complete = bags.shape[1]
         if not complete:
@@ -65,12 +75,12 @@ class Foresight(LoggingModule):
         if self.forecast is None:
             read = read[:, :complete]  # (B, N, C)
             if self.training:
-                apart = side_by_side(bags)  # (B, 1), (B, O)
+                apart = without_overlap(bags)  # (B, 1), (B, O)
                 read, bags = read[apart], bags[apart]  # (B, O, C), (B, O, W)
             rows = in_autocast_type(read).flatten(0, 1)  # (P, C)
-            total = BagLoss.apply(rows, self.words[1].weight, bags.flatten(0, 1), self.offset, CHUNK)  # ()
+            total = BagLoss.apply(rows, parts.head.unembedding(), bags.flatten(0, 1), self.offset, CHUNK)  # ()
             return {self.name: total / len(rows)}  # ()
-        vectors, pooled = vectors[:, :complete], self.target(windows)  # (B, N, J, C)
+        vectors, pooled = vectors[:, :complete], self.target(windows, parts.embedding)  # (B, N, J, C)
         standard = standardised(pooled)  # (B, N, J, C)
         if self.predicts == "vector_cosine":
             loss = 1 - F.cosine_similarity(vectors, standard, dim=-1).mean()  # ()
@@ -80,22 +90,23 @@ class Foresight(LoggingModule):
         return {self.name: loss} | spreads  # ()
 
     @torch.no_grad()
-    def target(self, windows: Tensor) -> Tensor:
-        """The pools of the true embeddings of complete windows: (B, N, J, C). No gradient leads back from here."""
-        ahead = self.pool.norm(self.words[0](windows[:, 1:]))  # (B, T, C)
+    def target(self, windows: Tensor, embedding: nn.Embedding) -> Tensor:
+        """The pools of the true embeddings of complete windows, without gradients: (B, N, J, C)."""
+        ahead = self.pool.norm(embedding(windows[:, 1:]))  # (B, T, C)
         true = future_windows(ahead, self.first - 1, self.last - 1).mT  # (B, N, W, C)
         return self.pool(true, self.count)  # (B, N, J, C)
 
     def loss_weights(self, weight: float) -> dict[str, float]:
-        """The names of its losses, with what each counts; the spreads are watched only."""
+        """The weight of each of its losses, by name; spreads weigh 0, they are only logged."""
         watched = () if self.forecast is None else (f"{self.name}_spread", f"{self.name}_target_spread")
         return {self.name: weight} | dict.fromkeys(watched, 0.0)
 
 
-def side_by_side(complete: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices of rows (B, 1) and positions (B, O) of windows (B, N, W) that lie side by side, from a random start.
+def without_overlap(complete: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of rows (B, 1) and positions (B, O) of those windows (B, N, W) that follow each other, from a random
+    start.
 
-    Neighbouring windows share all but one of their tokens: so that no token counts twice, one in W teaches.
+    Neighbouring windows share all but one of their tokens. Every W-th window is used, so that no token counts twice.
     """
     n_rows, n_windows, size = complete.shape
     stride = min(size, n_windows)
@@ -106,8 +117,10 @@ def side_by_side(complete: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardised(x: Tensor) -> Tensor:
-    """(B, N, J, C) with mean 0 and deviation 1 over all positions: what all windows share can't be predicted, so that
-    no constant wins, and neither does shrinking the targets."""
+    """(B, N, J, C) with mean 0 and deviation 1 over all positions.
+
+    So a constant prediction can't win, and neither can shrinking the targets.
+    """
     centred = x - x.mean(dim=(0, 1), keepdim=True)  # (B, N, J, C)
     return centred / (centred.square().mean(dim=(0, 1), keepdim=True) + 1e-8).sqrt()  # (B, N, J, C)
 

@@ -1,6 +1,6 @@
-"""Three places where PyTorch's own kernels leave a CPU half idle, written out by hand: same results, measured faster.
+"""Three kernels written by hand, because PyTorch's own leave half of a CPU idle. Same results, measured to be faster.
 
-All are plain tensor code, with gradients by formula where they have any; the bench folder measures what they bring.
+All are plain tensor code; those with gradients compute them by formula. The bench folder measures the gain.
 """
 
 import math
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 64  # queries per block: the half of the scores above the diagonal is mostly never computed
-LONGEST = 1024  # the weights are kept for the backward pass, T² of them; above this PyTorch's kernel is the better one
+BLOCK = 64  # queries per block; most scores above the diagonal are never computed
+LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
 
 
 def causal_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0, first: int = 0, each: int = 1
 ) -> Tensor:
-    """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, P, D), by the kernel that is fastest.
+    """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, P, D), by the fastest kernel.
 
-    Of the P = first + each · T keys, a query sees the `first` ones, and `each` more for itself and every earlier one.
-    In bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; written out it is twice as fast.
+    There are P = first + each · T keys. A query sees the first `first` of them, and `each` keys of every position up to
+    its own. In bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; this one is twice as fast.
     """
     grouped = q.shape[1] != k.shape[1]
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] <= LONGEST and not dropout
@@ -35,13 +35,13 @@ def causal_attention(
 
 
 def causal_mask(length: int, first: int, each: int, device: torch.device) -> Tensor:
-    """Which keys each query sees: (T, first + each · T), true where it does."""
+    """True where a query sees a key: (T, first + each · T)."""
     seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()  # (T, T)
     return F.pad(seen.repeat_interleave(each, dim=1), (first, 0), value=True)  # (T, P)
 
 
 class CausalAttention(torch.autograd.Function):
-    """o = p·v, p = softmax(q·kᵀ), a block of queries after the other, each against the keys up to its own end.
+    """o = p·v, p = softmax(q·kᵀ), one block of queries after the other, each with the keys up to the block's end.
 
     Backward: dv = pᵀ·do, dp = do·vᵀ, ds = p·(dp − Σ p·dp), dq = ds·k, dk = dsᵀ·q (arXiv 2205.14135, appendix B.2).
     """
@@ -64,7 +64,7 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        saved = ctx.saved_tensors  # asked for once: checkpointing recomputes them each time
+        saved = ctx.saved_tensors  # read once, because checkpointing recomputes them at each access
         q, k, v = saved[:3]  # (N, T, E), (N, P, E), (N, P, E)
         weights = saved[3:]
         shape, length = d_out.shape, d_out.shape[2]
@@ -83,10 +83,10 @@ class CausalAttention(torch.autograd.Function):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of −log softmax(x·wᵀ)[target], `chunk` rows at a time, so that the logits never exist all at once.
+    """Sum of −log softmax(x·wᵀ)[target], `chunk` rows at a time, so that never all logits exist at once.
 
-    The gradient of a row's logits is softmax − onehot; it is applied to x and w while the chunk is at hand, which
-    makes the backward pass a multiplication. Products are in x's type, sums over rows in float32.
+    The gradient of a row's logits is softmax − onehot. It is multiplied with x and w while the chunk's logits exist, so
+    the backward pass only scales the results. Products are in x's type, sums over rows in float32.
     """
 
     @staticmethod
@@ -116,8 +116,8 @@ class HeadLoss(torch.autograd.Function):
 def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
     """x·Wᵀ + b for x (1, 1, C) and W (F, C), without gradients; `slices` divides F.
 
-    All the time goes into reading W. PyTorch calls a matrix-vector routine, which reads at a quarter of the memory's
-    speed. Slices of W side by side, each times x as a column, go to the matrix product, which reads 2-4 times as fast.
+    Reading W takes nearly all of the time. PyTorch's matrix-vector routine reads at a quarter of the memory's speed.
+    Its batched product of slices of W with x as a column reads 2-4 times as fast.
     """
     columns = x.mT.expand(slices, -1, -1)  # (N, I, 1)
     parts = weight.view(slices, -1, weight.shape[1])  # (N, O, I)

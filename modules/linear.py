@@ -1,4 +1,4 @@
-"""The linear map, which knows a faster way for a single row."""
+"""The linear map, with a faster kernel for a single row."""
 
 import math
 
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from modules.kernels import one_row_linear
 from modules.logging_module import LoggingModule
 
-MKL = torch.backends.mkl.is_available()  # PyTorch's BLAS on x86, and the one with the slow routine
-SLICES = 8  # at most; two are already as good with two threads
+MKL = torch.backends.mkl.is_available()  # the BLAS on x86, whose matrix-vector routine is slow
+SLICES = 8  # at most; with two threads, two are as fast
 
 
 class Linear(LoggingModule, nn.Linear):
-    """y = x·Wᵀ + b. Decoding one sequence with the cache has one row at a time: that goes by `one_row_linear`."""
+    """y = x·Wᵀ + b. A single row, as in decoding one sequence with the cache, is computed by `one_row_linear`."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool):
         super().__init__(in_features, out_features, bias)

@@ -1,4 +1,4 @@
-"""The base of all components: a module whose inside can be watched."""
+"""The base of all components: a module that can show every statement of its pass."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -12,19 +12,19 @@ from tracing.traces import Trace
 
 
 class LoggingModule(nn.Module):
-    """nn.Module, and two ways to look inside. Neither leaves a trace when off: a call then runs nn.Module's own code.
+    """nn.Module with two ways to look inside. While both are off, a call runs nn.Module's own code.
 
-    `enable_logging()` writes what happens while it happens; `logging()` records it to be looked at.
+    `enable_logging()` writes every statement as it runs; `logging()` records a pass to look at later.
     """
 
     def enable_logging(
         self, *, methods: Iterable[str] | None = None, recursive: bool = True, values: bool = False,
         full: bool = False, write: Callable[[str], object] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """From now on every call writes each statement with its shapes, line by line, to `write` (the terminal).
 
-        methods: only what these do, as in ("project", "weights"). recursive: with what the parts inside do. values:
-        with mean, sd, extremes. full: with the tensors. Raises ValueError for a method that no part has.
+        methods: only statements of these, as in ("project", "weights"). recursive: those of the modules inside, too.
+        values: adds mean, sd, extremes. full: adds the tensors. Raises ValueError for a method that no part has.
         """
         self.disable_logging()
         wanted = None if methods is None else set(methods)
@@ -52,10 +52,10 @@ class LoggingModule(nn.Module):
         self._logging_handles = handles
 
     def disable_logging(self) -> None:
-        """Silent again; not a hook is left."""
+        """Stops the writing and removes all hooks."""
         for handle in self.__dict__.pop("_logging_handles", ()):
             handle.remove()
 
     def logging(self, **options: bool) -> Trace:
-        """`with part.logging() as shapes: part(x)`: the pass as a `Trace`, whose options these are."""
+        """A `Trace` with these options, as in `with part.logging() as shapes: part(x)`."""
         return Trace(self, **options)

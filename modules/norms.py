@@ -1,4 +1,4 @@
-"""Normalisation: each vector of C channels is brought to a common scale, then optionally · weight + bias."""
+"""Normalisation: brings each vector of C channels to a common scale, then optionally · weight + bias."""
 
 import torch
 from torch import Tensor, nn
@@ -6,18 +6,38 @@ from torch.nn import functional as F
 
 from config import NormConfig
 from modules.logging_module import LoggingModule
+from settings.errors import ConfigError
+from settings.registry import built_in, part
 
 
 class Norm(LoggingModule):
-    """The common part: (…, C) -> (…, C), with an optional weight (starts at 1) and bias (starts at 0)."""
+    """The base of all norms: (…, C) -> (…, C), with an optional weight (starts at 1) and bias (starts at 0).
 
-    def __init__(self, width: int, weight: bool = True, bias: bool = False, eps: float = 1e-5):
+    A kind is made by `kind(config, width)` and computes in `forward`. centres: whether it subtracts the mean.
+    """
+
+    centres = False
+
+    def __init__(self, config: NormConfig, width: int):
         super().__init__()
-        self.width, self.eps = width, eps
-        self.weight = nn.Parameter(torch.ones(width)) if weight else None
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.width, self.eps = width, config.eps
+        self.weight = nn.Parameter(torch.ones(width)) if config.weight else None
+        self.bias = nn.Parameter(torch.zeros(width)) if config.bias else None
+
+    def scale_and_shift(self, x: Tensor) -> Tensor:
+        """x · weight + bias, as far as the norm has them."""
+        x = x if self.weight is None else x * self.weight  # (B, T, C) or (B, T, H, D)
+        return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """The factor by which this norm multiplies one vector x (C), its mean subtracted if it centres.
+
+        Raises ConfigError for a norm that multiplies by no single number.
+        """
+        raise ConfigError(f"{type(self).__name__} says no scale(); give it that method, or choose norm.kind='rms'")
 
 
+@built_in("norm", "rms")
 class RMSNorm(Norm):
     """x / √(mean(x²) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
@@ -25,42 +45,50 @@ class RMSNorm(Norm):
         x = F.rms_norm(x, (self.width,), self.weight, self.eps)  # (B, T, C) or (B, T, H, D)
         return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
 
+    def scale(self, x: Tensor) -> Tensor:
+        return (x.square().mean() + self.eps).rsqrt()  # ()
 
+
+@built_in("norm", "layer")
 class LayerNorm(Norm):
     """(x − mean(x)) / √(var(x) + eps) (Ba et al. 2016, arXiv 1607.06450)."""
+
+    centres = True
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)  # (B, T, C) or (B, T, H, D)
 
+    def scale(self, x: Tensor) -> Tensor:
+        return (x.var(unbiased=False) + self.eps).rsqrt()  # ()
 
+
+@built_in("norm", "cosine")
 class CosineNorm(Norm):
-    """√C · x / max(‖x‖, eps): only the direction is kept, so that products of normed vectors are cosines · C.
+    """√C · x / max(‖x‖, eps): keeps only the direction, so that products of normed vectors are cosines · C.
 
-    Like RMSNorm but for eps, which here guards the zero vector alone and never shrinks a small one.
+    It differs from RMSNorm in eps, which only guards against division by zero and never shrinks a small vector.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.normalize(x, dim=-1, eps=self.eps) * self.width**0.5  # (B, T, C) or (B, T, H, D)
-        x = x if self.weight is None else x * self.weight  # (B, T, C) or (B, T, H, D)
-        return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
+        return self.scale_and_shift(x)  # (B, T, C) or (B, T, H, D)
 
-
-NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm}
+    def scale(self, x: Tensor) -> Tensor:
+        return len(x) ** 0.5 / x.norm().clamp(min=self.eps)  # ()
 
 
 def build_norm(config: NormConfig, width: int) -> Norm:
-    return NORMS[config.kind](width, config.weight, config.bias, config.eps)
+    return part("norm", config.kind)(config, width)
 
 
 class HeadNorm(Norm):
-    """Each head's D channels are normed by themselves, then · weight + bias with one number for each of the C."""
+    """Norms each head's D channels on their own, then · weight + bias with one number for each of the C channels."""
 
     def __init__(self, config: NormConfig, n_heads: int, width: int):
-        super().__init__(width, config.weight, config.bias, config.eps)
+        super().__init__(config, width)
         self.n_heads = n_heads
-        self.of_head = NORMS[config.kind](width // n_heads, weight=False, bias=False, eps=config.eps)
+        self.of_head = build_norm(config.replace(weight=False, bias=False), width // n_heads)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.of_head(x.unflatten(-1, (self.n_heads, -1))).flatten(-2)  # (B, T, C)
-        x = x if self.weight is None else x * self.weight  # (B, T, C)
-        return x if self.bias is None else x + self.bias  # (B, T, C)
+        return self.scale_and_shift(x)  # (B, T, C)

@@ -1,7 +1,7 @@
-"""Where a token stands: one interface, five encodings.
+"""Position encodings behind one interface.
 
-The model asks its `Position` twice per pass: `embed` adds to the embeddings, `place` says what every layer's
-attention does with queries and keys. Attention itself never asks which encoding it was given.
+The model calls its `Position` twice per pass. `embed` adds to the embeddings; `place` makes the `PositionContext` that
+every attention of the pass uses on its queries, keys and scores. Attention itself does not ask which encoding it has.
 """
 
 import math
@@ -12,46 +12,72 @@ from torch.nn import functional as F
 
 from config import ModelConfig
 from modules.logging_module import LoggingModule
+from settings.registry import built_in, part
 
 
-class Placement:
-    """The tokens of one forward pass as attention sees them; made once, used by every layer. This one does nothing.
+class PositionContext:
+    """The positions of one forward pass as attention uses them; made once, used by every layer. This one does nothing.
 
-    causal: the keys are just the pass's own tokens, so the causal kernel applies. Otherwise `mask`, boolean,
-    broadcastable to (B, H, T, S), says which keys each query may see; None where all are in its past.
+    causal: the keys are those of the pass's own tokens, so the causal kernel applies. Otherwise the boolean `mask`,
+    broadcastable to (B, H, T, S), says which keys each query may see; None: all of them. extends: whether `extend`
+    carries the bias.
     """
+
+    extends = False
 
     def __init__(self, causal: bool, mask: Tensor | None):
         self.causal, self.mask = causal, mask  # (…, T, S)
 
     def turn(self, x: Tensor) -> Tensor:
-        """Queries and keys, so many heads (B, N, T, D), turned by their positions."""
+        """Queries and keys (B, N, T, D), N heads of them, rotated by their positions."""
         return x  # (B, N, T, D)
 
     def bias(self) -> Tensor | None:
-        """What is added to the scores (B, H, T, S), as a broadcastable tensor."""
+        """The tensor added to the scores, broadcastable to (B, H, T, S); None: nothing is added."""
         return None
 
+    @property
+    def fits_causal_kernel(self) -> bool:
+        """Whether the pass is causal, and its bias, if it has one, is carried by `extend`."""
+        return self.causal and (self.extends or self.bias() is None)
+
     def masked_bias(self) -> Tensor | None:
-        """Bias and mask in one, as the fused kernel takes them: a number to add, or True where a key is seen."""
-        bias = self.bias()  # (…, H, T, S)
-        if bias is None or self.mask is None:
-            return self.mask if bias is None else bias  # (…, T, S)
-        return bias.masked_fill(~self.mask, -math.inf)  # (…, H, T, S)
+        """Bias and mask in one tensor, as the fused kernel takes them: numbers to add, or True where a key is seen."""
+        bias, mask = self.bias(), self.mask  # (…, H, T, S), (…, T, S)
+        if bias is None:
+            return mask  # (…, T, S)
+        if self.causal:
+            mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()  # (T, S)
+        return bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (…, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The bias carried by extra dimensions, for the causal kernel, which takes no bias."""
+        """q, k, v with extra dimensions that carry the bias, for the causal kernel, which takes no bias."""
         return q, k, v  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
 
 
 class Position(LoggingModule):
-    """No position at all, and the interface: positions is (T) or (B, T), key_positions is (S)."""
+    """The base of all position encodings; by itself it encodes nothing. A kind is made by `kind(config)`.
+
+    positions is (T) or (B, T), key_positions is (S). bias_factors: names of tensors that its bias is proportional to.
+    """
+
+    bias_factors: tuple[str, ...] = ()
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The embeddings x with what the encoding adds to them."""
         return x  # (B, T, C)
 
-    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
-        return Placement(causal, mask)
+    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
+        """What the attention of every layer does with its queries, keys and scores in this pass."""
+        return PositionContext(causal, mask)
+
+
+@built_in("position", "none")
+class NoPosition(Position):
+    """No encoding: only the causal mask tells positions apart (Haviv et al. 2022, arXiv 2203.16634)."""
 
 
 def check_room(length: int, n_positions: int) -> None:
@@ -60,24 +86,26 @@ def check_room(length: int, n_positions: int) -> None:
         raise ValueError(f"{n_positions} positions are more than the {length} of this table; build it longer")
 
 
+@built_in("position", "learned")
 class LearnedPosition(Position):
     """x + P[position], P trained (GPT-2)."""
 
-    def __init__(self, length: int, width: int):
-        super().__init__()
-        self.table = nn.Embedding(length, width)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.table = nn.Embedding(config.position_limit, config.width)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         check_room(self.table.num_embeddings, positions.shape[-1])
         return x + self.table(positions)  # (B, T, C)
 
 
+@built_in("position", "sinusoidal")
 class SinusoidalPosition(Position):
     """x + [sin(position · θ^(−2c/C)), cos(…)] (Vaswani et al. 2017, arXiv 1706.03762, section 3.5)."""
 
-    def __init__(self, length: int, width: int, theta: float):
-        super().__init__()
-        angles = _angles(length, width, theta)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        angles = _angles(config.position_limit, config.width, config.position.theta)
         table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()
         self.register_buffer("table", table, persistent=False)
 
@@ -86,26 +114,27 @@ class SinusoidalPosition(Position):
         return x + self.table[positions]  # (B, T, C)
 
 
+@built_in("position", "rope")
 class RotaryPosition(Position):
-    """Each pair of channels of q and k turned by position · θ^(−2d/D), so that scores depend on offsets alone.
+    """Rotates each pair of channels of q and k by position · θ^(−2d/D), so that scores depend on offsets only.
 
     Su et al. 2021, arXiv 2104.09864; channel d is paired with d + D/2, as Llama's weights expect.
     """
 
-    def __init__(self, length: int, head_dim: int, theta: float):
-        super().__init__()
-        angles = _angles(length, head_dim, theta)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        angles = _angles(config.position_limit, config.head_dim, config.position.theta)
         self.register_buffer("cos", torch.cat((angles.cos(), angles.cos()), dim=-1).float(), persistent=False)
         self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1).float(), persistent=False)
 
-    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
+    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
         check_room(len(self.cos), len(key_positions))
-        # a row of its own for each sequence, where they stand at different places
+        # sequences of a batch may be at different positions: then each has its own rows
         rows = positions if positions.dim() == 1 else positions[:, None]  # (…, T)
-        return Turned(self.cos[rows], self.sin[rows], causal, mask)
+        return RotaryContext(self.cos[rows], self.sin[rows], causal, mask)
 
 
-class Turned(Placement):
+class RotaryContext(PositionContext):
     def __init__(self, cos: Tensor, sin: Tensor, causal: bool, mask: Tensor | None):
         super().__init__(causal, mask)
         self.cos, self.sin = cos, sin  # (…, T, D)
@@ -116,18 +145,24 @@ class Turned(Placement):
         return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, N, T, D)
 
 
+@built_in("position", "alibi")
 class ALiBi(Position):
-    """score − slope · distance, a slope for each head (Press et al. 2021, arXiv 2108.12409)."""
+    """score − slope · distance, with one slope for each head (Press et al. 2021, arXiv 2108.12409)."""
 
-    def __init__(self, slopes: Tensor):
-        super().__init__()
+    bias_factors = ("slopes",)
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        slopes = torch.tensor(config.position.slopes or alibi_slopes(config.n_heads))
         self.register_buffer("slopes", slopes, persistent=False)
 
-    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> Placement:
-        return Sloped(self.slopes, positions, key_positions, causal, mask)
+    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
+        return ALiBiContext(self.slopes, positions, key_positions, causal, mask)
 
 
-class Sloped(Placement):
+class ALiBiContext(PositionContext):
+    extends = True
+
     def __init__(self, slopes: Tensor, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None):
         super().__init__(causal, mask)
         self.slopes, self.positions, self.key_positions = slopes, positions, key_positions  # (H), (…, T), (S)
@@ -153,13 +188,16 @@ class Sloped(Placement):
         extra = parts.shape[-1]
         q = torch.cat((q, turns.to(q.dtype).expand(*q.shape[:-1], extra)), dim=-1)  # (B, H, T, E)
         k = torch.cat((k, parts.to(k.dtype).expand(*k.shape[:-1], extra)), dim=-1)  # (B, G, S, E)
-        v = F.pad(v, (0, extra))  # (B, G, S, E): the kernel wants v as wide as k; attention drops the zeros
+        v = F.pad(v, (0, extra))  # (B, G, S, E): the kernel wants v as wide as k; attention cuts the zeros off
         return q, k, v  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
-    """The paper's slopes: 2^(−8h/n) for n a power of two; else those of the power below, then every other one of
-    the power above (its reference code; section 3 gives the rule for powers of two)."""
+    """The paper's slopes: 2^(−8h/n) for head h of n, where n is a power of two (section 3).
+
+    For any other n: those of the next lower power, then every other one of the next higher power, as in the paper's
+    reference code.
+    """
     power = 2 ** math.floor(math.log2(n_heads))
     slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
     between = [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * power, 2)]
@@ -173,12 +211,4 @@ def _angles(length: int, channels: int, theta: float) -> Tensor:
 
 
 def build_position(config: ModelConfig) -> Position:
-    position, length = config.position, config.position_limit
-    choices = {
-        "none": lambda: Position(),
-        "learned": lambda: LearnedPosition(length, config.width),
-        "sinusoidal": lambda: SinusoidalPosition(length, config.width, position.theta),
-        "rope": lambda: RotaryPosition(length, config.head_dim, position.theta),
-        "alibi": lambda: ALiBi(torch.tensor(position.slopes or alibi_slopes(config.n_heads))),
-    }
-    return choices[position.kind]()
+    return part("position", config.position.kind)(config)

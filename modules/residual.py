@@ -9,17 +9,19 @@ from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.mlp import build_mlp
 from modules.norms import build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
+from settings.registry import built_in
 
 
+@built_in("block", "residual")
 class ResidualBlock(Block):
-    """The pre-norm block of GPT-2 and Llama: each sub-layer reads a normed copy and adds to the stream.
+    """The pre-norm block of GPT-2 and Llama: each sub-layer reads the normed stream and adds its result to it.
 
         x ─┬─ norm ─ attention ─ (norm) ─┐      x ─┬─ norm ─ mlp ─ (norm) ─┐
            └──────────────────────────── + ─ x     └────────────────────── + ─ x
 
-    post_norm puts the norms in brackets there, as in Grok. parallel lets the MLP read the same normed x as
-    attention, and adds both at once (GPT-J; Chowdhery et al. 2022, arXiv 2204.02311, section 2).
+    post_norm adds the norms in brackets, as in Grok. parallel: the MLP reads the same normed x as attention, and both
+    results are added together (GPT-J; Chowdhery et al. 2022, arXiv 2204.02311, section 2).
     """
 
     def __init__(self, config: ModelConfig):
@@ -35,7 +37,7 @@ class ResidualBlock(Block):
         self.mlp_post_norm = build_norm(config.norm, config.width) if config.block.post_norm else nn.Identity()
         self.dropout = Dropout(config.dropout.residual)
 
-    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         normed = self.attention_norm(x)  # (B, T, C)
         read = self.dropout(self.attention_post_norm(self.attention(normed, place, cache)))  # (B, T, C)
         if self.parallel:

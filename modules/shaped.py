@@ -1,4 +1,4 @@
-"""The simplified parallel block: shaped attention in place of skip connections, values and projections."""
+"""The simplified parallel block: shaped attention instead of skip connections, values and output projections."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from modules.dropout import Dropout
 from modules.logging_module import LoggingModule
 from modules.mlp import build_mlp
 from modules.norms import build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
+from settings.registry import built_in
 
 
 class ShapedAttention(QueryKeyAttention):
@@ -25,7 +26,7 @@ class ShapedAttention(QueryKeyAttention):
         super().__init__(config)
         self.alpha, self.beta, self.gamma = (nn.Parameter(torch.ones(self.n_heads)) for _ in range(3))  # (H)
 
-    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         q, k = self.queries_and_keys(x, place)  # (B, H, T, D)
         own = self.split_heads(x)  # (B, H, T, D)
         v = own.to(q.dtype)  # (B, H, T, D)
@@ -36,6 +37,17 @@ class ShapedAttention(QueryKeyAttention):
         alpha, beta, gamma = (gain[:, None, None] for gain in (self.alpha, self.beta, self.gamma))  # (H, 1, 1)
         heads = alpha * own + beta * read - gamma * centre  # (B, H, T, D)
         return heads.transpose(1, 2).flatten(2)  # (B, T, C)
+
+    def applied(self, weights: list[Tensor]) -> Tensor:
+        """α·I + β·A − γ·C, from A and C."""
+        read, centre = weights  # (H, T, S)
+        alpha, beta, gamma = (gain.to(read.device)[:, None, None] for gain in (self.alpha, self.beta, self.gamma))
+        own = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)  # (T, S)
+        return alpha * own + beta * read - gamma * centre  # (H, T, S)
+
+    def initialise(self, config: ModelConfig) -> None:
+        """Queries of 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1)."""
+        nn.init.zeros_(self.qk.weight[: config.width])
 
 
 class Gain(LoggingModule):
@@ -49,14 +61,15 @@ class Gain(LoggingModule):
         return self.weight * x  # (B, T, C)
 
 
+@built_in("block", "shaped")
 class ShapedBlock(Block):
     """SAS-P of He & Hofmann 2023 (arXiv 2311.01906, section 4.3): β_FF · mlp(norm(x)) + shaped attention(norm(x)).
 
         x ─ norm ─┬─ shaped attention ─ + ─ x
                   └─ mlp ─ · β_FF ───── ┘
 
-    There is no skip connection, no value and no output projection: the heads read and return x itself. Dropout falls on
-    what the MLP adds. It never falls on what shaped attention returns, because nothing else carries the tokens on.
+    There is no skip connection, no value and no output projection: the heads read and return x itself. Dropout acts on
+    what the MLP adds, and never on what shaped attention returns, because nothing else carries the tokens on.
     """
 
     def __init__(self, config: ModelConfig):
@@ -67,7 +80,7 @@ class ShapedBlock(Block):
         self.mlp_gain = Gain(config.block.mlp_gain)
         self.dropout = Dropout(config.dropout.residual)
 
-    def forward(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         normed = self.norm(x)  # (B, T, C)
         added = self.dropout(self.mlp_gain(self.mlp(normed)))  # (B, T, C)
         return self.attention(normed, place, cache) + added  # (B, T, C)

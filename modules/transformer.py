@@ -7,16 +7,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
-from modules.block import Block
-from modules.blocks import build_blocks
+from modules import factored, future, multi_token, residual, shaped  # noqa: F401  each registers its block
+from modules.block import Block, Parts
 from modules.cache import Cache
 from modules.dropout import Dropout
+from modules.heads import build_head
 from modules.initialise import initialise
-from modules.linear import Linear
+from modules.laws import check_ideas
 from modules.logging_module import LoggingModule
-from modules.losses import next_token_loss, shift
+from modules.losses import shift
 from modules.norms import build_norm
 from modules.positions import build_position
+from settings.registry import part
 
 
 class Transformer(LoggingModule):
@@ -24,8 +26,11 @@ class Transformer(LoggingModule):
 
         tokens (B, T) ─ embedding ─ position ─ split ─ block × L ─ join ─ norm ─ head ─ logits (B, T, V)
 
-    The state between blocks is theirs to define: `split` makes it from the embeddings and `join` reads it out.
+    The blocks define the state between them: `split` makes it from the embeddings, and `join` reads it out.
+    causal: whether no logit may depend on a later token.
     """
+
+    causal = True
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -34,28 +39,36 @@ class Transformer(LoggingModule):
         self.embedding_scale = config.width**0.5 if config.embedding_scale else 1.0
         self.position = build_position(config)
         self.dropout = Dropout(config.dropout.embedding)
-        norm, head = build_norm(config.norm, config.width), Linear(config.width, config.vocab_size, bias=False)
-        self.blocks = build_blocks(config, self.embedding, norm, head)
+        norm, head = build_norm(config.norm, config.width), build_head(config)
+        self.blocks = nn.ModuleList(part("block", config.block.kind).build_layers(config))
         self.norm, self.head = norm, head
         if config.tie_weights:
-            self.head.weight = self.embedding.weight
+            head.tie(self.embedding.weight)
+        if any(block.reads_unembedding for block in self.blocks):
+            head.unembedding()  # raises ConfigError if there is none
         self.gradient_checkpointing = False
-        initialise(self)
+        initialise(self, config)
+        check_ideas(self)
+
+    @property
+    def parts(self) -> Parts:
+        """What the model has outside its blocks, for blocks that read it."""
+        return Parts(self.embedding, self.norm, self.head)
 
     @property
     def axis_sizes(self) -> dict[str, int]:
-        """What the letters of the axis comments mean in this model, as far as its config says."""
+        """The sizes of the axis letters that the config of this model determines."""
         config = self.config
         return {
             "V": config.vocab_size, "C": config.width, "F": config.mlp.hidden(config.width),
             "H": config.n_heads, "G": config.kv_heads, "D": config.head_dim,
-        }  # fmt: skip
+        }
 
     @property
     def next_token_blocks(self) -> list[Block]:
-        """The blocks that compute the next token's logits, in the order of the pass: all but further heads.
+        """The blocks that the next token's logits depend on, in the order of the pass: all but further heads.
 
-        Analysis counts layers over these, from 1.
+        Analyses count these as the layers, from 1.
         """
         return [block for block in self.blocks if block.predicts_next]
 
@@ -68,11 +81,11 @@ class Transformer(LoggingModule):
         return self.read_out(self.state(tokens, cache))  # (B, T, C)
 
     def read_out(self, state) -> Tensor:
-        """What the head reads in the last block's state: (B, T, C)."""
+        """What the head reads, from the last block's state: (B, T, C)."""
         return self.norm(self.blocks[-1].join(state))  # (B, T, C)
 
     def state(self, tokens: Tensor, cache: Cache | None = None):
-        """The last block's state, of whatever form the blocks give it."""
+        """The last block's state, in the form that the blocks define."""
         n_tokens = tokens.shape[1]
         if cache is None:
             positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
@@ -91,41 +104,41 @@ class Transformer(LoggingModule):
         state = self.blocks[0].split(x)  # (…, C)
         caches = iter(cache.layers if cache is not None else ())
         for block in self.blocks:
+            extra = {"parts": self.parts} if block.reads_parts else {}
             if (self.gradient_checkpointing or block.recomputed) and self.training and cache is None:
-                state = checkpoint(block, state, place, use_reentrant=False)  # (…, C)
+                state = checkpoint(block, state, place, use_reentrant=False, **extra)  # (…, C)
             else:
-                state = block(state, place, *islice(caches, len(block.cached_heads)))  # (…, C)
+                state = block(state, place, *islice(caches, len(block.cached_heads)), **extra)  # (…, C)
         if cache is not None:
             cache.advance(n_tokens)
         return state  # (…, C)
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
-        """The named losses of windows (B, T+1), in nats; "loss" is the next token's, alike in every architecture.
+        """The named losses of windows (B, T+1), in nats; "loss" is the next token's, the same in every architecture.
 
-        Training adds them up with their `loss_weights`. What weighs 0 is only watched.
+        Training minimises their sum, weighted by `loss_weights`. A loss of weight 0 is only logged.
         """
         inputs, targets = shift(windows)  # (B, T)
         state = self.state(inputs)  # (…, C)
         hidden, others = self.read_out(state), {}  # (B, T, C)
         for block in reversed(self.blocks):  # levels from the nearest
-            others |= block.losses(state, windows)
-        del state  # the next token's loss needs the room
-        return {"loss": next_token_loss(hidden, self.head.weight, targets)} | others  # ()
+            others |= block.losses(state, windows, self.parts)
+        del state  # frees memory for the next token's loss
+        return {"loss": self.head.loss(hidden, targets)} | others  # ()
 
     def objective(self, losses: dict[str, Tensor]) -> Tensor:
-        """What training descends: the losses, each as often as its weight says."""
+        """What training minimises: the weighted sum of the losses."""
         return sum(weight * losses[name] for name, weight in self.loss_weights.items() if weight)  # ()
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """How much each of the losses counts in training: 1 for the next token's."""
+        """The weight of each loss in training: 1 for the next token's."""
         weights = {"loss": 1.0}
         for block in reversed(self.blocks):
             weights |= block.loss_weights
         return weights
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for `batch` sequences of up to `capacity` tokens, like this model in type and device."""
-        weight, config = self.head.weight, self.config  # (V, C)
+        """An empty cache for `batch` sequences of up to `capacity` tokens, of this model's type and on its device."""
         heads = [n_heads for block in self.blocks for n_heads in block.cached_heads]
-        return Cache(heads, batch, capacity, config.head_dim, weight.dtype, weight.device)
+        return Cache(heads, batch, capacity, self.config.head_dim, like=self.embedding.weight)

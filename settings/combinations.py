@@ -118,7 +118,7 @@ def one_group_per_head(block, model) -> Iterator[str]:
 
 def further_positions(model) -> str:
     """Why the model accepts no more positions, and what to do for more: the end of an error message."""
-    if model.position.kind == "learned":
+    if model.position.ends_with_context:
         return (
             "learned positions end at context_length, and the model has no vector for a later one; for longer "
             "texts train a model with RoPE, ALiBi, sinusoidal or no positions"

@@ -19,6 +19,9 @@ from settings.messages import short, suggest
 
 T = TypeVar("T")
 FAMILIES = ("norm", "activation", "position", "mixing", "pool", "block", "head")
+# Where a part says what it computes, if not in `forward`; and the methods of base classes that say nothing yet
+METHODS = {"position": ("embed", "place"), "pool": ("pool", "reduce")}
+UNWRITTEN = ("", "_forward_unimplemented", "Position.embed", "Position.place", "PartsPool.pool", "PartsPool.reduce")
 
 
 @dataclass
@@ -68,11 +71,22 @@ def register(family: str, name: str) -> Callable[[T], T]:
         raise IdeaError(f"an idea's name must be letters, digits and _, as in 'my_norm', not {short(name)}")
 
     def attach(part: T) -> T:
-        known = REGISTRY.kinds[family].setdefault(name, Kind())
-        if known.part is not None and not same_class(known.part, part):
+        known = REGISTRY.kinds[family].get(name, Kind())
+        if known.built_in or (known.part is not None and not same_class(known.part, part)):
             raise taken(family, name, part, known)
         check_part(family, part)
         known.part = part
+        REGISTRY.kinds[family][name] = known
+        return part
+
+    return attach
+
+
+def built_in(family: str, name: str) -> Callable[[T], T]:
+    """A decorator for modules/ alone: attaches what computes a kind that config.py has named."""
+
+    def attach(part: T) -> T:
+        REGISTRY.kinds[family][name].part = part
         return part
 
     return attach
@@ -80,19 +94,20 @@ def register(family: str, name: str) -> Callable[[T], T]:
 
 def taken(family: str, name: str, new: Any, known: Kind) -> IdeaError:
     whose = "built in" if known.built_in else f"already {(known.part or known.settings).__name__}"
-    return IdeaError(f"{new.__name__}: {family} {name!r} is {whose}; take another name")
+    return IdeaError(f"{getattr(new, '__name__', short(new))}: {family} {name!r} is {whose}; take another name")
 
 
 def check_part(family: str, part: Any) -> None:
     """Raises IdeaError unless `part` is a class that says what it computes, or for an activation a function."""
-    if family == "activation" and callable(part) and not isinstance(part, type):
+    if family == "activation" and callable(part) and hasattr(part, "__name__") and not isinstance(part, type):
         return
     if not isinstance(part, type):
-        raise IdeaError(f"{short(part)} must be a class to be a {family}; write `class Mine(...)` below the decorator")
-    method = "pool" if family == "pool" else "forward"
-    written = next((vars(base)[method] for base in part.__mro__ if method in vars(base)), None)
-    if written is None or getattr(written, "__name__", "") == "_forward_unimplemented":
-        raise IdeaError(f"{part.__name__} has no {method}(); a {family} says in {method}() what it computes")
+        raise IdeaError(f"{short(part)} must be a class to be a kind of {family}; write `class Mine(...)` below it")
+    methods = METHODS.get(family, ("forward",))
+    if all(getattr(getattr(part, method, None), "__qualname__", "") in UNWRITTEN for method in methods):
+        raise IdeaError(
+            f"{part.__name__} has no {' or '.join(methods)}(); a {family} says there what it computes"
+        )
 
 
 def same_class(one: Any, other: Any) -> bool:

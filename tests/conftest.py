@@ -16,6 +16,13 @@ def pytest_addoption(parser):
     parser.addoption("--overwrite", action="store_true", help="write the golden texts anew from what is printed now")
 
 
+def pytest_collection_modifyitems(items):
+    from tests.helpers.quick import is_quick
+
+    for item in filter(is_quick, items):
+        item.add_marker("quick")
+
+
 @pytest.fixture
 def seeded():
     """One thread and a fixed seed; imports torch here, so that tests without it start at once."""

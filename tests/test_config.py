@@ -32,7 +32,7 @@ from config import (
 )
 from lab.comparison.overrides import ROOTS
 from lab.data.tokenizers import load_tokenizer
-from lab.runs.run import settings_by_name
+from lab.runs.settings import settings_by_name
 from settings import errors
 from settings.by_name import check_setting, read_setting, types_by_name
 from settings.errors import ConfigError, GlassboxError
@@ -60,7 +60,7 @@ TRAININGS = {
         steps=9, batch_size=6, micro_batch_size=2, gradient_clip=None, learning_rate=0.1 + 0.2, compile="on",
         sample_prompt="Grüße, “Welt”\n\u2028",
     ),
-}  # fmt: skip
+}
 CONFIGS = (
     {f"variant {name}": model for name, model in VARIANTS.items()}
     | {f"preset {name} model": preset(name).model for name in list_presets()}
@@ -99,7 +99,7 @@ def test_text_that_is_no_config(text):
 
 def test_unknown_keys_wrong_types_and_missing_ones_come_together():
     message = refused("n_hads", "n_heads", "width", "wide", "tie_weights", "norm", "vocab_size",
-                      n_hads=3, width="wide", tie_weights=1, norm="rms")  # fmt: skip
+                      n_hads=3, width="wide", tie_weights=1, norm="rms")
     assert message.count("ModelConfig:") == 1
 
 
@@ -108,7 +108,7 @@ def test_impossible_combinations_come_together():
         "n_heads=5", "width=64", "n_kv_heads=2", "slopes", "max_positions=100", "context_length", "n_layers",
         vocab_size=10, n_heads=5, width=64, n_kv_heads=2, n_layers=0, max_positions=100,
         position=ALiBiConfig(slopes=(1.0, 2.0)),
-    )  # fmt: skip
+    )
 
 
 def test_unknown_keys_and_impossible_combinations_come_together():
@@ -172,7 +172,7 @@ WRONG = {
         device=("tpu",), compile=("yes", True), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
         watch_every=(-1, 0.5), seed=(-1,), data=("tales",), schedule=(None,),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_combinations_that_cannot_be():
     refused("sinusoidal", "width=15", vocab_size=10, width=15, n_heads=3, position=SinusoidalConfig())
     refused("learned", "max_positions", vocab_size=10, position=LearnedPositionConfig(), max_positions=512)
     refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
-            schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))  # fmt: skip
+            schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))
     assert [TrainConfig(steps=steps).warmup_steps for steps in (1, 30, 1000)] == [0, 3, 100], "a tenth, unless set"
     assert TrainConfig(steps=30).settled() == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3))
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
@@ -290,7 +290,7 @@ def test_derived_values():
 @pytest.mark.parametrize(
     "gated, ratio, width, hidden", [(False, 4.0, 768, 3072), (True, 4.0, 768, 2048), (True, 4.0, 192, 512),
                                     (True, 4.0, 40, 104), (False, 2.5, 40, 100), (True, 0.1, 10, 8)]
-)  # fmt: skip
+)
 def test_hidden_units(gated, ratio, width, hidden):
     assert MLPConfig(gated=gated, ratio=ratio).hidden(width) == hidden
 
@@ -353,7 +353,7 @@ def test_preset_architectures():
 def test_every_model_is_listed_and_is_a_preset():
     assert list_models() == [
         "gpt2", "llama", "alibi", "vanilla", "sasp", "factored", "factored-alibi", "future", "multi-token"
-    ]  # fmt: skip
+    ]
     assert {f"{name}-tiny" for name in list_models()} <= set(list_presets())
     model = preset("factored-alibi-tiny").model
     assert (model.position.kind, model.block, model.width) == ("alibi", FactoredBlockConfig(), 128)

@@ -13,7 +13,7 @@ import pytest
 
 from config import DataConfig, ModelConfig, Preset, TrainConfig, list_presets
 from lab import terminal
-from lab.runs.run import TRAINED, run_names
+from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
 from settings.paths import ROOT
 
@@ -22,7 +22,7 @@ TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "64", "--train.steps", "3",
     "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
     "--train.precision", "fp32", "--train.compile", "off", "--train.data.tokenizer", "byte",
-]  # fmt: skip
+]
 SMALL = {  # flags behind those that are shown, so that a command takes a second
     "train": TINY,
     "sweep": ["--seeds", "1"],
@@ -35,7 +35,7 @@ SMALL_PRESET = Preset(
         data=DataConfig(tokenizer="bpe-512"), steps=3, batch_size=2, precision="fp32", compile="off",
         evaluation_tokens=64, sample_tokens=4,
     ),
-)  # fmt: skip
+)
 TOO_LONG = {"notebook", "lab"}  # tests/test_notebooks.py runs them; JupyterLab is a server
 
 
@@ -57,7 +57,7 @@ TOOLS, BENCH = (
     sorted({(page.name if page.suffix == ".ipynb" else str(page.relative_to(ROOT)), command)
             for page in PAGES for command in shown(page) if command.startswith(start)})
     for start in ("tools.py", "-m bench")
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -100,8 +100,10 @@ def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, comm
 @pytest.mark.parametrize("page, command", BENCH)
 def test_a_shown_measurement_exists_and_takes_these_arguments(page, command):
     module, *arguments = shlex.split(command)[1:]
-    spec = importlib.util.find_spec(module if module != "bench" else "bench.__main__")
+    spec = importlib.util.find_spec(module)
     assert spec is not None, f"{page}: no {module}"
+    if spec.submodule_search_locations:  # a package
+        spec = importlib.util.find_spec(f"{module}.__main__")
     usage = re.search(rf"python -m {module}\b([^\n:]*)", Path(spec.origin).read_text(encoding="utf-8")).group(1)
     optional = re.findall(r"\[(\S+?)[\] ]", usage)
     required = re.sub(r"\[[^]]*\]", "", usage).split()
@@ -123,11 +125,11 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
     for place in ("lab.runs.text.check_text", "lab.runs.run.check_text"):  # the shipped runs were made with all of them
         monkeypatch.setattr(place, lambda *_: None)
-    for place in ("tools.preset", "lab.runs.run.preset"):
+    for place in ("tools.preset", "lab.runs.settings.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
     return tmp_path
 

@@ -13,7 +13,7 @@ GLOSSARY = {
     "V": "vocabulary",
     "N": "rows",
     "K": "queries of a block",
-    "P": "keys up to the block's end, or of all thoughts",
+    "P": "keys up to the block's end, or of all future vectors",
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
     "W": "tokens of a future window",

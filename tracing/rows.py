@@ -103,6 +103,9 @@ PLAIN = (type(None), bool, int, float, str)
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     """The tensors inside tuples, lists, dicts and dataclasses, with the way to each, as in `.xt` or `[0]`."""
+    if isinstance(value, (Tensor, *PLAIN)):  # most values: they need no further look
+        yield name, value
+        return
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         parts = {f".{key}": part for key, part in zip(value._fields, value)}
     elif isinstance(value, (tuple, list)):

@@ -21,12 +21,30 @@ class TraceError(GlassboxError):
     """What can't be traced, or is not in a trace."""
 
 
+def own_letters(model: nn.Module) -> dict[str, str]:
+    """The axis letters that the classes of a model's modules declare, each with its meaning.
+
+    Raises AxesError for a letter that has another meaning already.
+    """
+    found: dict[str, str] = {}
+    for module in model.modules():
+        for letter, meaning in getattr(module, "axis_letters", {}).items():
+            other = (GLOSSARY | found).setdefault(letter, meaning)
+            if other != meaning:
+                raise AxesError(
+                    f"{type(module).__name__}.axis_letters: {letter!r} already means {other!r}; take another letter"
+                )
+            found[letter] = meaning
+    return found
+
+
 class Trace:
     """Everything that happens in `model` inside the `with` block: a row per value, in the order of the source.
 
     values adds statistics of every tensor, gradients those of its gradient if the backward pass runs in the block
     too, costs seconds and FLOPs; keep holds copies of the tensors. letters adds axis letters of your own to the
-    glossary, as in {"W": "windows"}. A compiled model is traced as what it was compiled from.
+    glossary, as in {"R": "rank"}; so does the attribute `axis_letters` of a module's class. A compiled model is traced
+    as what it was compiled from.
 
     Raises TraceError for what is no module. An exception in the model passes through, with a note of the statement
     and the shapes that met there.
@@ -39,7 +57,7 @@ class Trace:
         if not isinstance(model, nn.Module):
             raise TraceError(f"only a torch.nn.Module can be traced, not {type(model).__name__}: give the model itself")
         self.model = getattr(model, "_orig_mod", model)
-        self.glossary = GLOSSARY | (letters or {})
+        self.glossary = GLOSSARY | own_letters(model) | (letters or {})
         self.known: dict[str, int] = getattr(self.model, "axis_sizes", {})
         self._compiled = any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
         self._recorder = Recorder(self.model, values=values, gradients=gradients, costs=costs, keep=keep)

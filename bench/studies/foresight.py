@@ -2,37 +2,34 @@
 
     python -m bench.studies.foresight FOLDER [SEEDS]
 
-trains the three on tales, two to five minutes each: same tokens in the same order per seed, equal parameters. Reads
-the same held-out tokens with all. They have one learning rate and the presets' weights of further losses, tuned for
-none: what comes out is about these settings. Stopped, it goes on where it was. Writes bench/results/foresight.csv.
+trains the three on tales, two to five minutes each, with equally many parameters and the same tokens in the same order
+per seed. Then it evaluates all on the same held-out tokens. All have one learning rate and the presets' weights of
+further losses. Nothing is tuned for any of them, so the results are about these settings. A study that was stopped goes
+on where it was. Writes bench/results/foresight.csv.
 """
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from bench.studies.study import small_llama
+from bench.studies.study import name_and_seed, small_llama, start, store, train_variants
 from bench.timing import table
 from config import FutureBlockConfig, MultiTokenBlockConfig, Preset
-from lab.comparison.sweep import matched, mean_and_spread, sweep
+from lab.comparison.sweep import matched, mean_and_spread
 from lab.costs.estimates import estimate
 from lab.evaluation.evaluate import TOP, evaluate
 from lab.evaluation.paired import paired
 from lab.evaluation.probes import Answers, skills
 from lab.evaluation.scores import Scores
-from lab.files.atomic import atomic_write_text
 from lab.runs.run import Run
-from settings.paths import ROOT
 
-RESULTS = ROOT / "bench" / "results" / "foresight.csv"
 TOKENS, STORIES = 65_536, 60
 
 
 def variants() -> dict[str, Preset]:
     model, train = small_llama(width=96, n_layers=5, steps=1000, learning_rate=3e-3)
     parameters, heads = estimate(model).parameters, MultiTokenBlockConfig()
-    # on its way to the next token, every model passes five layers
+    # every model has five layers on the way to the next token
     further = model.replace(block=heads, n_layers=model.n_layers + heads.heads - 1)
     return {
         "plain": Preset(model, train),
@@ -42,16 +39,12 @@ def variants() -> dict[str, Preset]:
 
 
 def main(folder: Path, seeds: int) -> None:
-    for run, step in sweep(variants(), range(seeds), folder):
-        if step.validation_loss is not None:
-            print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
-    names = [f"{name}-seed{seed}" for seed in range(seeds) for name in variants()]
     scores, rows = {}, []
-    for run in (Run.open(name, folder) for name in names):
+    for run in train_variants(variants(), seeds, folder):
         scores[run.name], row = measured(run)
         rows.append(row)
     results = pd.DataFrame(rows)
-    atomic_write_text(RESULTS, results.to_csv(index=False, float_format="%.5f"))
+    store(results, "foresight.csv")
     print_table(results, seeds)
     for other in ("future", "multi-token"):
         sides = ([scores[f"{name}-seed{seed}"] for seed in range(seeds)] for name in (other, "plain"))
@@ -63,13 +56,12 @@ def measured(run: Run) -> tuple[Scores, dict]:
     model, data = run.load_model(), run.load_data()
     scores = evaluate(model, data.validation, data.tokenizer, TOKENS, TOP)
     asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
-    name, _, seed = run.name.rpartition("-seed")
     facts = estimate(run.model_config, run.train_config)
     return scores, {
-        "variant": name, "seed": int(seed), "parameters": facts.parameters, "training_flops": facts.training_flops,
+        **name_and_seed(run), "parameters": facts.parameters, "training_flops": facts.training_flops,
         "loss": scores.metrics["loss"], "top_1": scores.metrics["top_1"], "top_5": scores.metrics["top_5"],
         **{f"{skill}_{name}": value for skill, found in asked.items() for name, value in vars(found).items()},
-    }  # fmt: skip
+    }
 
 
 def answers(results: pd.DataFrame) -> dict[str, dict[str, Answers]]:
@@ -95,11 +87,11 @@ def print_table(results: pd.DataFrame, seeds: int) -> None:
         cells.append([
             name, f"{row.parameters:,.0f}", f"{flops[name] / flops['plain']:.2f} ×", loss, *shares,
             *map(str, answered[name].values()),
-        ])  # fmt: skip
+        ])
     skills = next(iter(answered.values()))
     headings = ["model", "parameters", "FLOPs per token", "loss (nats per token)", *values[1:], *skills]
     print(table(f"Seeing the future, {seeds} seeds", headings, cells))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    start(main)

@@ -1,25 +1,22 @@
-"""What shall a future-sighted network foresee, how pooled, and how much shall it count?
+"""What should a future-sighted network predict, how should it pool, and with which weight in the loss?
 
     python -m bench.studies.pools FOLDER [SEEDS]
 
-trains small models of two levels on tales, a minute or two each: every pool, every kind of prediction, several
-weights of the levels' losses, and a plain model, all of equal parameters. Stopped, it goes on where it was. Writes
-bench/results/pools.csv.
+trains small models of two levels on tales, a minute or two each: every pool, every kind of prediction, several weights
+of the levels' losses, and a plain model, all with equally many parameters. A study that was stopped goes on where it
+was. Writes bench/results/pools.csv.
 """
 
-import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from bench.studies.study import small_llama, train_and_store
+from bench.studies.study import small_llama, start, store_losses, train_variants
 from bench.timing import table
 from config import FutureBlockConfig, Preset
 from lab.comparison.sweep import matched, mean_and_spread
 from lab.costs.estimates import estimate
-from settings.paths import ROOT
 
-RESULTS = ROOT / "bench" / "results" / "pools.csv"
-WEIGHTS = (0.03, 0.3, 1.0)  # beside the 0.1 that all others have
+WEIGHTS = (0.03, 0.3, 1.0)  # all other variants have 0.1
 
 
 def variants() -> dict[str, Preset]:
@@ -35,17 +32,17 @@ def variants() -> dict[str, Preset]:
 
 
 def main(folder: Path, seeds: int) -> None:
-    results = train_and_store(variants(), seeds, folder, RESULTS)
+    results = store_losses(train_variants(variants(), seeds, folder), "pools.csv")
     rows = mean_and_spread(results)
     plain = rows.loc["plain", "validation_loss"]
     cells = [
         [name, f"{row.parameters:,.0f}", f"{row.validation_loss:.4f}", f"{row['validation_loss sd']:.4f}",
          f"{row.validation_loss - plain:+.4f}"]
         for name, row in rows.iterrows()
-    ]  # fmt: skip
+    ]
     headings = ["model", "parameters", "validation loss (nats per token)", "sd over seeds", "against plain"]
-    print(table(f"What to foresee, seeds: {seeds}", headings, cells))
+    print(table(f"What to predict, seeds: {seeds}", headings, cells))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    start(main)

@@ -1,6 +1,7 @@
-"""What the studies have in common: small Llamas on tales, in settings that no timing changes, and how they are run."""
+"""What the studies share: small Llamas on tales, training all variants, files of results, the command line."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,9 @@ from config import Preset, ScheduleConfig, preset
 from lab.comparison.sweep import sweep, sweep_results
 from lab.files.atomic import atomic_write_text
 from lab.runs.run import Run
+from settings.paths import ROOT
+
+RESULTS = ROOT / "bench" / "results"
 
 
 def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> Preset:
@@ -21,15 +25,37 @@ def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> 
             data=data, steps=steps, batch_size=16, learning_rate=learning_rate, precision="bf16", compile="off",
             checkpoint_every=steps // 2, schedule=ScheduleConfig(warmup_steps=100),
         ),
-    )  # fmt: skip
+    )
 
 
-def train_and_store(variants: Mapping[str, Preset], seeds: int, folder: Path, results: Path) -> pd.DataFrame:
-    """Trains each variant with each seed, telling the validation losses; writes a row for each run to `results`."""
+def train_variants(variants: Mapping[str, Preset], seeds: int, folder: Path) -> list[Run]:
+    """Trains each variant with each seed and prints the validation losses. Runs that were stopped go on."""
     for run, step in sweep(variants, range(seeds), folder):
         if step.validation_loss is not None:
             print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
-    runs = [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants]
+    return [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants]
+
+
+def name_and_seed(run: Run) -> dict[str, str | int]:
+    """The columns that tell a run of a study: its variant and its seed."""
+    variant, _, seed = run.name.rpartition("-seed")
+    return {"variant": variant, "seed": int(seed)}
+
+
+def store(results: pd.DataFrame, file: str) -> None:
+    """Writes a table of results to bench/results."""
+    atomic_write_text(RESULTS / file, results.to_csv(index=False, float_format="%.5f"))
+
+
+def store_losses(runs: list[Run], file: str) -> pd.DataFrame:
+    """Writes a row with the losses of each run to bench/results, and returns the rows."""
     rows = sweep_results(runs).drop(columns="seconds")
-    atomic_write_text(results, rows.to_csv(index=False, float_format="%.5f"))
+    store(rows, file)
     return rows
+
+
+def start(main: Callable[[Path, int], None], seeds: int = 3) -> None:
+    """Calls main(folder, seeds) with the arguments of the command line."""
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit(f"usage: python -m {sys.modules['__main__'].__spec__.name} FOLDER [SEEDS]")
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else seeds)

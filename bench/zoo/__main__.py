@@ -1,4 +1,4 @@
-"""python -m bench.zoo FOLDER [GLOB]"""
+"""python -m bench.zoo FOLDER [GLOB]: trains the zoo in FOLDER. bench/zoo/train.py tells more."""
 
 import sys
 from pathlib import Path

@@ -13,7 +13,7 @@ from lab.comparison.comparison import Comparison, compare
 from lab.comparison.table import markdown
 from lab.costs.estimates import si
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import TRAINED
+from lab.runs.names import TRAINED
 from settings.errors import RunError
 from settings.paths import ROOT
 
@@ -44,7 +44,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
             "parameters": int(seeds["parameters"].iloc[0]), "loss": seeds["validation_loss"].mean(),
             "sd": seeds["validation_loss"].std(), "tokens": int(seeds["tokens"].iloc[0]),
             "flops": seeds["flops"].iloc[0],
-        })  # fmt: skip
+        })
     return pd.DataFrame(rows)
 
 
@@ -64,7 +64,7 @@ def full_table(found: pd.DataFrame) -> str:
             "runs": links(row.runs),
         }
         for row in found.itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(pd.DataFrame(rows))
 
 
@@ -79,7 +79,7 @@ def short_table(found: dict[str, pd.DataFrame]) -> str:
             "parameters": f"{row.parameters:,}", "FLOPs": f"{row.flops / least:.2f} ×",
         }
         for row in found["tales"].itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(pd.DataFrame(rows))
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from lab.analysis.tuned_lens import lens_path, train_lens
-from lab.runs.run import TRAINED, Run
+from lab.runs.names import TRAINED
+from lab.runs.run import Run
 from lab.runs.weights import read_tensors, write_tensors
 from lab.sharing import export_run, import_run
 from lab.training.card import write_card
-from lab.training.loop import sample_text
+from lab.training.storing import sample_text
 from settings.errors import RunError
 
 

@@ -20,7 +20,8 @@ from config import Preset, ScheduleConfig, list_models, preset
 from lab.comparison.sweep import find_or_create_run, matched
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
-from lab.runs.run import TRAINED, Run, run_names
+from lab.runs.names import TRAINED, run_names
+from lab.runs.run import Run
 from lab.training.loop import train
 from settings.errors import ConfigError
 from settings.messages import suggest
@@ -55,7 +56,7 @@ def unmatched(architecture: str, source: str) -> Preset:
         data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250,
         schedule=ScheduleConfig(warmup_steps=100),
         sample_prompt=PROMPT,
-    )  # fmt: skip
+    )
     return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)
 
 

@@ -16,11 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab.analysis.forward_pass import LIMIT, AnalysisError, check_size, read_prompt, record
+from lab.analysis.forward_pass import LIMIT, AnalysisError, check_size, read_prompt, record, token_attentions
 from lab.analysis.interventions import replaced
 from lab.data.tokenizers import Tokenizer
 from modules.attention import DotProductAttention
-from modules.shaped import ShapedAttention
 from modules.transformer import Transformer
 
 
@@ -90,10 +89,10 @@ def attention_maps(
     GenerationError for a text that the model can't take.
     """
     ids, labels = read_prompt(model, text, tokenizer)
-    attentions = [block.attention for block in model.next_token_blocks]
+    attentions = token_attentions(model)
     n_layers, n_heads = len(attentions), model.config.n_heads
     check_size(
-        2 * n_layers * n_heads * len(ids) ** 2 * model.head.weight.element_size(), limit,
+        2 * n_layers * n_heads * len(ids) ** 2 * model.embedding.weight.element_size(), limit,
         f"2 · {n_layers} layers · {n_heads} heads · {len(ids)}² tokens", "shorten the text",
     )  # fmt: skip
     seen: list[list[Tensor]] = []
@@ -102,7 +101,8 @@ def attention_maps(
             changes.enter_context(replaced(attention, "read", noting(attention, seen)))
         record(model, torch.tensor([ids]))
     weights = torch.stack([reads[0] for reads in seen])
-    applied = [applied_by(attention, reads) for attention, reads in zip(attentions, seen, strict=True)]
+    with torch.no_grad():
+        applied = [attention.applied(weights) for attention, weights in zip(attentions, seen, strict=True)]
     return AttentionMaps(labels=labels, weights=weights, applied=torch.stack(applied))
 
 
@@ -116,13 +116,3 @@ def noting(attention: DotProductAttention, seen: list[list[Tensor]]) -> Callable
         return read(q, k, v, place)
 
     return read_and_note
-
-
-@torch.no_grad()
-def applied_by(attention: DotProductAttention, reads: list[Tensor]) -> Tensor:
-    """What the values are multiplied by, (H, T, T)."""
-    if not isinstance(attention, ShapedAttention):
-        return reads[0]
-    alpha, beta, gamma = (gain.cpu()[:, None, None] for gain in (attention.alpha, attention.beta, attention.gamma))
-    look, centre = reads
-    return alpha * torch.eye(look.shape[-1], dtype=look.dtype) + beta * look - gamma * centre

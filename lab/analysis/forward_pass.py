@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
-from lab.generation.generate import eval_mode
 from lab.generation.request import check_prompts
+from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError
 
@@ -83,7 +84,7 @@ def record(
         for module, hook in (hooks or {}).items():
             handles.append(module.register_forward_hook(hook))
         with torch.no_grad(), eval_mode(model):
-            return Pass(states=states, hidden=model.hidden(tokens.to(model.head.weight.device)))
+            return Pass(states=states, hidden=model.hidden(tokens.to(model.embedding.weight.device)))
     finally:
         for handle in handles:
             handle.remove()
@@ -94,7 +95,18 @@ def readers(model: Transformer) -> dict[str, Callable[[object], Tensor]]:
 
     The last is what the model itself reads at its end.
     """
-    join = model.blocks[-1].join
-    if model.config.block.kind == "factored":
-        return {"xt": lambda state: state.xt, "xe": lambda state: state.xe, "xt+xe": join}
-    return {"state": join}
+    return model.blocks[-1].streams()
+
+
+def token_attentions(model: Transformer) -> list[DotProductAttention]:
+    """The self-attention of each of `next_token_blocks`. Raises AnalysisError for a block without exactly one."""
+    found = []
+    for layer, block in enumerate(model.next_token_blocks, 1):
+        own = [attention for attention in block.attentions.values() if attention.reads == "tokens"]
+        if len(own) != 1:
+            raise AnalysisError(
+                f"layer {layer}, a {type(block).__name__}, has {len(own)} attentions over tokens, and this analysis "
+                "needs one; ask a model whose blocks have one DotProductAttention"
+            )
+        found += own
+    return found

@@ -17,21 +17,17 @@ import torch
 from torch import nn
 
 from config import SAMPLE_PROMPT
-from lab.analysis.forward_pass import AnalysisError, readers
+from lab.analysis.forward_pass import AnalysisError, readers, token_attentions
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.display.heat_maps import heat_maps
 from lab.display.style import Picture
 from lab.evaluation.evaluate import evaluate, evaluate_text
 from lab.generation.generate import generate_text
-from modules.attention import DotProductAttention
-from modules.pools import AttentionPool, SelfAttentionPool
-from modules.positions import ALiBi
 from modules.transformer import Transformer
 from settings.messages import suggest
 
 Data = TokenFile | str  # held-out tokens, or a text
-ATTENDING = (DotProductAttention, AttentionPool, SelfAttentionPool)  # all that weigh what they read by a softmax
 
 
 @contextmanager
@@ -46,10 +42,10 @@ def amplified(model: Transformer, factor: float) -> Iterator[Transformer]:
         raise AnalysisError(f"factor must be above 0 and finite, not {factor!r}; 1 changes nothing")
     with ExitStack() as changes:
         for part in model.modules():
-            if isinstance(part, ATTENDING):
+            if getattr(part, "weighs_by_softmax", False):
                 changes.enter_context(replaced(part, "scale", part.scale * factor))
-        if isinstance(model.position, ALiBi):  # the one bias there is
-            changes.enter_context(replaced(model.position, "slopes", model.position.slopes * factor))
+        for name in model.position.bias_factors:
+            changes.enter_context(replaced(model.position, name, getattr(model.position, name) * factor))
         yield model
 
 
@@ -59,8 +55,8 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Itera
 
     Raises AnalysisError for a head that the pass to the next token does not have.
     """
-    blocks = model.next_token_blocks
-    n_layers, n_heads = len(blocks), model.config.n_heads
+    attentions, n_heads = token_attentions(model), model.config.n_heads
+    n_layers = len(attentions)
     kept = torch.ones(n_layers, n_heads, 1, 1)  # (L, H, 1, 1)
     for layer, head in heads:
         if not (1 <= layer <= n_layers and 0 <= head < n_heads):
@@ -70,9 +66,9 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Itera
             )
         kept[layer - 1, head] = 0
     with ExitStack() as changes:
-        for block, share in zip(blocks, kept, strict=True):
+        for attention, share in zip(attentions, kept, strict=True):
             if not share.all():
-                changes.enter_context(replaced(block.attention, "read", silenced(block.attention.read, share)))
+                changes.enter_context(replaced(attention, "read", silenced(attention.read, share)))
         yield model
 
 
@@ -80,7 +76,7 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Itera
 def one_stream(model: Transformer, stream: str) -> Iterator[Transformer]:
     """The final norm of a factored model reads "xt" or "xe" alone, as all earlier layers left it."""
     streams = readers(model)
-    if model.config.block.kind != "factored":
+    if len(streams) == 1:
         raise AnalysisError(
             f"a {model.config.block.kind} block has one stream, so none can be left out; choose an architecture with "
             "the factored block, such as factored-alibi"
@@ -127,7 +123,7 @@ def ablate_streams(
 ) -> pd.DataFrame:
     """A row for each of xt alone, xe alone and both: the loss when a factored model's final norm reads only that."""
     rows = []
-    for stream in ("xt", "xe", "xt+xe"):
+    for stream in readers(model):
         with one_stream(model, stream):
             rows.append((stream, loss_on(model, data, tokenizer, max_tokens)))
     usual = rows[-1][1]

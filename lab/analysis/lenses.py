@@ -197,7 +197,7 @@ def untrained(model: Transformer, seed: int) -> Transformer:
     """Another model of the same settings, as it starts, in the same place."""
     with torch.random.fork_rng(cuda_in_use()):
         torch.manual_seed(seed)
-        return Transformer(model.config).to(model.head.weight).eval()
+        return Transformer(model.config).to(model.embedding.weight).eval()
 
 
 def normed(model: Transformer, x: Tensor, norm: bool) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from lab.analysis.forward_pass import LIMIT, AnalysisError, check_size, label, read_prompt, record
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import BOX
-from modules.norms import CosineNorm, LayerNorm, Norm, RMSNorm
+from modules.norms import Norm
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
@@ -117,7 +117,7 @@ class Provenance:
         token = int(logits.argmax()) if token is None else token
         if not 0 <= token < len(logits):
             raise AnalysisError(f"token id {token} is out of range, this model has ids 0 to {len(logits) - 1}")
-        direction, bias = logit_direction(self.model.norm, self.model.head.weight[token], self.final[position])
+        direction, bias = logit_direction(self.model.norm, self.model.head.unembedding()[token], self.final[position])
         rows, parts = self.matrix(self.n_layers, [position])[0], []
         by_head = direction.unflatten(0, (self.n_heads, -1))
         for part, start in self.start.items():
@@ -205,7 +205,7 @@ def provenance(
     config = model.config
     ids, labels = read_prompt(model, prompt, tokenizer)
     check_size(
-        config.n_layers * config.n_heads * len(ids) ** 2 * model.head.weight.element_size(), limit,
+        config.n_layers * config.n_heads * len(ids) ** 2 * model.embedding.weight.element_size(), limit,
         f"{config.n_layers} layers · {config.n_heads} heads · {len(ids)}² tokens", "shorten the prompt",
     )  # fmt: skip
     moves, reads, mlps = [], [], []
@@ -233,7 +233,7 @@ def provenance(
 def check_streams(model: Transformer) -> None:
     """Raises AnalysisError unless xt is a sum over whole heads of the embeddings."""
     block = model.config.block
-    if block.kind != "factored":
+    if not model.blocks[0].has_token_stream:
         raise AnalysisError(
             f"provenance needs a token stream of its own, which a {block.kind} block has not; choose an architecture "
             "with the factored block, such as factored-alibi"
@@ -249,7 +249,7 @@ def check_streams(model: Transformer) -> None:
 @torch.no_grad()
 def starting_parts(model: Transformer, ids: list[int]) -> dict[str, Tensor]:
     """What the token stream begins with: the scaled embeddings, and the positions' vectors where there are any."""
-    tokens = torch.tensor(ids, device=model.head.weight.device)
+    tokens = torch.tensor(ids, device=model.embedding.weight.device)
     token = model.embedding(tokens) * model.embedding_scale
     position = model.position.embed(torch.zeros_like(token), torch.arange(len(ids), device=tokens.device))
     parts = {"token": token} | ({"position": position} if position.any() else {})
@@ -262,14 +262,9 @@ def logit_direction(norm: Norm, output: Tensor, x: Tensor) -> tuple[Tensor, Tens
 
     norm(x) = weight · scale · (x − mean(x)) + bias for a layer norm; the others leave the mean where it is.
     """
-    scales = {
-        RMSNorm: lambda: (x.square().mean() + norm.eps).rsqrt(),
-        LayerNorm: lambda: (x.var(unbiased=False) + norm.eps).rsqrt(),
-        CosineNorm: lambda: len(x) ** 0.5 / x.norm().clamp(min=norm.eps),
-    }
-    direction = scales[type(norm)]() * (output if norm.weight is None else output * norm.weight)
+    direction = norm.scale(x) * (output if norm.weight is None else output * norm.weight)
     bias = output.new_zeros(()) if norm.bias is None else output @ norm.bias
-    return (direction - direction.mean() if isinstance(norm, LayerNorm) else direction), bias
+    return (direction - direction.mean() if norm.centres else direction), bias
 
 
 def split_html(split: LogitSplit) -> str:

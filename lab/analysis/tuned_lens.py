@@ -14,6 +14,7 @@ import torch
 from lab.analysis.forward_pass import AnalysisError, readers
 from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
 from lab.compute.device import pick_device
+from lab.compute.optimizer import update
 from lab.data.packing import TokenData
 from lab.files.reading import reading
 from lab.runs.run import Run
@@ -51,10 +52,7 @@ def train_lens(
         for key, translator in translators.items():
             mapped = translator(states[key].flatten(0, 1)[places])
             kl(targets[key[0]], model.head(model.norm(mapped)).log_softmax(-1)).mean().backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 - step / steps)
-        optimizer.step()
-        optimizer.zero_grad()
+        update(optimizer, learning_rate * (1 - step / steps))
     tensors = {
         f"{name(key)}/{part}": tensor.bfloat16()  # half the file, and no difference that a probe could see
         for key, pair in translators.items()

@@ -16,7 +16,8 @@ from lab.comparison.compared_run import ComparedRun, open_compared_run
 from lab.comparison.run_query import matching_runs
 from lab.data.token_file import TokenFile
 from lab.files.reading import named_path
-from lab.runs.run import TRAINED, Run, run_names
+from lab.runs.names import TRAINED, run_names
+from lab.runs.run import Run
 from settings.errors import ConfigError, GlassboxError, RunError
 from settings.messages import suggest
 

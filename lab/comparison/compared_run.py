@@ -1,5 +1,6 @@
 """A run as a comparison sees it: opened, with its log read once and checked. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +11,9 @@ from config import ARCHITECTURES, DataConfig, ModelConfig, TrainConfig
 from lab.costs.estimates import estimate
 from lab.data.sources import DEFAULT_TALES
 from lab.runs.log_table import check_rows
-from lab.runs.run import Run, settings_by_name
-from settings.errors import RunError
+from lab.runs.run import Run
+from lab.runs.settings import settings_by_name
+from settings.errors import IdeaError, RunError
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
 
@@ -53,8 +55,13 @@ class ComparedRun:
 
     @cached_property
     def facts(self) -> dict[str, object]:
-        """What the run is and what it cost: seconds of training, bytes, FLOPs of the whole training."""
+        """What the run is and what it cost: seconds of training, bytes, FLOPs of the whole training (NaN where an idea
+        keeps them from being counted; `estimate` says why)."""
         costs, tokens = estimate(self.run.model_config, self.run.train_config), int(self.log["tokens"].iloc[-1])
+        try:
+            flops = tokens * costs.training_flops
+        except IdeaError:
+            flops = math.nan
         return {
             "validation_loss": self.validation_loss,
             "architecture": architecture(self.run.model_config),
@@ -62,7 +69,7 @@ class ComparedRun:
             "parameters": costs.parameters,
             "tokens": tokens,
             "seconds": float(self.log["seconds"].iloc[-1]),
-            "flops": tokens * costs.training_flops,
+            "flops": flops,
             "tokens_per_second": float(self.log["tokens_per_second"].median()),
             "memory": int(self.log["memory"].max()),
         }

@@ -11,7 +11,7 @@ from functools import reduce
 
 from config import ModelConfig, Preset, TrainConfig
 from lab.data.tokenizers import vocabulary_size
-from lab.runs.run import LONGEST_NAME
+from lab.runs.names import LONGEST_NAME
 from settings.by_name import check_setting, read_setting
 from settings.checked import settings_of
 from settings.errors import ConfigError

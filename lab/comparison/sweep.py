@@ -21,7 +21,8 @@ from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
 from lab.runs.checks import check_trainable, check_vocabulary
 from lab.runs.lock import hold
-from lab.runs.run import Run, check_name, run_names
+from lab.runs.names import check_name, run_names
+from lab.runs.run import Run
 from lab.training.checkpoint import check_resumption
 from lab.training.live import live
 from lab.training.loop import Step, train

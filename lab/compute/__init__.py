@@ -1,1 +1,1 @@
-"""Device, precision, optimizer, learning rate: what one training step needs. Knows no run."""
+"""Device, precision, optimizer, learning rate and the parts of one training step. Knows no run."""

@@ -1,4 +1,4 @@
-"""AdamW as small transformers are trained with it."""
+"""AdamW, with the settings that small transformers are usually trained with."""
 
 import torch
 from torch import nn
@@ -7,9 +7,9 @@ from config import TrainConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) with decay on matrices alone: biases and norm weights are left as large as they like.
+    """AdamW (arXiv 1711.05101). Weight decay applies to matrices, and not to biases and norm weights.
 
-    Fused wherever there is a fused kernel (CPU and CUDA): one pass over the parameters instead of a dozen.
+    The update is fused on the CPU and on CUDA: one pass over the parameters instead of a dozen.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -18,3 +18,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     ]
     fused = trained[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
+
+
+def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One update of the parameters at this learning rate. Deletes the gradients."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

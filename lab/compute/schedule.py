@@ -6,7 +6,7 @@ from config import TrainConfig
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of `step`, counted from 0: linear warm-up, then cycles of decay, then the final flat part.
+    """The rate of `step`, counted from 0: linear warm-up, then cycles of decay, then a flat part at the end.
 
     Cosine (Loshchilov & Hutter 2016, arXiv 1608.03983): final + (peak − final) · (1 + cos π·progress) / 2;
     linear: peak + (final − peak) · progress. Each further cycle starts at the peak, cycle_growth times as long.
@@ -22,12 +22,12 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def learning_rates(config: TrainConfig) -> list[float]:
-    """All of them, for the preview."""
+    """The learning rates of all steps."""
     return [learning_rate(step, config) for step in range(config.steps)]
 
 
 def _progress_in_cycle(done: float, cycles: int, growth: float) -> float:
-    """How far into its own cycle the share `done` of the whole decay is; 1 once all of it is over."""
+    """The progress within the current cycle when the share `done` of the whole decay is over; 1 at the end."""
     if done >= 1:
         return 1.0
     lengths = [growth**cycle for cycle in range(cycles)]

@@ -14,8 +14,9 @@ from settings.messages import short
 
 
 def schedule_preview(rates: Sequence[float] | TrainConfig) -> Picture:
-    """The learning rate of every step, step 1 first; of a training's settings, too. Raises PlotError for no rates or
-    negative ones, ConfigError for other settings."""
+    """A picture of the learning rate of every step, given as a list or as a TrainConfig.
+
+    Raises PlotError for no rates or negative ones, ConfigError for other settings."""
     if isinstance(rates, Config | Preset | str):
         if not isinstance(rates, TrainConfig):
             raise ConfigError(f"a schedule belongs to a TrainConfig, as preset('llama-tiny').train, not {short(rates)}")

@@ -1,1 +1,1 @@
-"""Parameters, FLOPs and memory of a model before it is built."""
+"""Parameters, FLOPs and memory of a model, measured on the model itself without its numbers."""

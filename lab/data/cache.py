@@ -8,7 +8,6 @@ just made is kept however large it is. Only folders that hold the marker file ar
 import os
 import re
 import shutil
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from lab.files.atomic import is_abandoned
 from settings.errors import DataError
 from settings.paths import cache_folder
 
@@ -25,8 +25,6 @@ MARKER = "made-by-glassbox.txt"  # holds the entry's description; its time is th
 LIMIT = "4G"
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PART = ".part"
-ABANDONED = 3600  # seconds without a change after which an unfinished entry is taken for a dead process's
-
 ATTEMPTS = 3  # to make an entry that other processes remove
 
 T = TypeVar("T")
@@ -72,7 +70,7 @@ def list_cache() -> list[CacheEntry]:
         except (FileNotFoundError, NotADirectoryError):  # not ours, or just removed by another process
             continue
         last_used = max(file.st_mtime for file in files)
-        if folder.suffix != PART or time.time() - last_used > ABANDONED:
+        if folder.suffix != PART or is_abandoned(last_used):
             size = sum(file.st_size for file in files)
             entries.append(CacheEntry(folder.name, description, size, datetime.fromtimestamp(last_used)))
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)

@@ -4,33 +4,22 @@ Training, Python's `evaluate`, the terminal's `evaluate` and a comparison all ca
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.scores import Scores
-from modules.losses import CHUNK, shift, token_losses
+from modules.heads import Head
+from modules.losses import CHUNK, shift
 from settings.errors import ConfigError, DataError
 
 BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
 TOP = (1, 5, 10)  # the k of the top-k accuracies that the terminal and a comparison show
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode without gradients; back in the mode it was in afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield model
-    finally:
-        model.train(was_training)
 
 
 def evaluate(
@@ -52,7 +41,7 @@ def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer, top: Sequen
 
 
 def _scores(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer, top: Sequence[int]) -> Scores:
-    found = measure_windows(model, windows, losses_and_ranks if top else token_losses)
+    found = measure_windows(model, windows, losses_and_ranks if top else lambda head, *rows: head.token_losses(*rows))
     losses = [measured[0] if top else measured for _, measured in found]
     targets = np.concatenate([batch[:, 1:].ravel() for batch, _ in found])
     ranks = np.concatenate([measured[1].ravel() for _, measured in found]).astype(np.int32) if top else None
@@ -92,25 +81,26 @@ def text_windows(text: str, tokenizer: Tokenizer, length: int) -> Iterator[np.nd
 
 
 def measure_windows(
-    model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Tensor, Tensor, Tensor], Tensor]
+    model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Head, Tensor, Tensor], Tensor]
 ) -> list[tuple[np.ndarray, Tensor]]:
-    """Each of the windows (B, T+1) with measure(hidden, head's weight, targets), on the CPU; in eval mode."""
+    """Each of the windows (B, T+1) with measure(head, hidden, targets), on the CPU; in eval mode."""
     device, found = next(model.parameters()).device, []
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for batch in windows:
             inputs, targets = shift(torch.from_numpy(batch).to(device))
-            found.append((batch, measure(model.hidden(inputs), model.head.weight, targets).cpu()))
+            found.append((batch, measure(model.head, model.hidden(inputs), targets).cpu()))
     return found
 
 
-def losses_and_ranks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def losses_and_ranks(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """(2, B, T): −log p of each target, and its rank among all tokens by falling logit, 1 for the likeliest.
 
-    Of equal logits the lower id comes first. hidden (B, T, C), weight (V, C); (CHUNK, V) logits exist at a time.
+    Of equal logits the lower id comes first. hidden is (B, T, C); (CHUNK, V) logits exist at a time.
     """
-    parts, ids = [], torch.arange(len(weight), device=weight.device)
+    parts = []
     for rows, answers in zip(hidden.flatten(0, 1).split(CHUNK), targets.flatten().split(CHUNK)):
-        logits = F.linear(rows, weight)
+        logits = head(rows)
+        ids = torch.arange(logits.shape[-1], device=logits.device)
         true = logits.gather(1, answers[:, None])
         before = (logits > true) | ((logits == true) & (ids < answers[:, None]))
         parts.append(torch.stack([F.cross_entropy(logits, answers, reduction="none"), 1.0 + before.sum(1)]))

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from config import LearnedPositionConfig, ModelConfig
+from lab.compute.eval_mode import eval_mode
 from lab.data.token_file import TokenFile
-from lab.evaluation.evaluate import are_different_counts, evaluating
+from lab.evaluation.evaluate import are_different_counts
 from lab.runs.run import Run
-from modules.losses import shift, token_losses
+from modules.losses import shift
 from settings.errors import ConfigError, DataError
 from settings.messages import left_out_remarks
 
@@ -40,12 +41,12 @@ def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_token
         raise DataError(f"no window of {length} tokens fits into max_tokens={max_tokens}; raise it")
     device = next(model.parameters()).device
     total, n_windows = torch.zeros(length, dtype=torch.float64), 0
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for windows in tokens.windows(length, max(1, AT_ONCE // length), max_tokens):
             if windows.shape[1] <= length:  # a last, shorter one
                 break
             inputs, targets = shift(torch.from_numpy(windows).to(device))
-            total += token_losses(model.hidden(inputs), model.head.weight, targets).cpu().double().sum(0)
+            total += model.head.token_losses(model.hidden(inputs), targets).cpu().double().sum(0)
             n_windows += len(windows)
     return (total / n_windows).numpy()
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from config import DataConfig
+from lab.compute.eval_mode import eval_mode
 from lab.data import tales
 from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.bootstrap import CONFIDENCE
-from lab.evaluation.evaluate import evaluating
-from modules.losses import shift, token_losses
+from modules.losses import shift
 
 CHANCE = 0.5  # a probe has two endings
 PROBED_STORIES = 60
@@ -62,7 +62,7 @@ def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[tale
     Where a prompt is longer than the context that the model was trained on, its beginning is cut off.
     """
     outcomes: dict[str, list[bool]] = {}
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for probe in probes:
             right, wrong = (
                 _ending_log_probability(model, tokenizer, probe.prompt, ending)
@@ -77,7 +77,7 @@ def _ending_log_probability(model: nn.Module, tokenizer: Tokenizer, prompt: str,
     n_scored = min(len(ids) - before, model.config.context_length)
     window = torch.tensor([ids[-(model.config.context_length + 1) :]], device=next(model.parameters()).device)
     inputs, targets = shift(window)
-    losses = token_losses(model.hidden(inputs), model.head.weight, targets)
+    losses = model.head.token_losses(model.hidden(inputs), targets)
     return -losses[0, -n_scored:].sum().item()
 
 

@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+
+ABANDONED = 3600  # seconds without a change
 
 
 @contextmanager
@@ -31,6 +34,11 @@ def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         for path in folder.glob(f".{escape(name)}.*.part"):
             path.unlink(missing_ok=True)
+
+
+def is_abandoned(last_change: float) -> bool:
+    """Whether something unfinished counts as left by a process that has ended. last_change: its time of change."""
+    return time.time() - last_change > ABANDONED
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lab.analysis.forward_pass import AnalysisError
+from lab.compute.eval_mode import eval_mode
 from lab.data.packing import TokenData
-from lab.evaluation.evaluate import BATCH, evaluating
+from lab.evaluation.evaluate import BATCH
 from lab.future_sight.foreseen import Level, predicted, read_levels
 from modules.losses import CHUNK, future_windows
 from modules.transformer import Transformer
@@ -70,7 +71,7 @@ def calibration(model: Transformer, data: TokenData, max_tokens: int = 32_768) -
     unigram = unigram_shares(data.train.tokens, vocab_size)
     bigrams: dict[Level, Bigrams] = {}
     tallies: dict[Level, Tally] = {}
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for windows in data.validation.windows(model.config.context_length, BATCH, max_tokens):
             tokens = torch.from_numpy(windows)
             for level, read in read_levels(model, tokens[:, :-1]).items():

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lab.analysis.forward_pass import AnalysisError, label, read_prompt, record
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.evaluation.evaluate import evaluating
 from modules.future import FutureBlock
 from modules.kernels import causal_mask
 from modules.losses import CHUNK
@@ -56,7 +56,7 @@ def read_levels(model: Transformer, tokens: Tensor) -> dict[Level, Tensor]:
             f"this model's levels predict vectors ({block_config.predicts!r}), relative to those of other windows: "
             "they name no tokens. Ask a model whose block has predicts='bag' or 'multi_hot', or see thought_attention"
         )
-    state = model.state(tokens.to(model.head.weight.device))
+    state = model.state(tokens.to(model.embedding.weight.device))
     found = {Level(0, 1, 1): model.read_out(state)}
     for block in foreseeing:
         level = Level(block.level, block.foresight.first, block.foresight.last, block.foresight.offset)
@@ -97,7 +97,7 @@ def foreseen(
         raise AnalysisError(f"top must lie between 1 and the vocabulary's {model.config.vocab_size}, not {top}")
     ids, labels = read_prompt(model, prompt, tokenizer)
     rows = []
-    with evaluating(model):
+    with torch.inference_mode(), eval_mode(model):
         for level, read in read_levels(model, torch.tensor([ids])).items():
             best = [bags.share.topk(top) for bags in predicted(model, level, read[0])]
             shares, tokens = (torch.cat(parts).tolist() for parts in zip(*best))

@@ -8,16 +8,14 @@ from torch.nn import functional as F
 
 from config import Preset
 from lab.compute.device import pick_device
-from lab.compute.optimizer import build_optimizer
+from lab.compute.eval_mode import eval_mode
 from lab.compute.schedule import learning_rate
+from lab.compute.training_state import TrainingState, build_model
 from lab.data.packing import TokenData
 from lab.display.style import BLUE, INK, VERMILLION, Picture, axes
-from lab.evaluation.evaluate import evaluating
 from lab.generation.generate import generate_text
 from lab.generation.sampling_settings import STRATEGIES
-from lab.training.loop import clip, descend, gradients, untrained
-from modules.future import Thoughts
-from modules.losses import token_losses
+from modules.future import FutureState
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
@@ -29,18 +27,20 @@ class LeakyTransformer(Transformer):
     Where the text ends, at generation always, the pools are 0. The rest is as in the network that does not leak.
     """
 
-    def state(self, tokens: Tensor, cache=None) -> Thoughts:
+    causal = False
+
+    def state(self, tokens: Tensor, cache=None) -> FutureState:
         """The last block's state. There is no cache: what is to come can't be kept."""
         embedded = self.embedding(tokens)
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         place = self.position.place(positions, positions, True, None)
         x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
-        thoughts = self.blocks[0].split(x)
+        state = self.blocks[0].split(x)
         for block in self.blocks:
-            x, vectors, read = block(thoughts, place)
-            thoughts = Thoughts(x, truth[:, :, : vectors.shape[2]], read)
-        return thoughts
+            x, vectors, read = block(state, place, parts=self.parts)
+            state = FutureState(x, truth[:, :, : vectors.shape[2]], read)
+        return state
 
     def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:
         """The mean of what stands first to last places ahead of each position, 0 behind the end: (B, T, 1, C)."""
@@ -71,12 +71,11 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
     if model_config.block.kind != "future" or max(model_config.block.counts) > 1:
         raise ConfigError("the leak is shown in a future-sighted network with one vector for each level's window")
     device = pick_device(config.device)
-    causal = untrained(model_config, config, device)
+    causal = build_model(model_config, config, device)
     leaky = LeakyTransformer(model_config).to(device).train()
     leaky.load_state_dict(causal.state_dict())
     models = {"causal": causal, "leaky": leaky}
-    precision = "fp32" if config.precision == "auto" else config.precision
-    losses = {name: descent(model, data, config, device, precision) for name, model in models.items()}
+    losses = {name: train_all_steps(TrainingState.of_model(model, config, data)) for name, model in models.items()}
     plainly = dict(max_tokens=60, sampling=STRATEGIES["greedy"], cache=False)
     windows = torch.from_numpy(next(data.validation.windows(model_config.context_length, n_windows, None))).to(device)
     found = {name: whole_and_blind(model, windows) for name, model in models.items()}
@@ -85,16 +84,16 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
         held_out={name: whole for name, (whole, _) in found.items()},
         blind={name: blind for name, (_, blind) in found.items()},
         texts={name: generate_text(model, data.tokenizer, prompt, **plainly) for name, model in models.items()},
-    )  # fmt: skip
+    )
 
 
-def descent(model: Transformer, data: TokenData, config, device: torch.device, precision: str) -> list[float]:
-    """Trains for all steps of the config; returns each step's loss of the next token."""
-    optimizer, losses = build_optimizer(model, config), []
-    for step in range(config.steps):
-        losses.append(gradients(model, model.losses, data, config, step, device, precision)["loss"])
-        clip(model, config)
-        descend(optimizer, learning_rate(step, config))
+def train_all_steps(state: TrainingState) -> list[float]:
+    """Trains for all steps of the settings; returns each step's loss of the next token."""
+    losses = []
+    for step in range(state.config.steps):
+        losses.append(state.backward(state.batch())["loss"])
+        state.clip()
+        state.update(learning_rate(step, state.config))
     return losses
 
 
@@ -115,11 +114,9 @@ def leak_curves(found: Leak, floor: float | None = None) -> Picture:
 def whole_and_blind(model: Transformer, windows: Tensor) -> tuple[float, float]:
     """The mean loss of some 16 tokens in the second half of each of windows (B, T+1): read from the whole window, and
     each from a text that ends before it. A causal network has the same loss both times."""
-    length, weight = windows.shape[1] - 1, model.head.weight
+    length, losses = windows.shape[1] - 1, model.head.token_losses
     ends = range(length // 2 + 1, length + 1, max(1, length // 32))
-    with evaluating(model):
-        whole = token_losses(model.hidden(windows[:, :-1]), weight, windows[:, 1:])[:, [end - 1 for end in ends]]
-        blind = [
-            token_losses(model.hidden(windows[:, :end])[:, -1:], weight, windows[:, end : end + 1]) for end in ends
-        ]
+    with torch.inference_mode(), eval_mode(model):
+        whole = losses(model.hidden(windows[:, :-1]), windows[:, 1:])[:, [end - 1 for end in ends]]
+        blind = [losses(model.hidden(windows[:, :end])[:, -1:], windows[:, end : end + 1]) for end in ends]
     return whole.mean().item(), torch.cat(blind, dim=1).mean().item()

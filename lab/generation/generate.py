@@ -3,13 +3,13 @@
 import codecs
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_display import readable
 from lab.generation.request import Request, check_ids, check_length, check_prompts
@@ -91,7 +91,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
 
     A row that has ended goes on with tokens that are ignored; the cache has room for them.
     """
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_tokens - 1)
     known = [prompt[:-1] for prompt in prompts]
     if any(known):
@@ -102,7 +102,7 @@ def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -
 
 def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
     """The same, but it reads the whole sequences each time."""
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     tokens = padded(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
     rows = torch.arange(len(prompts), device=device)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
@@ -136,18 +136,6 @@ def check_finite(log_p: Tensor, step: int) -> None:
             f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
             "diverged; load an earlier checkpoint, or train with a lower learning rate"
         )
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and back in its own afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 # --- text -----------------------------------------------------------------------------------------------------
@@ -222,7 +210,7 @@ def next_token_probabilities(
     check_length(len(ids), 1, model.config)
     seen = mark_tokens([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     with torch.inference_mode(), eval_mode(model):
-        logits = model(torch.tensor([ids], device=model.head.weight.device))[:, -1].float().cpu()  # (B, V)
+        logits = model(torch.tensor([ids], device=next(model.parameters()).device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf
         top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
     kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.generation.generate import check_finite, eval_mode, mark_tokens, padded
+from lab.generation.generate import check_finite, mark_tokens, padded
 from lab.generation.request import Request
 from lab.generation.sampling import draw_ids, probabilities
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
@@ -126,8 +127,8 @@ def read_ahead(
 ) -> tuple[Tensor, Tensor]:
     """The head's input after each of tokens (B, T): for the next token (B, T, C), and for the further tokens that the
     n drafting heads predict (B, n, T, C)."""
-    state = model.state(tokens.to(model.head.weight.device), cache)
-    return model.read_out(state), torch.stack([head.look(state) for head in heads], dim=1)
+    state = model.state(tokens.to(model.embedding.weight.device), cache)
+    return model.read_out(state), torch.stack([head.look(state, model.norm) for head in heads], dim=1)
 
 
 class DraftedRow:

@@ -1,7 +1,8 @@
-"""What keeps a training from starting, found before a run folder exists."""
+"""Checks before a run folder is made: whether its training can start."""
 
 from config import ModelConfig, TrainConfig
-from lab.compute.device import check_compiler, pick_device
+from lab.compute.compiling import check_compiler
+from lab.compute.device import pick_device
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
 from settings.errors import ConfigError
@@ -10,8 +11,7 @@ PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some G
 
 
 def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
-    """Raises ConfigError for a vocabulary, a device, a compiler or a prompt that can't serve, DataError for too little
-    text."""
+    """Raises ConfigError if vocabulary, device, compiler or prompt can't be used, DataError for too little text."""
     check_vocabulary(model, data.tokenizer)
     device = pick_device(config.device)
     if config.compile == "on":
@@ -26,7 +26,7 @@ def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) ->
 
 
 def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Raises ConfigError where the model's vocabulary does not fit the tokenizer's."""
+    """Raises ConfigError if the model's vocabulary does not fit the tokenizer's."""
     needed = tokenizer.vocab_size
     if model.vocab_size < needed:
         raise ConfigError(
@@ -36,11 +36,11 @@ def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
     if model.vocab_size > -(-needed // PADDING) * PADDING:
         raise ConfigError(
             f"vocab_size={model.vocab_size} is larger than the {needed} tokens of {tokenizer.name!r}: "
-            f"{model.vocab_size - needed} of them would never occur, and only be guessed at. Set vocab_size={needed}; "
+            f"{model.vocab_size - needed} of them would never occur in the data. Set vocab_size={needed}; "
             f"rounding it up to a multiple of {PADDING} is allowed"
         )
 
 
 def room_for_sample(model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer) -> int:
-    """How many tokens a sample may have behind the run's prompt."""
+    """How many tokens fit behind the run's prompt in a sample."""
     return model.position_limit - len(tokenizer.encode(config.sample_prompt))

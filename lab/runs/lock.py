@@ -1,4 +1,4 @@
-"""One process holds a run while it trains or is made: by the operating system's lock, which ends with its process."""
+"""Only one process at a time can train or make a run. It holds the operating system's lock, which ends with it."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,23 +13,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.files.atomic import atomic_write_text
+from lab.files.atomic import atomic_write_text, is_abandoned
 from settings.errors import RunError
 
 LOCK, HOLDER = "lock", "holder.json"
-UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # as tempfile names the folder in which a run of that name is made
-ABANDONED = 3600  # seconds without a change, after which a folder without a lock is nobody's
+UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # the folder's name by tempfile, while a run is made
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Within the `with`, no other process can hold the run in `folder`, and this one not a second time.
+    """Inside the `with`, no other process can hold the run in `folder`, and this one can't hold it a second time.
 
-    Raises RunError where somebody does, with process, machine and time, and where the folder is gone or can't be
-    written. The lock is on the file `lock`; holder.json beside it only names who has it. A killed process leaves both
-    files, and no lock.
+    Raises RunError if the run is held, with process, machine and time, and if the folder is gone or can't be written.
+    The lock is on the file `lock`; holder.json beside it only names its holder. A killed process leaves both files, but
+    no lock.
     """
-    lock = acquired(folder)
+    lock = acquire(folder)
     try:
         yield
     finally:
@@ -40,15 +38,16 @@ def hold(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def acquired(folder: Path) -> FileLock:
+def acquire(folder: Path) -> FileLock:
+    """Takes the lock of the run in `folder` and writes holder.json."""
     if not folder.is_dir():
         raise RunError(f"{folder} is gone: the run was deleted or moved; make a new one")
     lock = FileLock(folder / LOCK, timeout=0, thread_local=False)  # a generator may be closed by another thread
     try:
         lock.acquire()
-        atomic_write_text(folder / HOLDER, json.dumps(this_process()) + "\n")
+        atomic_write_text(folder / HOLDER, json.dumps(describe_process()) + "\n")
     except Timeout as error:
-        raise RunError(held_by(folder)) from error
+        raise RunError(describe_holder(folder)) from error
     except OSError as error:
         lock.release()
         raise RunError(
@@ -58,16 +57,16 @@ def acquired(folder: Path) -> FileLock:
     return lock
 
 
-def this_process() -> dict[str, object]:
+def describe_process() -> dict[str, object]:
     return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now().isoformat(" ", "seconds")}
 
 
-def held_by(folder: Path) -> str:
-    """Who holds the run, in words; as far as it is known."""
+def describe_holder(folder: Path) -> str:
+    """Which process holds the run, in words."""
     try:
         holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         pid, host, since = (holder[key] for key in ("pid", "host", "since"))
-    except (OSError, ValueError, KeyError, TypeError):  # it is only the message that says less then
+    except (OSError, ValueError, KeyError, TypeError):  # only the message says less
         return f"another process holds run {folder.name!r}; wait until it has ended, or stop it"
     if (pid, host) == (os.getpid(), platform.node()):
         return (
@@ -81,7 +80,7 @@ def held_by(folder: Path) -> str:
 
 
 def delete_held(folder: Path) -> None:
-    """Deletes the folder of a run that nobody else holds. Raises RunError where somebody does, or it can't be."""
+    """Deletes the folder of a run. Raises RunError if another process holds it, and if files can't be deleted."""
     try:
         with hold(folder):
             for entry in folder.iterdir():
@@ -93,10 +92,10 @@ def delete_held(folder: Path) -> None:
 
 
 @contextmanager
-def making(name: str, folder: Path) -> Iterator[Path]:
-    """A hidden folder to fill, that becomes `folder`/`name` when the `with` ends without an exception, whole.
+def build_folder(name: str, folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder to fill. It is renamed to `folder`/`name` if the `with` ends without an exception.
 
-    What processes that were killed meanwhile have left of such folders is deleted first.
+    First, hidden folders that killed processes have left are deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished_runs(folder)
@@ -111,24 +110,26 @@ def making(name: str, folder: Path) -> Iterator[Path]:
 
 
 def remove_unfinished_runs(folder: Path) -> None:
-    """Deletes the hidden folders of runs that were being made or imported, and whose process lives no more.
+    """Deletes the hidden folders in which a process that has ended was making or importing a run.
 
-    That is so where the lock in it is free; where there is none, as in those of earlier versions, after an hour.
+    The process has ended if the folder's lock is free. Folders of earlier versions have no lock: they must be an hour
+    old.
     """
     for path in folder.iterdir():
         match = UNFINISHED.fullmatch(path.name)
-        if match and not path.is_symlink() and path.is_dir() and is_abandoned(path, match[1]):
-            shutil.rmtree(path, ignore_errors=True)  # it is in nobody's way: what can't be deleted stays
+        if match and not path.is_symlink() and path.is_dir() and is_unfinished_run(path, match[1]):
+            shutil.rmtree(path, ignore_errors=True)  # what can't be deleted may stay: it disturbs nothing
 
 
-def is_abandoned(path: Path, name: str) -> bool:
+def is_unfinished_run(path: Path, name: str) -> bool:
+    """Whether the hidden folder holds a run named `name` that nobody makes any more."""
     try:
         held = {entry.name for entry in path.iterdir()}
         if not held <= {name, LOCK}:
-            return False  # something else that looks alike
+            return False  # another folder with a similar name
         if LOCK not in held:
-            return time.time() - path.stat().st_mtime > ABANDONED
+            return is_abandoned(path.stat().st_mtime)
         with FileLock(path / LOCK, timeout=0, thread_local=False):
             return True
-    except OSError:  # held (Timeout is one), or gone by now
+    except OSError:  # held (Timeout is an OSError), or deleted meanwhile
         return False

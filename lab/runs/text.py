@@ -1,4 +1,4 @@
-"""The text that a run learns from: where it lay when the run was made, and which text it was (data.json)."""
+"""The text that a run learns from (data.json): where it was when the run was made, and its fingerprint."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -13,10 +13,10 @@ from settings.json_text import parse_json
 
 @dataclass(frozen=True, kw_only=True)
 class RunText:
-    """source: as it was typed. path: the same as an absolute path, None for built-in sets and for runs from elsewhere.
+    """source: as it was typed. path: the same as an absolute path; None for built-in sets and for imported runs.
 
     train, validation: fingerprints of the documents on each side, equal for equal texts whatever the settings and the
-    tokenizer. tokenizer: that of the tokenizer.
+    tokenizer are. tokenizer: the fingerprint of the tokenizer.
     """
 
     source: str
@@ -27,11 +27,11 @@ class RunText:
 
     @classmethod
     def of(cls, data: TokenData) -> "RunText":
-        """The record of data that has been prepared."""
+        """The record of this data."""
         return cls(
             source=data.config.source, path=absolute_source(data.config), train=data.train.fingerprint,
             validation=data.validation.fingerprint, tokenizer=data.tokenizer.fingerprint,
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "RunText":
@@ -49,23 +49,23 @@ class RunText:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def is_gone(self) -> bool:
-        """Whether files of one's own no longer lie where they lay: then the settings may say where they are now."""
+        """Whether the user's own files are no longer there. Then the settings may name another place."""
         try:
             return self.path is not None and absolute_source(DataConfig(source=self.path)) is None
-        except DataError:  # a folder or a glob without files any more, or what can't be read
+        except DataError:  # a folder or a pattern without files now, or unreadable ones
             return True
 
     def without_path(self) -> "RunText":
-        """The record to share: where the text lies on this machine is nobody's business."""
+        """The record for sharing, without a path of this machine."""
         return replace(self, path=None)
 
 
 def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, run: str) -> TokenData:
     """The data of the run named `run`, in the tokens of its own tokenizer.
 
-    text: the run's record; without one (a run made before there were records) the settings are trusted. Files of one's
-    own are looked for where they lay when the run was made, and then where the settings say. Raises DataError where
-    the text is another than the run's.
+    text: the run's record. Runs of earlier versions have none, and their settings are trusted. The user's own files are
+    looked for where they were when the run was made, then where the settings say. Raises DataError if the text is
+    another than the run's.
     """
     here = config
     if text and text.path and not text.is_gone():
@@ -76,7 +76,7 @@ def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, ru
 
 
 def check_text(data: TokenData, text: RunText | None, run: str) -> None:
-    """Raises DataError where `data` holds another text than the run's record says."""
+    """Raises DataError if `data` holds another text than the run's record."""
     if text is None:
         return
     for side in ("train", "validation"):

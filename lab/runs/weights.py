@@ -1,17 +1,16 @@
-"""Tensors in files: safetensors alone, checked before they are used. No pickle is ever loaded."""
+"""Tensors in safetensors files, checked before they are used. No pickle is ever loaded."""
 
 import json
 import math
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
 from config import ModelConfig
-from lab.costs.estimates import estimate
+from lab.costs.parameters import parameter_shapes
 from lab.files.atomic import atomic_path
 from lab.files.reading import reading
 from settings.errors import RunError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict[str, object]) -> None:
-    """One safetensors file with `facts` in its header, by atomic rename."""
+    """Writes one safetensors file with `facts` in its header, by atomic rename."""
     from safetensors.torch import save_file
 
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
@@ -60,9 +59,9 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]
 
 
 def check_layers(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
-    """Raises RunError where the config claims another number of layers, or another embedding, than is stored.
+    """Raises RunError if the config claims another number of layers, or another embedding, than is stored.
 
-    So whatever a config claims, no more is built or counted than the file holds.
+    Called before a model is built, so that a damaged config can't ask for a huge one.
     """
     found = [int(match[1]) for match in map(re.compile(r"blocks\.(\d{1,6})\.").match, shapes) if match]
     stored = {"n_layers": max(found, default=-1) + 1, "embedding": shapes.get("embedding.weight")}
@@ -73,9 +72,9 @@ def check_layers(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: 
 
 
 def check_counts(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> int:
-    """How many parameters are stored. Raises RunError where the config describes another number. Imports no torch."""
+    """How many parameters are stored. Raises RunError where the config describes another number."""
     check_layers(shapes, config, path)
-    stored, claimed = sum(map(math.prod, shapes.values())), estimate(config).parameters
+    stored, claimed = (sum(map(math.prod, found.values())) for found in (shapes, parameter_shapes(config)))
     if stored != claimed:
         raise misfit(path, f"stored {stored:,} parameters, the config wants {claimed:,}")
     return stored
@@ -86,9 +85,9 @@ def misfit(path: Path, reason: str) -> RunError:
 
 
 def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
-    """Raises RunError where the stored tensors are not those of the model that the config describes."""
+    """Raises RunError if the stored tensors are not those of the model that the config describes."""
     check_layers(shapes, config, path)
-    expected = shapes_of(config)
+    expected = parameter_shapes(config)
     wrong = [
         f"{name}: stored {shapes.get(name, 'nothing')}, the config wants {expected.get(name, 'nothing')}"
         for name in sorted(expected.keys() | shapes.keys())
@@ -96,17 +95,6 @@ def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: 
     ]
     if wrong:
         raise misfit(path, "; ".join(wrong[:3]))
-
-
-@lru_cache(maxsize=64)
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter of the model, by name."""
-    import torch
-
-    from modules.transformer import Transformer
-
-    with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in Transformer(config).named_parameters()}
 
 
 def read_weights(model: "Transformer", path: Path) -> dict[str, str]:

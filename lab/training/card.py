@@ -1,4 +1,4 @@
-"""The card of a run: a README.md that says what it is, how it went, and how to make it again."""
+"""The card of a run: a README.md with its settings, its results and the command to train it again."""
 
 import platform
 import shlex
@@ -9,7 +9,9 @@ import torch
 from config import list_presets, preset
 from lab.display.plots import loss_curve
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import Run, code_version, settings_by_name
+from lab.runs.code_version import code_version
+from lab.runs.run import Run
+from lab.runs.settings import settings_by_name
 from lab.training.watch import watch_warnings
 from lab.training.watch_plots import watch_heatmap
 
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> None:
-    """README.md and loss.png in the run's folder, and watch.png where its layers were watched; README.md last.
+    """Writes loss.png, watch.png if the layers were watched, and README.md last into the run's folder.
 
-    computed: on what and how, in words. The run's name is nowhere in it: a run can be renamed, or imported under
-    another name, and its card is still true.
+    computed: device and precision, in words. The card does not name the run, so it stays true if the run is renamed or
+    imported under another name.
     """
     log, config = run.log(), run.train_config
     title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.source}"
@@ -45,14 +47,14 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
     atomic_write_text(
         run.card_path,
-        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{layers(run)}"
+        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{write_layers(run)}"
         f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
         f"## Make it again\n\n```\n{training_command(run)}\n```\n",
     )
 
 
-def layers(run: Run) -> str:
-    """The card's part about the layers: their heat maps and what is wrong with them, where they were watched."""
+def write_layers(run: Run) -> str:
+    """Writes watch.png; returns the card's part about the layers. Does nothing if they were not watched."""
     if not run.watch_path.exists():
         return ""
     frame = run.watch()
@@ -62,9 +64,9 @@ def layers(run: Run) -> str:
 
 
 def training_command(run: Run) -> str:
-    """The terminal command that trains the same again: the nearest preset and what differs from it."""
+    """The terminal command that trains the same model: the nearest preset and the settings that differ from it."""
     name, changes = nearest_preset(run)
-    parts = ("model.position", "model.block.kind")  # what has no flag: another encoding, another block
+    parts = ("model.position", "model.block.kind")  # another position encoding or block has no flag
     if any(key.startswith(parts) for key in changes):
         return "python tools.py train --like NAME     # NAME: what this folder is called"
     flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
@@ -72,7 +74,7 @@ def training_command(run: Run) -> str:
 
 
 def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
-    """The preset that differs least from the run, and the run's settings that differ from it by dotted name."""
+    """The preset with the fewest differences from the run, and the run's differing settings by dotted name."""
     mine = settings_by_name(run.model_config, run.train_config)
     changes = {name: _changes(mine, name) for name in list_presets()}
     name = min(changes, key=lambda preset_name: len(changes[preset_name]))
@@ -81,5 +83,5 @@ def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
 
 def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
     model, train = preset(preset_name)
-    theirs = settings_by_name(model, train.settled())  # as a run stores its own
+    theirs = settings_by_name(model, train.settled())  # as a run stores them
     return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

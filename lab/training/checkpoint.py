@@ -2,108 +2,82 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from config import ModelConfig, TrainConfig
-from lab.runs.run import Run, settings_by_name
+from lab.compute.training_state import Progress, TrainingState
+from lab.runs.run import Run
+from lab.runs.settings import settings_by_name
 from lab.runs.weights import read_header, read_tensors, write_tensors
 from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError
 
-# What may be changed in a run's files between two parts of its training; where it ends in a dot, all below it
+# Settings that may change between two parts of a training. A name that ends in a dot stands for all below it
 MAY_CHANGE = (
     "model.dropout.", "train.device", "train.precision", "train.compile", "train.micro_batch_size",
     "train.gradient_checkpointing", "train.learning_rate", "train.weight_decay", "train.beta1", "train.beta2",
     "train.gradient_clip", "train.schedule.", "train.steps", "train.dropout_final", "train.evaluate_every",
     "train.sample_every", "train.sample_prompt", "train.sample_tokens", "train.checkpoint_every", "train.watch_every",
-)  # fmt: skip
+)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """The part of a training's state that is not a tensor; what was chosen by measuring stays chosen on resuming.
-
-    chosen_for: the precision, compile and device that the settings asked for when it was chosen. why: the choice in
-    words. Both are empty in checkpoints of earlier versions.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float | None = None
-    precision: str = ""
-    compiled: bool = False
-    chosen_for: str = ""
-    why: str = ""
-
-    def problem(self) -> str | None:
-        """What can't be, in words."""
-        if type(self.step) is not int or not 0 <= self.step < 2**53:
-            return f"step is {self.step!r:.50}, no whole number from 0 on"
-        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
-            return f"seconds is {self.seconds!r:.50}, no number from 0 on"
-        if self.best_loss is not None and not (type(self.best_loss) in (int, float) and math.isfinite(self.best_loss)):
-            return f"best_loss is {self.best_loss!r:.50}, neither a finite number nor null"
-        if self.precision not in ("", "fp32", "bf16") or type(self.compiled) is not bool:
-            return f"precision and compiled are {self.precision!r:.50} and {self.compiled!r:.50}"
-        if type(self.chosen_for) is not str or type(self.why) is not str:
-            return "chosen_for and why must be texts"
-        return None
-
-
-def save_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """One file, so that its parts can't disagree. Raises RunError for weights that are not finite, and stores none."""
+def save_checkpoint(run: Run, state: TrainingState) -> None:
+    """Writes one file, so that its parts always fit together. Raises RunError, and writes nothing, if a weight is not
+    finite."""
     if not run.folder.is_dir():
         raise RunError(f"{run.folder} is gone: the run was deleted or moved while it trained; make a new one")
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
     tensors = {f"model/{name}": parameter for parameter, name in names.items()}
-    for parameter, state in optimizer.state.items():
-        tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}
+    for parameter, values in state.optimizer.state.items():
+        tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in values.items()}
+    step = state.progress.step
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise RunError(f"after step {progress.step}, {name} is not finite: the training has diverged. {kept(run)}")
+            raise RunError(f"after step {step}, {name} is not finite: the training has diverged. {still_holds(run)}")
     settings = {"model": run.model_config.to_dict(), "train": run.train_config.to_dict()}
-    facts = {"progress": asdict(progress), "settings": settings, "tokenizer": run.tokenizer.fingerprint}
+    facts = {"progress": asdict(state.progress), "settings": settings, "tokenizer": run.tokenizer.fingerprint}
     write_tensors(run.checkpoint_path, tensors, facts | {"tensors": len(tensors)})
 
 
-def load_checkpoint(run: Run, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts model and optimizer where the run stopped; a run that never was trained starts at step 0.
+def load_checkpoint(run: Run, state: TrainingState) -> None:
+    """Puts the state where the run stopped. It stays as it is if the run has not been trained.
 
-    Raises RunError for a checkpoint that is damaged, and where settings were changed since that can't change.
+    Raises RunError for a damaged checkpoint, and for changed settings that can't change within a training.
     """
     check_resumable(run)
     if not run.checkpoint_path.exists():
-        return Progress()
+        return
     tensors, facts = read_tensors(run.checkpoint_path)
     progress = read_progress(run, facts)
-    check_settings(run, facts, progress)
-    check_tensors(run, model, tensors, facts, progress)
+    check_unchanged(run, facts, progress)
+    check_tensors(run, state.model, tensors, facts, progress)
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter, name in names.items():
             parameter.copy_(tensors[f"model/{name}"])
-    names = {parameter: name for name, parameter in model.named_parameters()}
     states = {}
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+    for index, parameter in enumerate(p for group in state.optimizer.param_groups for p in group["params"]):
         prefix = f"optimizer/{names[parameter]}/"
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        states |= {index: state} if state else {}
-    # the optimizer knows on which device each of its tensors has to be
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
+        values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        states |= {index: values} if values else {}
+    # load_state_dict puts each tensor on the device where the optimizer needs it
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": states, "param_groups": groups})
+    state.progress = progress
 
 
 def check_resumable(run: Run) -> None:
-    """Raises RunError where there are weights, but nothing to go on from."""
+    """Raises RunError if there are weights but no checkpoint to go on from."""
     if run.weights_path.exists() and not run.checkpoint_path.exists():
         raise RunError(f"run {run.name!r} has no checkpoint (shipped runs have none); start a new one")
 
 
 def check_current(run: Run) -> None:
-    """Raises RunError where the run's settings files were changed since `run` was opened."""
+    """Raises RunError if the run's settings files were changed since `run` was opened."""
     stored = Run.open(run.folder)
     if (stored.model_config, stored.train_config) != (run.model_config, run.train_config):
         raise RunError(
@@ -113,11 +87,11 @@ def check_current(run: Run) -> None:
 
 
 def check_resumption(run: Run) -> None:
-    """What can be told without reading a tensor: raises RunError where `train(run)` could not go on."""
+    """Raises RunError if `train(run)` could not go on, as far as that shows without reading a tensor."""
     check_resumable(run)
     if run.checkpoint_path.exists():
         _, facts = read_header(run.checkpoint_path)
-        check_settings(run, facts, read_progress(run, facts))
+        check_unchanged(run, facts, read_progress(run, facts))
 
 
 def read_progress(run: Run, facts: dict[str, str]) -> Progress:
@@ -125,15 +99,32 @@ def read_progress(run: Run, facts: dict[str, str]) -> Progress:
         progress = Progress(**json.loads(facts["progress"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(run, f"its progress can't be read ({type(error).__name__}: {error})") from error
-    if progress.problem():
-        raise damaged(run, f"in its progress, {progress.problem()}")
+    problem = progress_problem(progress)
+    if problem:
+        raise damaged(run, f"in its progress, {problem}")
     return progress
 
 
-def check_settings(run: Run, facts: dict[str, str], progress: Progress) -> None:
-    """Raises RunError where the run's files differ from what it was trained with, in what can't change.
+def progress_problem(progress: Progress) -> str | None:
+    """What is wrong with the values of a progress, in words; None if nothing is."""
+    step, seconds, best = progress.step, progress.seconds, progress.best_loss
+    if type(step) is not int or not 0 <= step < 2**53:
+        return f"step is {step!r:.50}, no whole number from 0 on"
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        return f"seconds is {seconds!r:.50}, no number from 0 on"
+    if best is not None and not (type(best) in (int, float) and math.isfinite(best)):
+        return f"best_loss is {best!r:.50}, neither a finite number nor null"
+    if progress.precision not in ("", "fp32", "bf16") or type(progress.compiled) is not bool:
+        return f"precision and compiled are {progress.precision!r:.50} and {progress.compiled!r:.50}"
+    if type(progress.chosen_for) is not str or type(progress.why) is not str:
+        return "chosen_for and why must be texts"
+    return None
 
-    Checkpoints of earlier versions say nothing of their settings: there nothing can be told.
+
+def check_unchanged(run: Run, facts: dict[str, str], progress: Progress) -> None:
+    """Raises RunError if a setting that can't change differs from what the run was trained with.
+
+    Checkpoints of earlier versions do not hold their settings, so that nothing can be checked there.
     """
     if progress.step > run.train_config.steps:
         raise RunError(
@@ -165,19 +156,19 @@ def check_settings(run: Run, facts: dict[str, str], progress: Progress) -> None:
 def check_tensors(
     run: Run, model: Transformer, tensors: dict[str, Tensor], facts: dict[str, str], progress: Progress
 ) -> None:
-    """Raises RunError unless these are the tensors of this model and its optimizer, of right shape, type and value."""
+    """Raises RunError unless these are the tensors of this model and its optimizer, with possible values."""
     expected = expected_tensors(model, progress.step)
     missing = [name for name in expected if name.startswith("model/") and name not in tensors]
-    missing += [name for name in half_states(tensors) if name not in tensors]
+    missing += [name for name in optimizer_tensors(tensors) if name not in tensors]
     problems = [f"{name} is missing" for name in missing]
     for name, tensor in tensors.items():
         shape, dtype = expected.get(name, (None, None))
         if shape is None:
-            problems.append(f"{name} belongs to no part of the model at step {progress.step}")
+            problems.append(f"{name} is no tensor of this model at step {progress.step}")
         elif (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
-            problems.append(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and {shape} {dtype} is right")
+            problems.append(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; it must be {shape} {dtype}")
         elif not tensor.isfinite().all() or (name.endswith("/exp_avg_sq") and (tensor < 0).any()):
-            problems.append(f"{name} holds values that can't be")
+            problems.append(f"{name} holds impossible values")
         elif name.endswith("/step") and not (1 <= tensor.item() <= progress.step):
             problems.append(f"{name} is {tensor.item():g} at step {progress.step}")
     if not problems and facts.get("tensors", str(len(tensors))) != str(len(tensors)):
@@ -187,7 +178,7 @@ def check_tensors(
 
 
 def expected_tensors(model: Transformer, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of every tensor that a checkpoint can have; before the first step AdamW has none."""
+    """Shape and type of every tensor that a checkpoint can have. AdamW has none before the first step."""
     found = {}
     for name, parameter in model.named_parameters():
         found[f"model/{name}"] = (tuple(parameter.shape), parameter.dtype)
@@ -197,8 +188,8 @@ def expected_tensors(model: Transformer, step: int) -> dict[str, tuple[tuple[int
     return found
 
 
-def half_states(tensors: dict[str, Tensor]) -> list[str]:
-    """All that AdamW keeps of a parameter, for each of which the file has something."""
+def optimizer_tensors(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of all tensors of AdamW, for each parameter for which the file has at least one."""
     parameters = {name.rpartition("/")[0] for name in tensors if name.startswith("optimizer/")}
     return [f"{parameter}/{key}" for parameter in sorted(parameters) for key in ("step", *MOMENTS)]
 
@@ -210,13 +201,19 @@ def damaged(run: Run, problem: str) -> RunError:
     )
 
 
-def kept(run: Run) -> str:
-    """What a run that can't go on still holds, as its files say: a sentence."""
+def still_holds(run: Run) -> str:
+    """What is stored in a run that can't go on, as its files say: a sentence."""
     found = []
     if run.weights_path.exists():
-        loss = run.validation_loss()
-        measured = "" if math.isnan(loss) else f" (validation loss {loss:.4f})"
-        found.append(f"the weights of step {run.stored_at()}{measured}")
+        try:
+            loss = run.validation_loss()
+            measured = "" if math.isnan(loss) else f" (validation loss {loss:.4f})"
+            found.append(f"the weights of step {run.stored_at()}{measured}")
+        except RunError as error:  # a second fault, told behind the first
+            found.append(f"weights that can't be used ({error})")
     if run.checkpoint_path.exists():
-        found.append(f"the checkpoint of step {read_progress(run, read_header(run.checkpoint_path)[1]).step}")
+        try:
+            found.append(f"the checkpoint of step {read_progress(run, read_header(run.checkpoint_path)[1]).step}")
+        except RunError as error:
+            found.append(f"a checkpoint that can't be used ({error})")
     return f"The run still holds {' and '.join(found)}" if found else "The run holds no weights yet"

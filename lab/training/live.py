@@ -3,10 +3,10 @@
     for step in live(train(run, data), run, data.floor):
         ...
 
-In a notebook that is a panel with progress, curve, latest sample and a Stop button; at the end one picture and one
-line are left. Where the page is loaded anew meanwhile, the panel's static twin stays and says how to go on. In a
-terminal it is a bar. It is a plain line now and then where output goes to a file, where GLASSBOX_PLAIN is set, and in a
-notebook that a program executes (nbclient, papermill): nobody can press a button there.
+In a notebook this is a panel with progress, curve, latest sample and a Stop button; at the end a picture and a line
+take its place. If the page is reloaded while the training goes on, the panel's static twin stays and says how to go on.
+In a terminal it is a bar. If output goes to a file, if GLASSBOX_PLAIN is set, or if a program executes the notebook
+(nbclient, papermill), it is a plain line now and then, because nobody can press a button there.
 """
 
 import math
@@ -22,33 +22,33 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lab.display.kernel import has_reader, kernel
+from lab.display.kernel import has_reader, kernel, let_free_thread_answer
 
 if TYPE_CHECKING:
     from lab.runs.run import Run
     from lab.training.step import Step
 
-PLAIN_SECONDS, PLAIN_SHARE = 10, 0.05  # between two plain lines: at least so long, and so much of the training
-DRAWING_SHARE = 0.05  # of the time goes into pictures in the long run
-FIRST_SHARE = 0.2  # of the time so far passes between two pictures at first, when there is most to see
-TEXT_HEIGHT, CURVE_HEIGHT, SAMPLE_HEIGHT = "4.6em", "384px", "10em"  # of the panel's parts; what is longer scrolls
+PLAIN_SECONDS, PLAIN_SHARE = 10, 0.05  # at least this time, and this share of it all, between two lines
+DRAWING_SHARE = 0.05  # share of the time spent on drawing in the long run
+FIRST_SHARE = 0.2  # at first, two pictures are this share of the time so far apart
+TEXT_HEIGHT, CURVE_HEIGHT, SAMPLE_HEIGHT = "4.6em", "384px", "10em"  # of the panel's parts; longer content scrolls
 RELOADED = (
-    "This page was loaded anew, or its kernel has ended. {name} may be training out of sight. Run this cell again: it "
-    "waits for the training, or goes on from its last checkpoint. To go on at once, interrupt the kernel (■) first."
+    "This page was reloaded, or its kernel has ended. {name} may still be training. Run this cell again: it waits "
+    "for the training, or goes on from its last checkpoint. To go on at once, interrupt the kernel (■) first."
 )
 
 
 def live(
     steps: Generator["Step"], run: "Run", floor: float | None = None, every_seconds: float = 1.0,
     stopping: threading.Event | None = None,
-) -> Iterator["Step"]:  # fmt: skip
-    """Yields `steps` as they are, while showing how far `run` is: loss, time left, tokens per second, memory, samples,
-    and between the steps what the training tells of itself (Run.tell).
+) -> Iterator["Step"]:
+    """Yields `steps` unchanged and shows the progress of `run`: loss, time left, tokens per second, memory, samples,
+    and between the steps what the training is doing (Run.tell).
 
-    The Stop button ends it after the current step. However it ends, `steps` is closed before anything else, and so the
-    run is kept. The curve is drawn from run.log(): it shows what is on disk. It is drawn every `every_seconds`, or less
-    often where drawing is slow. floor: the data's entropy in nats per token. stopping: what the button sets, so that
-    the caller can tell a stop in the last step from an end.
+    The Stop button ends the training after the current step. However it ends, `steps` is closed first, and so the run
+    is stored. The curve is drawn from run.log(), so it shows the numbers on disk. It is drawn every `every_seconds`, or
+    less often if drawing is slow. floor: the data's entropy in nats per token. stopping: the event that the button
+    sets; with it a caller knows whether the training was stopped in its last step.
     """
     view, step = open_view(run, floor, every_seconds), None
     view.stopping = stopping or view.stopping
@@ -68,7 +68,7 @@ def live(
 
 
 def open_view(run: "Run", floor: float | None, every_seconds: float) -> "View":
-    """The view that suits whoever looks on."""
+    """The view for this place: notebook, terminal or file."""
     if not os.environ.get("GLASSBOX_PLAIN"):
         if has_reader():
             return Panel(run, floor, every_seconds)
@@ -78,13 +78,14 @@ def open_view(run: "Run", floor: float | None, every_seconds: float) -> "View":
 
 
 def picture(run: "Run", floor: float | None):
+    """The loss curve of the run so far."""
     from lab.display.plots import loss_curve
 
     return loss_curve(run.log(), floor, title=run.name)
 
 
 class View(ABC):
-    """What can be said of a training while it runs; how it is shown is the subclasses' matter."""
+    """The words about a training while it runs. Each subclass shows them in its own way."""
 
     def __init__(self, run: "Run", floor: float | None):
         self.run, self.floor, self.total = run, floor, run.train_config.steps
@@ -99,19 +100,19 @@ class View(ABC):
         self.draw(step)
 
     def hear(self, what: str) -> None:
-        """Says what the training does; before the first step in lines of its own."""
+        """Shows what the training is doing; before the first step each message has its own line."""
         print(what, flush=True)
 
     @abstractmethod
     def draw(self, step: "Step") -> None:
-        """Shows `step`, if it is time to."""
+        """Shows `step`, if the time has come."""
 
     def close(self, step: "Step | None") -> None:
-        """Leaves what stays. `step` is the last one taken, None where there was none."""
+        """Shows the summary that stays. step: the last one taken, None if there was none."""
         print(self.summary(step), flush=True)
 
     def seconds_left(self, step: "Step") -> float:
-        """At the pace since the first step seen, whose own time may hold preparations; infinite until then."""
+        """At the pace since the first step shown, whose time may include preparations. Infinite before the second."""
         taken = step.step - self.first_step
         return (self.total - step.step) * (monotonic() - self.first_time) / taken if taken else math.inf
 
@@ -141,7 +142,7 @@ class View(ABC):
 
 
 class Lines(View):
-    """A line at the first step and then now and then: twenty of them at most, however long it takes."""
+    """A line at the first step and then now and then, about twenty in all."""
 
     last_line = 0.0
 
@@ -167,7 +168,7 @@ class Lines(View):
 
 
 class Bar(View):
-    """One line of a terminal, always up to date."""
+    """One line of a terminal that is updated in place."""
 
     bar = None
 
@@ -192,7 +193,7 @@ class Bar(View):
 
 
 class Panel(View):
-    """Widgets below a notebook's cell; when it closes, a picture and a line take their place, and no widget is left."""
+    """Widgets below a notebook's cell. When it closes, a picture and a line take their place."""
 
     def __init__(self, run: "Run", floor: float | None, every_seconds: float):
         super().__init__(run, floor)
@@ -203,12 +204,10 @@ class Panel(View):
         self.every, self.next_text, self.next_picture, self.heard = every_seconds, 0.0, 0.0, []
         self.progress = widgets.IntProgress(max=self.total, layout={"width": "auto", "flex": "1 1 auto"})
         self.button = widgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
-        # ipykernel 7.4 hands a widget's messages to the shell that last wrote to it, which is busy with this very loop;
-        # JupyterLab addresses them to another shell, whose thread is free. Let its address stand.
-        self.button.comm._reply_subshell_for = lambda data, address: address
+        let_free_thread_answer(self.button)
         self.button.tooltip = "Ends after this step and keeps the run. Interrupting the kernel (■) does the same"
         self.button.on_click(self.stop)
-        # all heights are fixed from the beginning: what grows would push the button out of view
+        # all heights are fixed: a part that grows would push the button out of view
         self.text = widgets.HTML(layout={"height": TEXT_HEIGHT, "overflow": "auto"})
         drawn = {"width": "100%", "height": CURVE_HEIGHT, "object_fit": "contain", "object_position": "left"}
         self.curve = widgets.Image(format="png", layout=drawn | {"visibility": "hidden"})
@@ -218,7 +217,7 @@ class Panel(View):
         self.shown = self.widgets.show()
 
     def twin(self, picture: str):
-        """What stays on a page that is loaded anew while the training goes on, or whose kernel is gone."""
+        """What a page shows that was reloaded while the training goes on, or whose kernel has ended."""
         from lab.display.static_twin import Html
 
         name = self.run.name
@@ -251,7 +250,7 @@ class Panel(View):
             self.next_picture = done + max(self.every, pause)
 
     def close(self, step: "Step | None") -> None:
-        """The picture takes the twin's place, the line that of the widgets."""
+        """The picture takes the place of the twin, the line takes the place of the widgets."""
         if self.run.steps_done():
             self.widgets.kept.update(picture(self.run, self.floor))
         else:
@@ -261,6 +260,6 @@ class Panel(View):
 
 
 def as_lines(texts: list[str]) -> str:
-    """The texts as HTML, a line each."""
+    """The texts as HTML, each on its own line."""
     lines = escape("\n".join(texts))
     return f'<div style="white-space:pre-wrap;line-height:1.5">{lines}</div>'

@@ -1,4 +1,4 @@
-"""The logs of a run: CSV rows by step, written before anything is drawn."""
+"""The logs of a run: CSV files with rows by step."""
 
 import csv
 import io
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class StepLog:
-    """Appends rows whose first value is the step to a CSV file; a file without rows is none.
+    """Appends rows whose first value is the step to a CSV file; without rows there is no file.
 
-    Rows after `keep_steps` belong to steps that will be done again: they are cut off when the log is opened.
-    every_step: whether each step has a row; then RunError is raised where one up to `keep_steps` is missing. It is also
-    raised for a file that is no such table, and that file stays as it was.
+    Rows after `keep_steps` belong to steps that will be done again: opening the log deletes them.
+    every_step: whether each step must have a row; then RunError is raised if one up to `keep_steps` is missing. It is
+    also raised for a file that is no such table, which stays as it was.
     """
 
     def __init__(self, path: Path, keep_steps: int, *, every_step: bool = False):
@@ -42,7 +42,7 @@ class StepLog:
             raise RunError(_cannot_write(path, error)) from error
 
     def append(self, columns: Sequence[str], rows: list[Sequence]) -> None:
-        """The rows, on disk when this returns, under a header of `columns` if they are the first."""
+        """Writes the rows to disk, under a header of `columns` if they are the first."""
         if self.header and self.header != list(columns):
             raise RunError(
                 f"{self.path.name} of {self.path.parent.name!r} has the columns {short(','.join(self.header))}, and "
@@ -57,13 +57,13 @@ class StepLog:
             raise RunError(_cannot_write(self.path, error)) from error
 
     def write(self, record: "Step") -> None:
-        """A row of log_data.csv; other losses of the architecture are columns of their own."""
+        """Appends a step to log_data.csv; each further loss of the architecture has its own column."""
         values = [getattr(record, column) for column in COLUMNS]
         self.append([*COLUMNS, *record.others], [[*values, *record.others.values()]])
 
 
 def _whole_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and all rows but a last one that a crash cut short. Raises RunError where it is no UTF-8 table."""
+    """The header and all whole rows: a crash may have cut the last one. Raises RunError if it is no UTF-8 table."""
     with reading(path):
         whole, _, _ = path.read_bytes().rpartition(b"\n")
         rows = [row for row in csv.reader(io.StringIO(whole.decode("utf-8"))) if row]

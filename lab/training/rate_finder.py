@@ -1,11 +1,13 @@
-"""The learning rate range test: a short training whose rate grows at every step, to see which rates teach fastest.
+"""The learning rate range test: a short training whose rate grows at every step, to see at which rate the loss falls
+fastest.
 
     found = find_learning_rate(preset("llama-tiny"))
     found.suggestion
     rate_curve(found)
 
 Smith 2017, arXiv 1506.01186, section 3.3, with rates in geometric steps: lowest · (highest / lowest)^(i / (steps − 1)).
-The suggestion, where the loss falls most steeply, is on the safe side: the lowest loss lies at the edge of divergence.
+The suggestion is the rate at which the loss falls most steeply. It is on the safe side: at the rate with the lowest
+loss, training nearly diverges.
 """
 
 import math
@@ -15,23 +17,22 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
-from lab.compute.device import explaining_memory, pick_device
-from lab.compute.optimizer import build_optimizer
+from lab.compute.device import explain_out_of_memory, pick_device
+from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
 from lab.display.style import BLUE, SKY, VERMILLION, Picture, axes
 from lab.runs.checks import check_vocabulary
-from lab.training.loop import clip, descend, gradients, untrained
 from settings.errors import ConfigError
 
-SMOOTHING = 0.8  # how much of the running mean stays at each step
-DIVERGED = 1.5  # times the best smoothed loss: beyond, nothing is to be learned any more
+SMOOTHING = 0.8  # the share of the running mean that stays at each step
+DIVERGED = 1.5  # times the best smoothed loss: the test ends there
 LEAST_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RateTest:
-    """What each rate did: the loss before its update in nats per token, and the running mean of the losses so far.
+    """For each rate, the loss before its update in nats per token and the running mean of the losses so far.
 
     suggestion: the rate at which the lowest smoothed loss so far fell fastest by log(rate).
     diverged: whether the loss rose so far that the test ended before its highest rate.
@@ -54,36 +55,34 @@ class RateTest:
 def find_learning_rate(
     settings: Preset, data: TokenData | None = None, *, lowest: float = 1e-6, highest: float = 1.0, steps: int = 100
 ) -> RateTest:
-    """Trains a model of its own on the batches that a training with these settings would see, and stores nothing.
+    """Trains a new model on the batches that a training with these settings would see, and stores nothing.
 
-    data: what `prepare` gave, if it is at hand. Weights, batches and dropout are those of the settings' seed, so the
-    same call gives the same numbers; the precision is fp32 unless the settings name one, for "auto" is a measurement.
-    Raises ConfigError for rates, a device or a vocabulary that can't be, and DataError for too little text, before the
-    first step; ConfigError where the loss diverges at once or never falls; RunError where memory runs out.
+    data: the result of `prepare`, if you have it. The same call gives the same numbers, because weights, batches and
+    dropout depend on the settings' seed. The precision is fp32 unless the settings name one.
+    Before the first step, raises ConfigError for rates, a device or a vocabulary that can't be used, and DataError for
+    too little text; later, ConfigError if the loss diverges at once or never falls, RunError if memory runs out.
     """
     if not 0 < lowest < highest < math.inf:
         raise ConfigError(f"need 0 < lowest < highest, not lowest={lowest:g} and highest={highest:g}")
     if steps < LEAST_STEPS:
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
-    device = pick_device(config.device)
+    pick_device(config.device)  # an absent one is refused before any text is read
     check_vocabulary(model_config, data.tokenizer if data else load_tokenizer(config.data.tokenizer))
     data = data or prepare(config.data)
     data.train.n_windows(model_config.context_length)
-    precision = "fp32" if config.precision == "auto" else config.precision
-    model = untrained(model_config, config, device)
-    optimizer = build_optimizer(model, config)
+    state = TrainingState.start(model_config, config, data)
     rates, losses, smoothed, mean = [], [], [], 0.0
     for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-        with explaining_memory(config):
-            loss = gradients(model, model.losses, data, config, step, device, precision)["loss"]
-        norm = clip(model, config)
+        with explain_out_of_memory(config):
+            loss = state.backward(state.batch())["loss"]
+        norm = state.clip()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        running = mean / (1 - SMOOTHING ** (step + 1))  # as if it had not started from 0
+        running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
         diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)
         if diverged:
             break
-        descend(optimizer, rate)
+        state.update(rate)
         rates.append(rate)
         losses.append(loss)
         smoothed.append(running)
@@ -100,7 +99,7 @@ def find_learning_rate(
 def steepest(rates: list[float], smoothed: list[float]) -> float:
     """The rate at which the lowest loss so far falls most, from the step before to the step after.
 
-    The lowest so far, because a loss that comes down from a spike falls fast and gets nowhere.
+    The lowest so far is used because a loss that comes down from a spike falls fast without progress.
     """
     lowest = np.minimum.accumulate(smoothed)
     falls = lowest[:-2] - lowest[2:]
@@ -112,7 +111,7 @@ def steepest(rates: list[float], smoothed: list[float]) -> float:
 
 
 def rate_curve(found: RateTest) -> Picture:
-    """Loss by learning rate, each step and smoothed, and the suggestion."""
+    """The loss by learning rate, of each step and smoothed, and the suggestion."""
     with axes(3.6, "Learning rate range test") as plot:
         plot.semilogx(found.rates, found.losses, color=SKY, linewidth=0.8, label="loss of each step")
         plot.semilogx(found.rates, found.smoothed, color=BLUE, linewidth=2, label="smoothed")
@@ -121,9 +120,9 @@ def rate_curve(found: RateTest) -> Picture:
         plot.plot(
             found.suggestion, found.smoothed[place], color=VERMILLION, marker="o", linestyle="",
             label=f"suggestion: {found.suggestion:.1e}, the steepest fall",
-        )  # fmt: skip
+        )
         low, high = min(found.losses), max(found.smoothed)
-        plot.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))  # a last spike would flatten the rest
+        plot.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))  # without a last spike
         plot.set(xlabel="learning rate (log scale)", ylabel="loss (nats per token)")
         plot.xaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
         plot.xaxis.set_minor_formatter(NullFormatter())

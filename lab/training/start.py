@@ -1,26 +1,26 @@
-"""A cell or a command that can be run again: it goes on with the run that it began, if there is one."""
+"""For cells and commands that can be run again: they go on with the run that they began."""
 
 import re
 from pathlib import Path
 
 from config import ModelConfig, TrainConfig
 from lab.data.packing import prepare
-from lab.runs.run import Run, run_names
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from settings.errors import GlassboxError
 
 
 def open_or_create(name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None) -> Run:
-    """The run of that name, numbered ones included, that has these settings and this text, begun or finished; else a
-    new one, numbered where the name is taken. Its `remark` says which.
+    """Opens the run of that name, or name-2, name-3, ..., that has these settings and this text; else creates one.
 
-    Raises what `Run.create` raises.
+    Its `remark` says which. Raises the errors of `Run.create`.
     """
     data, numbered = prepare(train.data), re.compile(rf"{re.escape(name)}(-\d+)?")
     for taken in filter(numbered.fullmatch, run_names(folder)):
         try:
             run = Run.open(taken, folder)
             run.check_data(data)
-        except GlassboxError:  # damaged, or of another text: nothing to go on with
+        except GlassboxError:  # damaged, or of another text: it can't go on
             continue
         if (run.model_config, run.train_config) == (model, train.settled()):
             run.remark = f"{run.name!r} has these settings: {run.status()}"

@@ -1,15 +1,16 @@
-"""What one optimizer step left behind."""
+"""The record of one optimizer step."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one optimizer step left behind.
+    """The record of one optimizer step.
 
-    step counts from 1; loss is the mean next-token loss of the batch in nats per token, before the update;
-    gradient_norm is before clipping; seconds have been spent training so far, memory is in bytes. validation_loss and
-    sample are there on the steps that made them; others are the further losses of architectures that have any.
+    step counts from 1. loss is the mean next-token loss of the batch in nats per token, before the update.
+    gradient_norm is the norm before clipping. seconds is the training time so far, memory is in bytes. validation_loss
+    and sample are set on the steps that made them. others holds the further losses of architectures that have any.
+    note says how the training computes, on the first step that a call of `train` takes.
     """
 
     step: int
@@ -23,3 +24,4 @@ class Step:
     validation_loss: float | None = None
     sample: str | None = None
     others: dict[str, float] = field(default_factory=dict)
+    note: str | None = None

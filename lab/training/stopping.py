@@ -1,4 +1,4 @@
-"""Signals end a training after the step: Ctrl-C, and what a system sends that shuts down or closes the terminal."""
+"""Signals that end a training after the current step: Ctrl-C, and those sent at a shutdown or a closed terminal."""
 
 import signal
 import sys
@@ -9,21 +9,21 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
-    """Ctrl-C (SIGINT), SIGTERM and SIGHUP set the event instead of breaking in on a step.
+    """Inside the `with`, Ctrl-C (SIGINT), SIGTERM and SIGHUP set the event instead of interrupting a step.
 
-    A second Ctrl-C interrupts at once, as ever. SIGTERM and SIGHUP take their usual effect at the end of the `with`,
-    when everything is stored: mostly they end the process with status 128 + their number. A second one does so at
-    once. SIGHUP stays ignored where it is, as under nohup.
+    A second Ctrl-C interrupts at once. SIGTERM and SIGHUP take their usual effect at the end of the `with`, when
+    everything is stored: usually they end the process with status 128 + their number. A second one does so at once.
+    SIGHUP stays ignored if it is ignored already, as under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield stopping  # signals reach the main thread alone
+        yield stopping  # only the main thread receives signals
         return
     previous = {number: signal.getsignal(number) for number in handled()}
     waiting: list[int] = []
     ended = threading.Event()
 
     def request_stop(number, frame):
-        if ended.is_set():  # by another thread, which can't put the handlers back
+        if ended.is_set():  # another thread ended the `with`, and it can't restore the handlers
             return deliver(number)
         if number == signal.SIGINT:
             if stopping.is_set():
@@ -55,6 +55,6 @@ def stop_after_step(stopping: threading.Event) -> Iterator[threading.Event]:
 
 
 def handled() -> list[int]:
-    """Ctrl-C in any case; the others where the platform has them, and where neither nohup nor a C library has them."""
+    """SIGINT; the others if the platform has them, and neither nohup nor a C library has set a handler."""
     others = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     return [signal.SIGINT, *(number for number in others if signal.getsignal(number) not in (signal.SIG_IGN, None))]

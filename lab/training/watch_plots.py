@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from lab.display.style import FAINT, INK, VERMILLION, Picture, PlotError, drawable, panels
 from lab.training.watch import by_layer
 
-MAP, SHADES = "viridis", 20  # even steps of lightness, told apart by colour-blind readers too
+MAP, SHADES = "viridis", 20  # even steps of lightness, which colour-blind readers can distinguish
 PANELS = {"activation": ("Activations", "root mean square"), "gradient": ("Gradients", "norm")}
-MOST_LABELS = 26  # layers named on one axis; of more, every other, every third, ...
+MOST_LABELS = 26  # layer names on one axis; with more layers, every second or third is named
 
 
 def watch_heatmap(frame: pd.DataFrame, title: str = "") -> Picture:
@@ -26,7 +26,7 @@ def watch_heatmap(frame: pd.DataFrame, title: str = "") -> Picture:
     facts = []
     with panels(2.1 + 0.2 * min(MOST_LABELS, max(len(table.columns) for table in tables.values())), 2) as both:
         for plot, (kind, (name, unit)) in zip(both, PANELS.items()):
-            heat(plot, tables[kind], name, unit)
+            draw_heat_map(plot, tables[kind], name, unit)
             facts.append(f"{name.lower()} ({unit}) of {len(tables[kind].columns)} layers, {extent(tables[kind])}")
         if title:
             both[0].figure.suptitle(drawable(title), x=0.02, ha="left", fontsize=11, fontweight="bold")
@@ -35,14 +35,14 @@ def watch_heatmap(frame: pd.DataFrame, title: str = "") -> Picture:
         return Picture(plot.figure, f"Heat maps{' of ' + title if title else ''} {where}: " + "; ".join(facts))
 
 
-def heat(plot: Axes, table: pd.DataFrame, name: str, unit: str) -> None:
-    """A coloured cell for each step (row of `table`) and layer (column), and the bar that tells the colours."""
+def draw_heat_map(plot: Axes, table: pd.DataFrame, name: str, unit: str) -> None:
+    """Draws a coloured cell for each step (row of `table`) and layer (column), and a bar for the colours."""
     values, layers = table.T.to_numpy(), list(table.columns)
     usual = values[np.isfinite(values) & (values > 0)]
     low, high = (usual.min(), usual.max()) if usual.size else (0.1, 1.0)
     low, high = (low, high) if low < high else (low / 2, high * 2)
     outside = {"min": (values == 0).any(), "max": np.isposinf(values).any()}
-    drawn = np.where(values == 0, low / 2, np.minimum(values, 2 * high))  # a logarithm takes neither 0 nor infinity
+    drawn = np.where(values == 0, low / 2, np.minimum(values, 2 * high))  # no logarithm of 0 or infinity
     colours = matplotlib.colormaps[MAP].resampled(SHADES).with_extremes(bad=FAINT, under=INK, over=VERMILLION)
     mesh = plot.pcolormesh(
         edges(table.index.to_numpy()), np.arange(len(layers) + 1), drawn, norm=LogNorm(low, high), cmap=colours
@@ -68,7 +68,7 @@ def heat(plot: Axes, table: pd.DataFrame, name: str, unit: str) -> None:
 
 
 def edges(steps: np.ndarray) -> np.ndarray:
-    """The sides of the columns: halfway between watched steps, the first as near as possible to the left of step 1."""
+    """The borders of the columns: halfway between watched steps; the first is half a step left of the first step."""
     middles = (steps[1:] + steps[:-1]) / 2
     first = steps[0] - 0.5
     return np.array([first, *middles, 2 * steps[-1] - (middles[-1] if len(middles) else first)])

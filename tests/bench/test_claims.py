@@ -10,7 +10,7 @@ from bench.studies.untuned import RATES, WEIGHTS, variants
 from bench.zoo.train import settings
 from config import list_models
 from lab.comparison.sweep import mean_and_spread
-from lab.runs.run import TRAINED
+from lab.runs.names import TRAINED
 from settings.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -132,7 +132,7 @@ POOLS = {
     "bag": "pool-mean", "multi-hot": "predicts-multi_hot", "vectors, cosine": "predicts-vector_cosine",
     "vectors, squared": "predicts-vector_squared", "0.03": "weight-0.03", "0.1": "pool-mean", "0.3": "weight-0.3",
     "1.0": "weight-1.0",
-}  # fmt: skip
+}
 
 
 def test_pools_are_what_the_rows_say():

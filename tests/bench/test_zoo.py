@@ -13,7 +13,8 @@ from bench.zoo.train import PAIR, SEEDS, against_shipped, main, zoo
 from config import list_models
 from lab.analysis.tuned_lens import load_lens, train_lens
 from lab.evaluation.evaluate import evaluate
-from lab.runs.run import TRAINED, Run
+from lab.runs.names import TRAINED
+from lab.runs.run import Run
 from lab.runs.weights import read_tensors
 from lab.training.loop import train
 from modules.transformer import Transformer
@@ -74,7 +75,7 @@ def test_the_weights_are_as_good_as_the_log_says(name):
 def test_trained_again_a_run_takes_the_way_of_the_one_that_ships(tmp_path, seeded):
     """Another machine rounds otherwise, so what is asked is which of three seeds it follows."""
     seeds = {f"factored-alibi-tiny-tales{end}": Run.open(f"factored-alibi-tiny-tales{end}").log()["loss"][:12]
-             for end in ("", "-seed1", "-seed2")}  # fmt: skip
+             for end in ("", "-seed1", "-seed2")}
     again = Run.create("again", *zoo()["factored-alibi-tiny-tales-seed2"], folder=tmp_path)
     losses = [step.loss for step, _ in zip(train(again), range(12))]
     away = {name: sum(abs(loss - logged) for loss, logged in zip(losses, log)) for name, log in seeds.items()}
@@ -127,7 +128,7 @@ def test_a_zoo_that_is_not_whole_gets_no_page_and_trained_is_no_place_to_train_i
         comparisons()
     shipped = float(Run.open("llama-tiny-tales").weights_facts()["validation_loss"])
     said = [against_shipped(*one) for one in (("llama-tiny-tales", shipped), ("llama-tiny-tales", shipped + 0.5),
-                                              ("nobody", 1.0))]  # fmt: skip
+                                              ("nobody", 1.0))]
     assert said == ["identical", "+0.500000", "none ships"]
     with pytest.raises(ConfigError, match="held against themselves"):
         main(TRAINED, "llama-tiny-tales")

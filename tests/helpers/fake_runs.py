@@ -49,7 +49,7 @@ class FakeRun:
                         validation_loss=3.25 if step % 10 == 0 else None,
                         sample="Mia <3\nthe boat" if step == 20 else None,
                     )
-                )  # fmt: skip
+                )
                 yield self.records[-1]
         finally:
             self.events.append("kept")

@@ -12,12 +12,12 @@ from lab.runs.run import Run
 MODEL = ModelConfig(
     vocab_size=257, context_length=16, n_layers=2, n_heads=2, width=16,
     dropout=DropoutConfig(residual=0.2, attention=0.1),
-)  # fmt: skip
+)
 TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=12, batch_size=4,
     evaluate_every=4, evaluation_tokens=256, checkpoint_every=5, precision="fp32", device="cpu", sample_tokens=5,
     schedule=ScheduleConfig(warmup_steps=2), dropout_final=0.5,
-)  # fmt: skip
+)
 
 
 def new_run(folder: Path, name: str = "run", model: ModelConfig = MODEL, **changes) -> Run:

@@ -1,9 +1,10 @@
-"""Every architecture × variant that the laws are held for, at test size: no two axes have the same length.
+"""Every architecture × variant that the laws are tested on, at test size: no two axes have the same length.
 
-An architecture joins the laws by joining this table. The tests know a model by what it does (tokens in,
-logits out, a cache, named losses), not by the classes it is made of.
+An architecture joins the laws by joining this table; a kind that is registered and in no variant gets one of its own.
+The tests know a model by its behaviour (tokens in, logits out, a cache, named losses), not by its classes.
 """
 
+import modules.ideas  # noqa: F401  # registers the ideas of this repository
 from config import (
     ARCHITECTURES,
     ALiBiConfig,
@@ -20,6 +21,8 @@ from config import (
     ShapedBlockConfig,
     SinusoidalConfig,
 )
+from settings.checked import Config, settings_of
+from settings.registry import FAMILIES, is_built_in, kinds_of
 
 BATCH = 5  # sequences, and
 LENGTH = 13  # tokens of each: what the laws feed to every variant
@@ -56,6 +59,38 @@ def future(pool: str, schedule: str, predicts: str, levels: int = 2, **changes) 
     model = {key: changes.pop(key) for key in list(changes) if key in ModelConfig.__dataclass_fields__}
     block = FutureBlockConfig(pool=pool, schedule=schedule, predicts=predicts, levels=levels, **changes)
     return vary("future", n_layers=levels + 2, block=block, **model)
+
+
+def config_of(family: str, name: str) -> Config:
+    """The settings of a kind, at their defaults."""
+    return settings_of(family, name)(kind=name)
+
+
+def built_in(family: str) -> list[str]:
+    """The kinds that are not ideas."""
+    return [name for name in kinds_of(family) if is_built_in(family, name)]
+
+
+def variant_of(family: str, name: str) -> ModelConfig:
+    """A small model with that kind in it."""
+    if family == "activation":
+        return vary("llama", mlp=mlp(name, True))
+    if family == "mixing":
+        return vary("factored", block=factored(name, name))
+    if family == "pool":
+        return future(name, "linear", "bag")
+    config = config_of(family, name)
+    if family == "block":
+        return vary("llama", block=config, n_layers=max(2, config.layers_needed))
+    return vary("llama", **{family: config}, tie_weights=family != "head")
+
+
+def kinds_in(config: ModelConfig) -> set[tuple[str, str]]:
+    """The family and name of every kind in a model."""
+    found = {(family, getattr(config, family).kind) for family in ("norm", "position", "block", "head")}
+    found.add(("activation", config.mlp.activation))
+    found |= {("mixing", getattr(config.block, name, None)) for name in ("value_mixing", "output_mixing")}
+    return found | {("pool", getattr(config.block, "pool", None))}
 
 
 VARIANTS: dict[str, ModelConfig] = {
@@ -130,4 +165,9 @@ VARIANTS: dict[str, ModelConfig] = {
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),
+}
+COVERED = {kind for config in VARIANTS.values() for kind in kinds_in(config)}
+VARIANTS |= {
+    f"{family}-{name}": variant_of(family, name)
+    for family in FAMILIES for name in kinds_of(family) if (family, name) not in COVERED
 }

@@ -55,6 +55,31 @@ def test_a_signal_ends_the_training_with_a_line_and_keeps_the_run(tmp_path, numb
         assert next(resumed).step == done + 1
 
 
+STUBBORN = """\
+import time
+while True:
+    try:
+        print("at work", flush=True)
+        time.sleep(100)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_a_second_signal_ends_a_cell_that_does_not_stop(tmp_path):
+    path = a_notebook(tmp_path / "n.ipynb", "steps = 5", STUBBORN, "print('the next cell')")
+    command = [sys.executable, "tools.py", "notebook", str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
+    kernels = []
+    for _ in range(2):
+        assert process.stdout.readline() == "at work\n"
+        kernels += psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == ""
+    assert kernels and not any(kernel.is_running() for kernel in kernels)
+
+
 def test_parameters_are_all_names_that_the_cell_assigns(tmp_path, capsys):
     source = "a, b = 1, 2\nfirst, *rest = [3, 4]\n(x, [y, z]) = 5, [6, 7]\nwidth: int = 8\ndeep = high = 9"
     names = {"a", "b", "first", "rest", "x", "y", "z", "width", "deep", "high"}

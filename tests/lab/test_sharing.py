@@ -110,10 +110,10 @@ def test_a_taken_name_needs_another(shared, there):
 
 
 def test_in_the_terminal(run, there, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", run.folder.parent)
+    monkeypatch.setattr("lab.runs.names.TRAINED", run.folder.parent)
     assert main(["export", "one", "--file", str(tmp_path / "mine.zip")]) == 0
     assert str(tmp_path / "mine.zip") in capsys.readouterr().out
-    monkeypatch.setattr("lab.runs.run.TRAINED", there)
+    monkeypatch.setattr("lab.runs.names.TRAINED", there)
     assert main(["import", str(tmp_path / "mine.zip"), "--name", "yours"]) == 0
     assert "yours" in capsys.readouterr().out and (there / "yours" / "model.safetensors").exists()
     assert main(["import", str(tmp_path / "nothing.zip")]) == 1
@@ -142,7 +142,7 @@ def test_a_link_is_not_followed_into_the_zip(run, tmp_path, name):
     private = tmp_path / "private"
     shutil.move(run.folder / name, private)
     (run.folder / name).symlink_to(private)
-    with pytest.raises(RunError, match=rf"{name} is a link, and what it leads to is not shared"):
+    with pytest.raises(RunError, match=rf"{name} is a link, and links are not shared"):
         export_run(run, tmp_path / "two.zip")
     assert not (tmp_path / "two.zip").exists() and private.exists()
 
@@ -160,7 +160,7 @@ def test_neither_is_a_folder_that_is_a_link(run, tmp_path):
 def test_a_zip_of_thousands_of_layers_is_refused(shared, there, tmp_path):
     path, files = tmp_path / "bad.zip", read(shared)
     write(path, with_sums(files | {"model_config.json": config_with(n_layers=3000)(files)}))
-    assert_refused(path, there, "n_layers must be at most 512, not 3000")
+    assert_refused(path, there, "n_layers must be an integer from 1 to 512, not 3000")
 
 
 # --- what is refused: names, kinds of entries, sizes, checksums -----------------------------------------------
@@ -262,17 +262,17 @@ def change_bit(files):
     [
         (change_bit, "model.safetensors has the wrong checksum"),
         (lambda files: with_sums(files, version=2), "newer Glassbox wrote it: version 2, this one reads 1"),
-        (lambda files: with_sums(files, version=True), "not that of a shared run"),
-        (lambda files: with_sums(files, format="other"), "not that of a shared run"),
+        (lambda files: with_sums(files, version=True), "does not describe a shared run"),
+        (lambda files: with_sums(files, format="other"), "does not describe a shared run"),
         (lambda files: with_sums(files, name="../../one"), "can't be a run's name"),
         (lambda files: with_sums(files, name=None), "must have the run's name"),
         (lambda files: with_sums(files, sha256=[]), "must have the run's name"),
         (lambda files: with_sums(files, sha256={}), "manifest.json lists .*, and the file holds README.md"),
         (lambda files: with_sums(files, sha256={name: {} for name in files if name != "manifest.json"}), "checksum"),
         (lambda files: with_sums(files, sha256={name: "x" for name in files if name != "manifest.json"}), "checksum"),
-        (lambda files: files | {"manifest.json": b"[]"}, "not that of a shared run"),
-        (lambda files: files | {"manifest.json": b"["}, "manifest.json is no JSON"),
-        (lambda files: files | {"manifest.json": b"[" * 200_000}, "manifest.json is no JSON"),
+        (lambda files: files | {"manifest.json": b"[]"}, "does not describe a shared run"),
+        (lambda files: files | {"manifest.json": b"["}, "manifest.json is not JSON"),
+        (lambda files: files | {"manifest.json": b"[" * 200_000}, "manifest.json is not JSON"),
         (lambda files: {name: data for name, data in files.items() if name != "loss.png"}, "lists .* holds"),
     ],
 )
@@ -296,7 +296,7 @@ def test_what_the_manifest_does_not_say_is_refused(shared, there, tmp_path, chan
 def test_a_pickle_is_refused_under_any_name(shared, there, tmp_path, name, make):
     path = tmp_path / "bad.zip"
     write(path, with_sums(read(shared) | {name: make()}))
-    assert_refused(path, there, "is refused, nothing was written|no whole zip")
+    assert_refused(path, there, "is refused, nothing was written|not a whole zip")
 
 
 def config_with(**changes):
@@ -320,13 +320,13 @@ CONTENTS = [
     ("model_config.json", lambda files: b"\xff\xfe", "model_config.json .* is damaged: .utf-8. codec"),
     ("model_config.json", config_with(block={"kind": "from-the-future"}), "from-the-future"),
     ("model_config.json", config_with(widht=3), "unknown setting 'widht'; did you mean 'width'"),
-    ("model_config.json", config_with(n_layers=10**9), "n_layers must be at most 512"),
-    ("model_config.json", config_with(width=2**30), "width must be at most 65,536"),
-    ("model_config.json", config_with(vocab_size=10**30), "vocab_size must be at most 1,048,576"),
-    ("model_config.json", config_with(max_positions=10**15), "max_positions must be at most 1,048,576"),
-    ("model_config.json", config_with(mlp={"ratio": 1e300}), "ratio must be at most 256"),
+    ("model_config.json", config_with(n_layers=10**9), "n_layers must be an integer from 1 to 512"),
+    ("model_config.json", config_with(width=2**30), "width must be an integer from 1 to 65,536"),
+    ("model_config.json", config_with(vocab_size=10**30), "vocab_size must be an integer from 1 to 1,048,576"),
+    ("model_config.json", config_with(max_positions=10**15), "max_positions must be an integer from 1 to 1,048,576"),
+    ("model_config.json", config_with(mlp={"ratio": 1e300}), "ratio must be a finite number above 0 and at most 256"),
     ("model_config.json", config_with(mlp={"ratio": 200.0}), "does not fit its model_config"),
-    ("model_config.json", config_with(init_std=10**400), "init_std must be at most"),
+    ("model_config.json", config_with(init_std=10**400), "init_std must be a finite number above 0"),
     ("train_config.json", lambda files: b'{"steps": NaN}', "steps must be an integer"),
     ("tokenizer.json", lambda files: b'{"kind": "bpe", "name": "x"}', "damaged tokenizer file"),
     ("tokenizer.json", lambda files: b'{"kind": ["bpe"], "name": "x"}', "damaged tokenizer file"),
@@ -340,12 +340,12 @@ CONTENTS = [
     ("log_data.csv", lambda files: LOG.encode() + b"1,64,0.1,=cmd(),,0,0,0,0\n", r"loss is '=cmd\(\)' in row 1"),
     ("log_data.csv", lambda files: LOG.encode() + b"1.5,64,0.1,5,,0,0,0,0\n", "step is 1.5 in row 1"),
     ("watch_data.csv", lambda files: b"step,layer,kind,value\n1,a,b,c\n", "value is 'c' in row 1"),
-    ("README.md", lambda files: b"\xff", "no UTF-8 text"),
-    ("loss.png", lambda files: b"GIF89a" + files["loss.png"], "no PNG"),
-    ("loss.png", lambda files: files["loss.png"][:-5], "no PNG|no plain PNG"),
-    ("loss.png", lambda files: files["loss.png"] + b"<script>", "no plain PNG"),
-    ("loss.png", lambda files: bomb_png(60_000), "no PNG"),
-    ("loss.png", lambda files: bomb_png(8_000), "no plain PNG of at most"),
+    ("README.md", lambda files: b"\xff", "not UTF-8 text"),
+    ("loss.png", lambda files: b"GIF89a" + files["loss.png"], "not a PNG"),
+    ("loss.png", lambda files: files["loss.png"][:-5], "not a PNG|a plain PNG"),
+    ("loss.png", lambda files: files["loss.png"] + b"<script>", "a plain PNG"),
+    ("loss.png", lambda files: bomb_png(60_000), "not a PNG"),
+    ("loss.png", lambda files: bomb_png(8_000), "a plain PNG of at most"),
 ]  # fmt: skip
 
 

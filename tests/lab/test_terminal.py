@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from config import ALiBiConfig, FactoredBlockConfig, FutureBlockConfig, ResidualBlockConfig, ShapedBlockConfig
-from lab.runs.run import Run, run_names
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from lab.terminal import main, parse_training
 from settings.paths import ROOT
 
@@ -23,7 +24,7 @@ def trained(tmp_path, monkeypatch):
     """Runs and data of this test alone."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     return tmp_path / "trained"
 
 

@@ -14,7 +14,8 @@ import pytest
 from config import preset
 from lab import terminal
 from lab.comparison.overrides import overridden
-from lab.runs.run import LONGEST_NAME, Run, check_name, run_names
+from lab.runs.names import LONGEST_NAME, check_name, run_names
+from lab.runs.run import Run
 from lab.terminal import main, parse_training
 from lab.terminal_training import default_name
 from settings.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The factored and the shaped block against their equations, written a second time in numpy, in float64."""
+"""The factored and the shaped block, compared with their equations in numpy and float64."""
 
 import math
 
@@ -15,19 +15,20 @@ from config import (
     RoPEConfig,
     ShapedBlockConfig,
 )
-from modules.factored import MIXINGS, Streams
+from modules.factored import Streams
 from modules.norms import HeadNorm
 from modules.positions import alibi_slopes
 from modules.transformer import Transformer
 from settings.errors import GlassboxError
+from settings.registry import part
 from tests.helpers.factored_equations import SLOPES, Equations, heads_matrices, provenance
 from tests.helpers.stirred_models import states_of, stirred
-from tests.helpers.variants import VARIANTS, factored, vary
+from tests.helpers.variants import VARIANTS, built_in, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 BATCH, LENGTH = 2, 11
-KINDS = list(MIXINGS)
+KINDS = built_in("mixing")  # those that the equations know
 
 
 def tokens(config: ModelConfig) -> torch.Tensor:
@@ -74,7 +75,7 @@ def test_shaped_equals_its_equations(position, n_heads, width):
 
 @pytest.mark.parametrize("value_mixing, output_mixing", [("kronecker", "kronecker"), ("identity", "kronecker")])
 def test_token_stream_is_a_linear_image_of_the_embeddings(value_mixing, output_mixing):
-    """The heads' matrices are all that analysis needs of a mixing."""
+    """An analysis needs only the matrix over heads of a mixing."""
     model = stirred(vary("factored-alibi", block=factored(value_mixing, output_mixing), n_layers=3))
     ids = tokens(model.config)
     equations = Equations(model)
@@ -87,7 +88,7 @@ def test_token_stream_is_a_linear_image_of_the_embeddings(value_mixing, output_m
 @pytest.mark.parametrize("n_layers", [1, 2, 5])
 @pytest.mark.parametrize("init", ["identity", "scaled_identity"])
 def test_weights_of_the_token_stream_add_up(n_layers, init):
-    """2^L from the identity, below e from the scaled one. If all embeddings are one vector, xt is so many times it."""
+    """They sum to 2^L from the identity, below e from the scaled one. Equal embeddings grow by that factor."""
     growth = 2**n_layers if init == "identity" else (1 + 1 / n_layers) ** n_layers
     config = vary("factored-alibi", block=FactoredBlockConfig(mixing_init=init), n_layers=n_layers)
     model = Transformer(config).double()
@@ -135,9 +136,9 @@ def test_mlp_writes_into_xe_alone_and_attention_into_xt_alone():
 @pytest.mark.parametrize("kind", ["independent", "dense"])
 def test_only_whole_heads_have_a_matrix(kind):
     with pytest.raises(GlassboxError, match="kronecker"):
-        MIXINGS[kind](4, 10).heads_matrix()
-    assert MIXINGS["identity"](4, 10).heads_matrix().tolist() == torch.eye(4).tolist()
-    assert MIXINGS["kronecker"](4, 10).heads_matrix().shape == (4, 4)
+        part("mixing", kind)(4, 10).heads_matrix()
+    assert part("mixing", "identity")(4, 10).heads_matrix().tolist() == torch.eye(4).tolist()
+    assert part("mixing", "kronecker")(4, 10).heads_matrix().shape == (4, 4)
 
 
 @pytest.mark.parametrize("kind", ["rms", "layer", "cosine"])
@@ -164,7 +165,7 @@ def test_mixings_start_as_told(kind, init):
     config = ModelConfig(
         vocab_size=64, n_layers=3, n_heads=32, width=512, init_std=0.05,
         block=factored(kind, kind, mixing_init=init),
-    )  # fmt: skip
+    )
     for block in Transformer(config).blocks:
         for mixing in (block.attention.value_mixing, block.attention.output_mixing):
             weight = mixing.weight.detach()
@@ -181,7 +182,7 @@ def test_mixings_start_as_told(kind, init):
 
 @pytest.mark.parametrize("name", ["factored-alibi", "sasp"])
 def test_alibi_slopes_have_no_duplicates_where_heads_are_no_power_of_two(name):
-    """Where products are 0, a step back costs each head its slope; the first code gave two of six heads the same."""
+    """With products of 0, one step back lowers a head's score by its slope. No two of six heads have the same slope."""
     model = Transformer(vary(name, n_heads=6, width=48)).double()
     attention, positions = model.blocks[0].attention, torch.arange(LENGTH)
     place = model.position.place(positions, positions, causal=True, mask=None)
@@ -222,7 +223,7 @@ def test_shaped_attention_starts_with_queries_of_zero_and_gains_of_one():
 
 
 def test_dropout_of_sub_layers_spares_the_stream():
-    """Nothing but attention carries the tokens on: were its result dropped, they would be lost."""
+    """Only attention carries the tokens on, so dropout must not act on its result."""
     config = vary("sasp", block=ShapedBlockConfig(mlp_gain=0.0))
     block = Transformer(config).blocks[0].train()
     block.dropout.rate = 0.9

@@ -1,4 +1,4 @@
-"""The future-sighted network: it sees its own predictions of the future, and never the future."""
+"""The future-sighted network attends to its own predictions of the future, and never to the future itself."""
 
 import itertools
 import math
@@ -11,30 +11,32 @@ from config import FutureBlockConfig, ModelConfig, preset
 from lab.future_sight.leak import LeakyTransformer, demonstrate_leak, whole_and_blind
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
-from modules.bags import BagLoss, expected_embedding
-from modules.foresight import Foresight, side_by_side
+from modules.bag_of_words import BagLoss, expected_embedding
+from modules.foresight import Foresight, without_overlap
 from modules.future import CrossAttention
 from modules.losses import CHUNK, future_windows
-from modules.pools import POOLS, build_pool
+from modules.pools import build_pool
 from modules.transformer import Transformer
 from settings.errors import ConfigError
+from settings.registry import kinds_of
 from tests.helpers.measures import LargestTensor
 from tests.helpers.stirred_models import stirred_alike
-from tests.helpers.variants import VARIANTS, vary
+from tests.helpers.variants import VARIANTS, built_in, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
+POOLS = kinds_of("pool")
 SCHEDULES = ("constant", "linear", "root", "log", "poly")
 PREDICTS = ("bag", "multi_hot", "vector_cosine", "vector_squared")
 BATCH, LENGTH = 2, 9
 
 
 def small(pool: str, schedule: str, predicts: str, **changes) -> ModelConfig:
-    """As small as a network with two levels can be; every second one shares its pool, or has a linear map after."""
+    """The smallest network with two levels. Some share their pool, and some have a linear map after it."""
     number = list(POOLS).index(pool) + SCHEDULES.index(schedule)
     block = FutureBlockConfig(
         levels=2, pool=pool, schedule=schedule, predicts=predicts, linear_after=number % 2 == 0, share=number % 3 == 0
-    )  # fmt: skip
+    )
     sizes = dict(vocab_size=11, context_length=LENGTH, n_layers=4, n_heads=2, width=8)
     return ModelConfig(**sizes | dict(block=block) | changes)
 
@@ -50,7 +52,7 @@ EVERY = pytest.mark.parametrize("pool, predicts", list(itertools.product(POOLS, 
 
 @EVERY
 def test_no_logit_depends_on_what_comes_after(pool, predicts):
-    """A batch holds the same text with each of its tokens changed: all logits before the change are the same bits."""
+    """Each row is the same text with another token changed. All logits before the change stay the same bits."""
     for schedule in SCHEDULES:
         model = stirred_alike(small(pool, schedule, predicts)).float()
         text = torch.randint(11, (LENGTH,))
@@ -82,7 +84,7 @@ def test_training_generation_and_cache_agree_and_rows_do_not_mix(pool, predicts)
 
 @EVERY
 def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
-    """Other targets under the same inputs: other level losses, from the very same state; and every parameter learns."""
+    """Other targets with the same inputs change the losses but not the state; and every parameter gets a gradient."""
     for schedule in SCHEDULES:
         model = stirred_alike(small(pool, schedule, predicts)).float()
         windows = windows_of(model.config)
@@ -101,8 +103,8 @@ def test_targets_reach_the_losses_and_nothing_else(pool, predicts):
 
 
 @EVERY
-def test_one_batch_can_be_learned_by_heart(pool, predicts):
-    """Random tokens: only who has learned them by heart can tell them."""
+def test_one_batch_can_be_memorised(pool, predicts):
+    """The tokens are random, so that only a model that has memorised them can predict them."""
     for schedule in SCHEDULES:
         model = Transformer(small(pool, schedule, predicts, width=16))
         windows, optimizer = windows_of(model.config), torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -148,7 +150,7 @@ def test_the_causality_test_catches_a_leak():
 
 
 def test_the_leak_shows_and_the_causal_network_has_none():
-    """Where the future is withheld, the causal network's loss is what it was, and the leaky one's is not."""
+    """On texts that end before the target, the causal network's loss is the same, and the leaky one's is not."""
     config = small("mean", "constant", "bag")
     model, windows = stirred_alike(config), windows_of(config, 13)
     with torch.no_grad():
@@ -170,7 +172,7 @@ def test_the_leak_shows_and_the_causal_network_has_none():
 
 
 @pytest.mark.parametrize("factor, windows", [(2, ((2, 3), (4, 7), (8, 15))), (3, ((2, 4), (5, 13), (14, 40))),
-                                             (4, ((2, 5), (6, 21), (22, 85)))])  # fmt: skip
+                                             (4, ((2, 5), (6, 21), (22, 85)))])
 def test_levels_are_disjoint_and_leave_no_offset_out(factor, windows):
     block = FutureBlockConfig(factor=factor)
     assert block.windows == windows
@@ -230,10 +232,10 @@ def by_loops(pool, x, count):
     return [sum(p * v for p, v in zip((keys @ q / math.sqrt(width)).softmax(0), x)) for q in queries[:count]]
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", built_in("pool"))
 @pytest.mark.parametrize("window, count", [(9, 3), (9, 2), (3, 1)])
 def test_a_pool_is_what_its_definition_says(name, window, count):
-    """Also with the first part of weights made for a larger window, as levels that share a pool use it."""
+    """Also with the first part of weights made for a larger window, as in a shared pool."""
     config = small(name, "constant", "bag", block=FutureBlockConfig(pool=name, factor=3, levels=1))
     pool = build_pool(config, window=9, count=3).double()
     with torch.no_grad():
@@ -304,7 +306,7 @@ def test_the_logits_of_a_level_never_exist_all_at_once():
 
 
 def test_no_query_ever_has_a_single_key():
-    """One key makes softmax constant: the first position has `nothing` beside its own thoughts."""
+    """A softmax over one key is constant, so the first position has `nothing` beside its own vectors."""
     config = small("mean", "constant", "bag")
     model = stirred_alike(config)
     seen = []
@@ -325,37 +327,37 @@ def test_each_level_reads_all_that_look_further_and_the_last_layer_reads_every_l
     assert [block.n_vectors for block in blocks] == [0, 0, 0, 1, 2, 3]
     assert [block.foresight and block.foresight.name for block in blocks] == [
         None, None, "future_3", "future_2", "future_1", None,
-    ]  # fmt: skip
+    ]
 
 
 def test_incomplete_windows_count_for_nothing():
-    """A level's loss is the mean over complete windows; where a text has none, it is 0 and trains nothing."""
+    """A level's loss is the mean over complete windows; for a text without one it is 0."""
     model = stirred_alike(small("mean", "constant", "bag")).float()
     windows = windows_of(model.config)
-    thoughts = model.state(windows[:, :-1])
+    state = model.state(windows[:, :-1])
     for level, order in ((1, 1), (2, 0)):  # the furthest is read first
         first, last = model.config.block.windows[level - 1]
-        log_p = (thoughts.read[:, :, order] @ model.head.weight.T).log_softmax(-1)
+        log_p = (state.read[:, :, order] @ model.head.weight.T).log_softmax(-1)
         losses = [
             -log_p[b, t, windows[b, t + first : t + last + 1]].mean()
             for b in range(BATCH) for t in range(LENGTH) if t + last <= LENGTH
-        ]  # fmt: skip
+        ]
         torch.testing.assert_close(model.losses(windows)[f"future_{level}"], torch.stack(losses).mean())
     short = model.losses(windows[:, :5])
     assert short["future_2"] == 0 < short["future_1"]
 
 
 @pytest.mark.parametrize("length, size", [(1, 8), (5, 8), (8, 8), (20, 8), (100, 2)])
-def test_windows_side_by_side_share_no_token_wherever_a_row_begins(length, size):
-    rows, positions = side_by_side(torch.zeros(64, length, size))
+def test_windows_without_overlap_share_no_token_wherever_a_row_begins(length, size):
+    rows, positions = without_overlap(torch.zeros(64, length, size))
     assert torch.equal(rows[:, 0], torch.arange(64)) and positions.max() < length
     assert positions.shape[1] == max(1, length // size)
     assert (positions.diff(dim=1) >= size).all()
     assert set(positions.flatten().tolist()) == set(range(length))  # every position has its turn
 
 
-def test_windows_side_by_side_teach_the_same_in_the_mean():
-    """In training a level's loss is drawn from its complete windows; over many draws it is that of all of them."""
+def test_windows_without_overlap_teach_the_same_in_the_mean():
+    """In training a level's loss uses some of the complete windows; its mean over many draws is the loss over all."""
     model = stirred_alike(small("mean", "constant", "bag")).float()
     windows = windows_of(model.config, batch=2000)[:1].expand(2000, -1)
     exact = model.losses(windows[:1])["future_1"]
@@ -382,9 +384,9 @@ def test_loss_weights_decay_by_level_and_leave_the_next_token_alone():
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 @pytest.mark.parametrize("predicts", ["vector_cosine", "vector_squared"])
 def test_vectors_do_not_collapse(pool, predicts):
-    """Predicting the same always is worth a loss of 1; a cycle of tokens can be foreseen, and stays spread out."""
+    """A constant prediction has a loss of 1. A cycle of tokens can be predicted, and the vectors do not collapse."""
     config = small(pool, "constant", predicts, block=FutureBlockConfig(
-        levels=2, pool=pool, predicts=predicts, loss_weight=1.0, decay=1.0))  # fmt: skip
+        levels=2, pool=pool, predicts=predicts, loss_weight=1.0, decay=1.0))
     model = Transformer(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(60):
@@ -399,7 +401,7 @@ def test_vectors_do_not_collapse(pool, predicts):
 
 
 def test_the_spread_shows_a_collapse():
-    """With every embedding the same, all targets are; the loss is then no better than chance."""
+    """If all embeddings are equal, so are all targets, and the loss is no better than chance."""
     model = Transformer(small("mean", "constant", "vector_squared"))
     windows = windows_of(model.config)
     with torch.no_grad():

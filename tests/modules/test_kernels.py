@@ -1,4 +1,4 @@
-"""The kernels written out by hand, against PyTorch's and the textbook, in values, gradients and memory."""
+"""The kernels written by hand, compared with PyTorch's and the textbook in values, gradients and memory."""
 
 import math
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import ARCHITECTURES
+from config import ARCHITECTURES, ModelConfig
+from modules.heads import LinearHead
 from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
-from modules.losses import CHUNK, IGNORE, next_token_loss, shift, token_losses
+from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
 from tests.helpers.measures import LargestTensor
 from tests.helpers.variants import BATCH, VARIANTS
@@ -71,7 +72,7 @@ def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("first, each", SEEN)
 def test_every_way_of_attention_sees_the_same_keys(first, each, gradient, dtype):
-    """By whichever kernel, and by grouped heads."""
+    """With either kernel, and with grouped heads."""
     q = torch.randn(2, 6, 70, 10).to(dtype).requires_grad_(gradient)
     k, v = (torch.randn(2, 2, first + each * 70, 10).to(dtype) for _ in range(2))
     formula = textbook_attention(*(x.detach().double() for x in (q, k, v)), 0.3, first, each)
@@ -104,7 +105,7 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """bf16 with gradients on a CPU, few enough keys for its weights to be kept, no dropout; all else goes to SDPA."""
+    """It is for bf16 with gradients on a CPU, few keys and no dropout; everything else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
     def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1):
@@ -167,7 +168,7 @@ def test_head_loss_takes_huge_logits():
 
 
 def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
-    """Many chunks: added up in bfloat16, the loss and the weight's gradient would lose their digits."""
+    """With many chunks, sums in bfloat16 would lose digits of the loss and of the weight's gradient."""
     x, weight, targets = rows_weight_targets(3000)
     rows = x.bfloat16()
     ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 8), rows, weight)
@@ -179,21 +180,27 @@ def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
     assert relative_error(ours[1], reference[1]) < 0.01 and relative_error(ours[2], reference[2]) < 0.01
 
 
+def head_of(weight: torch.Tensor) -> LinearHead:
+    head = LinearHead(ModelConfig(vocab_size=weight.shape[0], width=weight.shape[1], n_heads=1))
+    head.weight = torch.nn.Parameter(weight.detach())
+    return head
+
+
 @pytest.mark.parametrize("ignored", IGNORED)
 def test_loss_is_the_mean_over_the_targets_that_count(ignored):
     x, weight, targets = rows_weight_targets(24)
     hidden, targets = x.view(3, 8, -1), IGNORED[ignored](targets).view(3, 8)
     flat = targets.flatten()
     expected = F.cross_entropy(x @ weight.T, flat, ignore_index=IGNORE)  # not a number where nothing counts
-    torch.testing.assert_close(next_token_loss(hidden, weight, targets), expected, equal_nan=True)
+    torch.testing.assert_close(head_of(weight).loss(hidden, targets), expected, equal_nan=True)
     each = F.cross_entropy(x @ weight.T, flat, ignore_index=IGNORE, reduction="none").view(3, 8)
-    torch.testing.assert_close(token_losses(hidden, weight, targets), each)
+    torch.testing.assert_close(head_of(weight).token_losses(hidden, targets), each)
 
 
 def test_token_losses_across_chunks():
     x, weight, targets = rows_weight_targets(2 * CHUNK + 2)
     each = F.cross_entropy(x @ weight.T, targets, reduction="none")
-    torch.testing.assert_close(token_losses(x[None], weight, targets[None]), each[None])
+    torch.testing.assert_close(head_of(weight).token_losses(x[None], targets[None]), each[None])
 
 
 def test_targets_are_the_tokens_that_follow():
@@ -207,7 +214,7 @@ def test_the_logits_never_exist_all_at_once(dtype):
     x, weight, targets = rows_weight_targets(n, vocab_size=vocab_size)
     x, weight = x.to(dtype).requires_grad_(), weight.requires_grad_()
     with LargestTensor() as ours:
-        next_token_loss(x[None], weight, targets[None]).backward()
+        head_of(weight).loss(x[None], targets[None]).backward()
     with LargestTensor() as theirs:
         F.cross_entropy(x.float() @ weight.T, targets).backward()
     assert theirs.numel == n * vocab_size  # the ruler measures
@@ -217,7 +224,7 @@ def test_the_logits_never_exist_all_at_once(dtype):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 def test_compiled_losses_and_gradients_equal_eager(name, bf16):
-    """Through the compiler's own backward pass, which takes the kernels apart."""
+    """Through the compiler's own backward pass, which splits the kernels into their operations."""
     model = Transformer(VARIANTS[name])
     windows = torch.randint(model.config.vocab_size, (BATCH, model.config.context_length + 1))  # of every loss
     torch.compiler.reset()

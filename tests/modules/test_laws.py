@@ -1,4 +1,4 @@
-"""The laws that every architecture × variant obeys, whatever it is made of."""
+"""The laws that every architecture × variant obeys."""
 
 import dataclasses
 
@@ -6,20 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import (
-    ALiBiConfig,
-    DropoutConfig,
-    LearnedPositionConfig,
-    ModelConfig,
-    NoPositionConfig,
-    RoPEConfig,
-    SinusoidalConfig,
-)
+from config import DropoutConfig, ModelConfig
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
-from modules.factored import MIXINGS
 from modules.transformer import Transformer
-from tests.helpers.variants import BATCH, LENGTH, VARIANTS, factored, vary
+from settings.registry import kinds_of
+from tests.helpers.variants import BATCH, LENGTH, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 EVERY_VARIANT = pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
@@ -28,8 +20,8 @@ RATES = DropoutConfig(embedding=0.2, attention=0.2, residual=0.2)
 
 
 def build(config: ModelConfig) -> Transformer:
-    """Weights larger than at the start of a training, norms and biases not trivial: what a law forbids must
-    not hide below the rounding."""
+    """Weights larger than at the start of a training, norms and biases not trivial, so that a broken law shows above
+    the rounding."""
     torch.manual_seed(1)
     model = Transformer(config).eval()
     with torch.no_grad():
@@ -39,7 +31,7 @@ def build(config: ModelConfig) -> Transformer:
 
 
 def build_exact(config: ModelConfig) -> Transformer:
-    """In float64, where two ways to compute the same differ by nothing but a mistake."""
+    """In float64, where two ways to compute the same number differ only by a mistake."""
     return build(config).double()
 
 
@@ -142,7 +134,7 @@ def test_batched_equals_one_by_one(config):
 
 @EVERY_VARIANT
 def test_ragged_batch_equals_one_by_one(config):
-    """Prompts of different lengths, padded on the right, continue by chunks and then token by token."""
+    """Prompts of different lengths, padded on the right, continued in chunks and then token by token."""
     model = build_exact(config)
     lengths = [1, 7, 4, 8, 2]
     ids = tokens(model.config)
@@ -165,7 +157,7 @@ def test_ragged_batch_equals_one_by_one(config):
 
 @EVERY_VARIANT
 def test_ragged_batch_under_autocast(config):
-    """The cache keeps float32, the pass computes in bfloat16: alike to the few digits it has."""
+    """The cache keeps float32, the pass computes in bfloat16; the results agree as far as bfloat16 has digits."""
     model = build(config)
     ids = tokens(model.config)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -221,7 +213,7 @@ def test_each_dropout_acts_in_training_until_its_share_is_zero(config, rate):
 
 @EVERY_VARIANT
 def test_every_parameter_gets_a_gradient(config):
-    model = Transformer(config)  # as it is initialised, for that is where training starts
+    model = Transformer(config)  # as it is initialised, because training starts there
     _, gradients = losses_and_gradients(model, tokens(model.config, model.config.context_length + 1))
     for key, gradient in gradients.items():
         assert gradient.isfinite().all(), key
@@ -331,18 +323,18 @@ def test_gradient_checkpointing_recomputes_every_block(config):
 
 # --- every value mixing × output mixing × position encoding, of which the variants hold a choice ------------------
 
-POSITIONS = [NoPositionConfig(), LearnedPositionConfig(), SinusoidalConfig(), RoPEConfig(), ALiBiConfig()]
+POSITIONS = [config_of("position", name) for name in kinds_of("position")]
 LAWS_OF_MIXINGS = [
     test_causal, test_cached_equals_uncached, test_cached_equals_uncached_by_hand, test_batched_equals_one_by_one,
     test_ragged_batch_equals_one_by_one, test_cache_that_forgets_equals_one_that_never_knew,
     test_every_parameter_gets_a_gradient, test_loss_is_cross_entropy_of_the_next_token,
     test_fused_attention_equals_manual_attention,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda config: config.kind)
-@pytest.mark.parametrize("output_mixing", MIXINGS)
-@pytest.mark.parametrize("value_mixing", MIXINGS)
+@pytest.mark.parametrize("output_mixing", kinds_of("mixing"))
+@pytest.mark.parametrize("value_mixing", kinds_of("mixing"))
 def test_laws_hold_for_every_mixing(value_mixing, output_mixing, position):
     config = vary("factored", block=factored(value_mixing, output_mixing), position=position)
     for law in LAWS_OF_MIXINGS:

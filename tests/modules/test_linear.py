@@ -1,4 +1,4 @@
-"""The linear map equals PyTorch's own, however many rows it is given and whichever way it takes."""
+"""The linear map equals PyTorch's own, for any number of rows and with either kernel."""
 
 import pytest
 import torch

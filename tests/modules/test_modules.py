@@ -1,4 +1,4 @@
-"""Each part by itself against its formula, written here a second time."""
+"""Each part by itself, compared with its formula, written here a second time."""
 
 import math
 
@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from config import ARCHITECTURES, LearnedPositionConfig, ModelConfig, ResidualBlockConfig
+from config import ARCHITECTURES, LearnedPositionConfig, ModelConfig, NoPositionConfig, ResidualBlockConfig
 from modules.attention import Attention
 from modules.dropout import Dropout, set_dropout_share
 from modules.mlp import build_mlp
 from modules.norms import build_norm
-from modules.positions import ALiBi, Position
 from modules.residual import ResidualBlock
 from modules.transformer import Transformer
+from tests.helpers.positions import alibi, position_of
 from tests.helpers.variants import BATCH, LENGTH, VARIANTS, mlp, norm, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def stir(module):
-    """Every parameter drawn anew, so that no weight of 1 or bias of 0 hides what it should do."""
+    """Draws every parameter anew, so that no weight of 1 or bias of 0 hides a mistake."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -130,7 +130,7 @@ def test_gated_mlp_keeps_the_parameter_count(width, ratio):
 
 def plain_place(length, causal=True):
     positions = torch.arange(length)
-    return Position().place(positions, positions, causal, None)
+    return position_of(NoPositionConfig(), length, 1).place(positions, positions, causal, None)
 
 
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
@@ -156,7 +156,7 @@ def test_attention_equals_a_loop_over_heads_and_queries(fused):
     slopes = [0.5, 0.1, 0.0]
     positions = torch.arange(5)
     x = torch.randn(1, 5, 12)
-    out = module(x, ALiBi(torch.tensor(slopes)).place(positions, positions, True, None))
+    out = module(x, alibi(slopes).place(positions, positions, True, None))
     projected = array(x[0]) @ array(module.qkv.weight).T + array(module.qkv.bias)
     k, v = projected[:, 12:16], projected[:, 16:]
     heads = np.zeros((5, 12))
@@ -183,7 +183,7 @@ def test_attention_weights_are_causal_and_sum_to_one():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_attention_dropout_zeroes_weights_and_scales_the_rest(fused):
-    """A single key has the weight 1: what is read is its value times 0 or 1 / (1 − rate)."""
+    """A single key has the weight 1, so the output is its value times 0 or 1 / (1 − rate)."""
     module = stir(Attention(8, 4, 4, dropout=0.2)).train()
     module.fused = fused
     with torch.no_grad():
@@ -270,12 +270,12 @@ def test_embedding_scale_and_weight_tying(tied, scaled):
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("init_std", [0.02, 0.05])
 def test_initialisation(gated, init_std):
-    """Wide enough that the spread of each matrix is known to a percent or so."""
+    """The model is so wide that the spread of each matrix is known to about one percent."""
     config = ModelConfig(
         vocab_size=512, context_length=256, n_layers=3, n_heads=4, width=256, norm=norm("layer", True, True),
         mlp=mlp("silu", gated), position=LearnedPositionConfig(), bias=True, tie_weights=False,
         init_std=init_std,
-    )  # fmt: skip
+    )
     seen = set()
     for name, parameter in Transformer(config).named_parameters():
         if name.endswith("bias"):
@@ -293,7 +293,7 @@ def test_initialisation(gated, init_std):
     assert seen == {
         "embedding", "position", "head",
         "attention.qkv.weight", "attention.out.weight", reads, "mlp.down.weight",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -336,7 +336,7 @@ def test_cache_refuses_what_it_cannot_do():
 
 
 def test_cache_in_training_mode_with_checkpointing_equals_uncached():
-    """The switch saves memory in a backward pass; a cached pass has none, and must not lose its cache."""
+    """The switch saves memory in a backward pass; a cached pass has none, and must keep its cache."""
     model = Transformer(VARIANTS["llama"]).train()
     model.gradient_checkpointing = True
     ids = torch.randint(61, (2, 8))
@@ -344,3 +344,24 @@ def test_cache_in_training_mode_with_checkpointing_equals_uncached():
         cache = model.new_cache(2, 8)
         logits = torch.cat([model(piece, cache) for piece in ids.split([5, 3], dim=1)], dim=1)
         assert_close(logits, model(ids))
+
+
+# --- what a block says about itself ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_blocks_name_their_attentions_and_their_streams(name):
+    """The streams of every state are (B, T, C), and the last is what the final norm reads."""
+    model = Transformer(VARIANTS[name]).eval()
+    ids, states = torch.randint(model.config.vocab_size, (BATCH, LENGTH)), []
+    for block in model.next_token_blocks:
+        assert [attention.reads for attention in block.attentions.values()].count("tokens") == 1
+        assert len(block.attentions) == len(block.cached_heads)
+        block.register_forward_hook(lambda _, __, state: states.append(state))
+    with torch.no_grad():
+        hidden = model.hidden(ids)
+    streams = model.blocks[-1].streams()
+    for state in states:
+        assert {read(state).shape for read in streams.values()} == {(BATCH, LENGTH, model.config.width)}
+    assert torch.equal(model.norm(list(streams.values())[-1](states[-1])), hidden)
+    assert (list(streams) == ["xt", "xe", "xt+xe"]) == model.blocks[0].has_token_stream

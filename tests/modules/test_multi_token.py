@@ -1,4 +1,4 @@
-"""Multi-token prediction: each head is a network of its own on the common trunk, and one of them is alive at a time."""
+"""Multi-token prediction: each head is a network on the common trunk, and only one is computed at a time."""
 
 import re
 
@@ -36,7 +36,7 @@ def stirred(config: ModelConfig) -> Transformer:
 
 
 def layer_of(offset: int) -> int:
-    """The furthest head stands first."""
+    """The furthest head comes first."""
     return TRUNK + HEADS - offset
 
 
@@ -136,23 +136,27 @@ def test_gradients_of_one_head_after_another_equal_those_of_all_at_once(monkeypa
         torch.testing.assert_close(one_by_one[name], expected)
 
 
+def plainly(function, *inputs, use_reentrant, **named):
+    return function(*inputs, **named)
+
+
 def without_checkpoints(monkeypatch) -> None:
     for module in (multi_token, transformer):
-        monkeypatch.setattr(module, "checkpoint", lambda function, *inputs, use_reentrant: function(*inputs))
+        monkeypatch.setattr(module, "checkpoint", plainly)
 
 
 # --- what they take -------------------------------------------------------------------------------------------------
 
 
 def training_peak(heads: int) -> int:
-    """Bytes of losses and their way back, where activations are nearly all."""
+    """Peak bytes of the losses and their backward pass, in a model where activations take most of the memory."""
     model = Transformer(config_of(heads, trunk=8, vocab_size=61, width=16, context_length=128))
     windows = torch.randint(61, (8, 129))
     return peak_bytes(lambda: model.objective(model.losses(windows)).backward())
 
 
 def test_further_heads_add_little_to_the_fullest_moment(monkeypatch):
-    """The activations of one further head, and the gradients that each loss keeps: not those of three layers."""
+    """Four heads need the activations of one further head, and not those of three more layers."""
     one, four = training_peak(heads=1), training_peak(heads=4)
     without_checkpoints(monkeypatch)
     at_once = training_peak(heads=4)
@@ -176,10 +180,10 @@ def test_the_logits_of_the_heads_never_exist_all_at_once():
 @pytest.mark.parametrize(
     "changes, message",
     (
-        (dict(heads=0), "between 1 and 8, not 0"),
-        (dict(heads=9), "between 1 and 8, not 9"),
-        (dict(loss_weight=0.0), "loss_weight must be above 0, not 0"),
-        (dict(loss_weight=-1.0), "loss_weight must be above 0, not -1"),
+        (dict(heads=0), "from 1 to 8, not 0"),
+        (dict(heads=9), "from 1 to 8, not 9"),
+        (dict(loss_weight=0.0), "loss_weight must be a finite number above 0, not 0"),
+        (dict(loss_weight=-1.0), "loss_weight must be a finite number above 0, not -1"),
     ),
 )
 def test_impossible_heads_are_an_error(changes, message):

@@ -20,7 +20,7 @@ def transformers():
 
 
 def drawn(model: torch.nn.Module) -> torch.nn.Module:
-    """Every parameter moved far enough that it shows in the logits, norms and biases among them."""
+    """Moves every parameter so far that it shows in the logits, also those of norms and biases."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -28,7 +28,7 @@ def drawn(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def assert_parity(config: ModelConfig, theirs: torch.nn.Module, weights: dict[str, torch.Tensor]):
-    """Logits, loss and its gradient on the embeddings to 1e-5; the logits by every way to compute them."""
+    """Compares logits, loss and the embedding's gradient to 1e-5; the logits also with manual attention and a cache."""
     ours = Transformer(config).eval()
     parameters = dict(ours.named_parameters())
     assert weights.keys() == parameters.keys()
@@ -103,7 +103,7 @@ def test_llama(transformers, n_kv_heads, tied, theta, eps):
                 attn_implementation="eager",
             )
         )
-    )  # fmt: skip
+    )
     state = theirs.state_dict()
     weights = {
         "embedding.weight": state["model.embed_tokens.weight"],
@@ -135,13 +135,13 @@ def test_alibi_against_mpt(transformers, n_heads):
                 attn_config={"alibi": True}, attn_implementation="eager",
             )
         )
-    )  # fmt: skip
+    )
     state = theirs.transformer.state_dict()
     weights = {"embedding.weight": state["wte.weight"], "norm.weight": state["norm_f.weight"]}
     layers = {
         "attention_norm": "norm_1", "attention.qkv": "attn.Wqkv", "attention.out": "attn.out_proj",
         "mlp_norm": "norm_2", "mlp.up": "ffn.up_proj", "mlp.down": "ffn.down_proj",
-    }  # fmt: skip
+    }
     for i in range(3):
         for ours, its in layers.items():
             weights[f"blocks.{i}.{ours}.weight"] = state[f"blocks.{i}.{its}.weight"]

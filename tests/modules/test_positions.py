@@ -1,4 +1,4 @@
-"""Every position encoding against its formula, written here again in numpy or in the textbook form."""
+"""Every position encoding compared with its formula, written here again in numpy or in the textbook form."""
 
 import math
 
@@ -7,17 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from config import ALiBiConfig, LearnedPositionConfig, NoPositionConfig, SinusoidalConfig
 from modules.attention import Attention
-from modules.positions import (
-    ALiBi,
-    LearnedPosition,
-    Position,
-    RotaryPosition,
-    SinusoidalPosition,
-    alibi_slopes,
-)
+from modules.positions import alibi_slopes
 from modules.transformer import Transformer
-from tests.helpers.variants import VARIANTS
+from settings.registry import kinds_of
+from tests.helpers.positions import alibi, position_of, rotary
+from tests.helpers.variants import VARIANTS, config_of
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -41,7 +37,7 @@ def slopes_by_the_paper(n):
 @pytest.mark.parametrize("n_heads", range(1, 17))
 def test_alibi_slopes_follow_the_paper_for_every_head_count(n_heads):
     assert alibi_slopes(n_heads) == pytest.approx(slopes_by_the_paper(n_heads), rel=1e-12)
-    assert len(set(alibi_slopes(n_heads))) == n_heads  # no two heads look equally far
+    assert len(set(alibi_slopes(n_heads))) == n_heads  # all different
 
 
 def test_alibi_slopes_as_published():
@@ -79,7 +75,7 @@ def some_rows(length):
 
 def alibi_place(slopes, length):
     positions = torch.arange(length)
-    return ALiBi(torch.tensor(slopes)).place(positions, positions, causal=True, mask=None)
+    return alibi(slopes).place(positions, positions, causal=True, mask=None)
 
 
 def draw(length, n_heads, n_kv_heads, head_dim, dtype=torch.float32):
@@ -119,8 +115,8 @@ def test_fused_alibi_gradients_equal_the_textbook():
 )
 @pytest.mark.parametrize("length", [64, 300, 1000, 1500])
 def test_bf16_alibi_is_within_twice_the_error_of_an_explicit_bias(length, head_dim, slopes, training):
-    """Both kernels that serve bfloat16, the one for training and the one without gradients; slopes and scales
-    that bfloat16 holds exactly, and others."""
+    """With both kernels for bfloat16, the one for training and the one without gradients; with slopes and scales that
+    bfloat16 holds exactly, and with others."""
     rows, n_heads = some_rows(length), len(slopes)
     attention = Attention(n_heads * head_dim, n_heads, n_heads)
     q, k, v = draw(length, n_heads, n_heads, head_dim, torch.bfloat16)
@@ -169,17 +165,17 @@ def rotated(x, positions, theta):
 def test_rope_equals_complex_multiplication(theta):
     positions = torch.tensor([0, 1, 2, 17, 400, 999])
     x = torch.randn(2, 3, len(positions), 10)
-    place = RotaryPosition(1000, 10, theta).place(positions, positions, causal=True, mask=None)
+    place = rotary(1000, 10, theta).place(positions, positions, causal=True, mask=None)
     torch.testing.assert_close(place.turn(x).double(), rotated(x, positions, theta), rtol=0, atol=2e-6)
 
 
 def test_rope_scores_depend_on_offsets_only():
     q, k = (torch.randn(1, 2, 20, 10, dtype=torch.float64) for _ in range(2))
-    rotary = RotaryPosition(1000, 10, 10_000.0).double()
+    position = rotary(1000, 10, 10_000.0).double()
 
     def scores(shift, stretch=1):
         positions = torch.arange(20) * stretch + shift
-        place = rotary.place(positions, positions, causal=True, mask=None)
+        place = position.place(positions, positions, causal=True, mask=None)
         return place.turn(q) @ place.turn(k).transpose(-2, -1)
 
     for shift in (1, 7, 900):
@@ -189,7 +185,7 @@ def test_rope_scores_depend_on_offsets_only():
 
 def test_rope_leaves_lengths_and_the_first_position_alone():
     x, positions = torch.randn(1, 2, 30, 10), torch.arange(30)
-    turned = RotaryPosition(30, 10, 10_000.0).place(positions, positions, causal=True, mask=None).turn(x)
+    turned = rotary(30, 10, 10_000.0).place(positions, positions, causal=True, mask=None).turn(x)
     torch.testing.assert_close(turned[:, :, 0], x[:, :, 0], rtol=0, atol=0)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
 
@@ -205,14 +201,14 @@ def test_sinusoidal_equals_the_formula(theta):
         angle = positions / theta ** (2 * i / 12)
         expected[:, 2 * i], expected[:, 2 * i + 1] = np.sin(angle), np.cos(angle)
     x = torch.randn(2, len(positions), 12)
-    added = SinusoidalPosition(512, 12, theta).embed(x, torch.from_numpy(positions)) - x
+    added = position_of(SinusoidalConfig(theta=theta), 512, 12).embed(x, torch.from_numpy(positions)) - x
     torch.testing.assert_close(
         added.double(), torch.from_numpy(expected).expand(2, -1, -1), rtol=0, atol=1e-5
     )
 
 
 def test_learned_position_adds_its_row():
-    position, x = LearnedPosition(9, 6), torch.randn(2, 3, 6)
+    position, x = position_of(LearnedPositionConfig(), 9, 6), torch.randn(2, 3, 6)
     rows = position.table.weight
     added = position.embed(x, torch.tensor([4, 0, 8])) - x
     torch.testing.assert_close(
@@ -222,29 +218,24 @@ def test_learned_position_adds_its_row():
 
 def test_no_position_adds_and_turns_nothing():
     x, positions = torch.randn(2, 3, 6), torch.arange(3)
-    assert Position().embed(x, positions) is x
-    place = Position().place(positions, positions, causal=True, mask=None)
+    position = position_of(NoPositionConfig(), 3, 6)
+    assert position.embed(x, positions) is x
+    place = position.place(positions, positions, causal=True, mask=None)
     assert place.turn(x) is x and place.bias() is None
 
 
 # --- ragged positions: every sequence at a place of its own -------------------------------------------------
 
-POSITIONS = {
-    "none": lambda: Position(),
-    "learned": lambda: LearnedPosition(40, 12),
-    "sinusoidal": lambda: SinusoidalPosition(40, 12, 10_000.0),
-    "rope": lambda: RotaryPosition(40, 12, 10_000.0),
-    "alibi": lambda: ALiBi(torch.tensor([0.5, 0.25])),
-}
 RAGGED = torch.tensor([[0, 1, 2], [7, 8, 9], [20, 21, 22]])
 
 
-@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("kind", kinds_of("position"))
 def test_ragged_positions_equal_each_sequence_alone(kind):
-    position = POSITIONS[kind]()
+    config = ALiBiConfig(slopes=(0.5, 0.25)) if kind == "alibi" else config_of("position", kind)
+    position = position_of(config, 40, 24, n_heads=2)
     keys = torch.arange(23)
     mask = (keys <= RAGGED[..., None])[:, None]
-    x, heads = torch.randn(3, 3, 12), torch.randn(3, 2, 3, 12)
+    x, heads = torch.randn(3, 3, 24), torch.randn(3, 2, 3, 12)
     place = position.place(RAGGED, keys, causal=False, mask=mask)
     scores = torch.zeros(3, 2, 3, 23)
     biased = together(scores, place)
@@ -257,13 +248,13 @@ def test_ragged_positions_equal_each_sequence_alone(kind):
 
 
 def together(scores, place):
-    """Scores with what the place adds and hides, as the fused kernel is told."""
+    """Scores with bias and mask, as the fused kernel gets them."""
     added = place.masked_bias()
     return scores.masked_fill(~added, -math.inf) if added.dtype == torch.bool else scores + added
 
 
 def test_alibi_bias_counts_from_each_query():
-    place = ALiBi(torch.tensor([0.5, 0.25])).place(RAGGED, torch.arange(23), causal=False, mask=None)
+    place = alibi((0.5, 0.25)).place(RAGGED, torch.arange(23), causal=False, mask=None)
     bias = place.bias().expand(3, 2, 3, 23)
     for row, head, query, key in ((0, 0, 2, 0), (1, 1, 0, 3), (2, 0, 1, 21), (2, 1, 2, 5)):
         slope, distance = (0.5, 0.25)[head], RAGGED[row, query].item() - key

@@ -13,7 +13,7 @@ from tests.helpers.small_notebooks import a_notebook
 
 TINY = {
     "model_comparison.ipynb": {"held_out": 8192},
-    "future_sight.ipynb": {"leak_steps": 60, "held_out": 2048},
+    "future_sight.ipynb": {"leak_steps": 30, "held_out": 2048},
     "positions.ipynb": {"held_out": 4096},
     "token_streams.ipynb": {"held_out": 2048, "factors": [1, 16]},
     "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
@@ -25,9 +25,8 @@ SHOWS_NEW_MODULES = "testing_modules.ipynb"
 
 
 @pytest.fixture
-def workbench(tmp_path, monkeypatch):
-    """A copy of what the notebooks use, so that their runs land there and not in trained/."""
-    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+def workbench(tmp_path):
+    """A copy of what the notebooks use, so that their runs are created there and not in trained/."""
     for name in ("settings", "tracing", "modules", "lab", "tokenizers", "trained", "notebooks", "bench"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "checkpoint"))
     for name in ("config.py", "tools.py"):

@@ -1,4 +1,4 @@
-"""The glass of the box: what a trace sees is what happened, and every axis comment is true."""
+"""The glass of the box: what a trace sees is what happened."""
 
 import dataclasses
 import gc
@@ -13,246 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import tracing.statements
-from config import MLPConfig, ModelConfig, NormConfig
+from config import MLPConfig, NormConfig
 from lab.generation.generate import generate
 from modules.attention import Attention
 from modules.logging_module import LoggingModule
 from modules.mlp import MLP, build_mlp
 from modules.norms import build_norm
-from modules.positions import Placement
+from modules.positions import PositionContext
 from modules.transformer import Transformer
 from settings.paths import ROOT
 from tests.helpers.plain_modules import make_plain
-from tests.helpers.variants import VARIANTS, vary
-from tracing.axes import AxesError, claims, malformed, size
-from tracing.checking import bind, mismatches
-from tracing.glossary import GLOSSARY, LOCAL, MAY_AGREE
+from tests.helpers.traced_passes import BATCH, LENGTH, cached, shallow, tokens, traced
+from tests.helpers.variants import VARIANTS
+from tracing.axes import AxesError
+from tracing.glossary import GLOSSARY
 from tracing.recorder import Recorder
 from tracing.rows import file_shown
 from tracing.traces import Trace, TraceError
 
-BATCH, LENGTH = 5, 18  # with the lengths below different from every size in the variants
-
 pytestmark = pytest.mark.usefixtures("seeded")
-
-
-def three_layers(variant: str) -> Transformer:
-    return Transformer(VARIANTS[variant].replace(n_layers=max(3, VARIANTS[variant].n_layers), context_length=20))
-
-
-def tokens(model, length=LENGTH, batch=BATCH):
-    return torch.randint(0, model.config.vocab_size, (batch, length))
-
-
-def traced(model, run) -> Trace:
-    with Trace(model) as shapes:
-        run()
-    return shapes
-
-
-def cached(model):
-    """Prompts of one length, of different lengths, and a single one: what decoding goes through."""
-    ids = tokens(model)
-    with torch.no_grad():
-        for batch, lengths in ((BATCH, None), (BATCH, [12, 9, 6, 12, 8]), (1, None)):
-            cache = model.new_cache(batch, 20)
-            model(ids[:batch, :12], cache)
-            if lengths:
-                cache.keep(lengths)
-            model(ids[:batch, :7], cache)
-            model(ids[:batch, :1], cache)
-
-
-def in_bfloat16(model):
-    with torch.autocast("cpu", torch.bfloat16):
-        model.objective(model.losses(tokens(model, LENGTH + 1))).backward()
-
-
-def by_hand(model):
-    for module in model.modules():
-        if hasattr(module, "fused"):
-            module.fused = False
-    model(tokens(model))
-    cached(model)
-
-
-PASSES = {
-    "forward": lambda model: model(tokens(model)),
-    "losses and gradients": lambda model: model.objective(model.losses(tokens(model, LENGTH + 1))).backward(),
-    "bfloat16": in_bfloat16,
-    "cached": cached,
-    "by hand": by_hand,
-}
-
-
-def everything(model) -> Trace:
-    def run():
-        for passes in PASSES.values():
-            passes(model)
-
-    return traced(model, run)
-
-
-# --- the comments are true ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_comment_is_true_and_every_tensor_is_commented(variant):
-    shapes = everything(three_layers(variant))
-    assert shapes.mismatches(distinct=True) == []
-    assert shapes.uncommented() == []
-    assert re.fullmatch(r"\d{2,3} axis comments checked, all true", shapes.check())
-
-
-def traces_for_lies() -> list[Trace]:
-    """Passes in which together no two letters have the same size everywhere."""
-    torch.manual_seed(0)
-    names = ("llama-grouped", "gpt2-grouped", "alibi-grouped-six-heads", "cosine-bias", "parallel-post-norm", "untied")
-    names += ("factored-head-norm-frozen", "factored-head-norm", "factored-independent", "factored-mixed", "sasp")
-    names += ("future-flatten", "future-convolution", "future-self-attention", "multi-token")
-    return [
-        *(everything(three_layers(name)) for name in names),
-        long_pass(vary("alibi", context_length=170, n_kv_heads=2, n_layers=3)),
-        long_pass(vary("future", context_length=170, n_kv_heads=2)),
-    ]
-
-
-def long_pass(config: ModelConfig) -> Trace:
-    """Several blocks of queries, in bfloat16, forwards and backwards."""
-    model = Transformer(config)
-
-    def there_and_back():
-        with torch.autocast("cpu", torch.bfloat16):
-            model.objective(model.losses(tokens(model, 151))).backward()
-
-    return traced(model, there_and_back)
-
-
-def mutations(claim: tuple[str, ...]):
-    """Every claim that differs from this one by a swap, an axis less or more, or another letter."""
-    for i in range(len(claim) - 1):
-        if claim[i] != claim[i + 1] and "…" not in claim[i : i + 2]:
-            yield (*claim[:i], claim[i + 1], claim[i], *claim[i + 2 :])
-    if claim[:1] != ("…",):
-        yield (*claim, "T")
-        if claim:
-            yield claim[1:]
-    for i, axis in enumerate(claim):
-        if len(axis) == 1 and axis not in LOCAL and axis.isalpha():
-            for other in GLOSSARY.keys() - LOCAL - {axis}:
-                yield (*claim[:i], other, *claim[i + 1 :])
-
-
-def test_no_comment_could_say_anything_else():
-    """Each comment of each file, changed in every way there is, becomes a lie that some pass shows."""
-    passes = [(rows, trace.model.axis_sizes) for trace in traces_for_lies() for rows in telling_rows(trace)]
-    said = {}
-    for rows, known in passes:
-        for row in rows:
-            said.setdefault((row.where, row.variable, row.claim), {})[id(rows)] = rows, known
-    assert len(said) > 150
-    unseen = []
-    for (where, variable, claim), places in said.items():
-        sizes = [bind(rows, known) for rows, known in places.values()]
-        alike = [pair for pair in MAY_AGREE if all(len({n.get(letter) for letter in pair} - {None}) < 2 for n in sizes)]
-        for lie in mutations(claim):
-            if renamed(lie, alike) == renamed(claim, alike):
-                continue
-            if not any(shown(rows, known, where, variable, claim, lie) for rows, known in places.values()):
-                unseen.append(f"{where} {variable}: {claim} as {lie}")
-    assert unseen == []
-
-
-def renamed(claim, alike) -> str:
-    text = " ".join(claim)
-    for pair in alike:
-        text = text.replace(max(pair), min(pair))
-    return text
-
-
-def telling_rows(trace) -> list[list]:
-    """Of each pass the rows with a comment; a line that ran again with the same shape tells nothing new."""
-    found = {}
-    for row in trace:
-        if row.kind == "statement" and row.claim is not None:
-            turn = row.turn if LOCAL & set("".join(row.claim)) else None
-            rows = found.setdefault((row.number, row.backward), {})
-            rows.setdefault((row.where, row.variable, row.claim, row.shape, turn), row)
-    return [list(rows.values()) for rows in found.values()]
-
-
-def shown(rows, known, where, variable, claim, lie) -> bool:
-    """Whether the pass tells that `lie` is one; other comments may be blamed as well."""
-    changed = [row for row in rows if (row.where, row.variable, row.claim) == (where, variable, claim)]
-    for row in changed:
-        row.claim = lie
-    try:
-        return bool(mismatches(rows, GLOSSARY, known, distinct=True))
-    finally:
-        for row in changed:
-            row.claim = claim
-
-
-LIES = {  # file, what it says, what it might have said: a lie of every kind
-    "swapped letters": ("attention", "v, place)  # (B, H, T, D)", "v, place)  # (B, T, H, D)"),
-    "swapped after an edit": ("attention", "flatten(2)  # (B, T, C)", "flatten(2)  # (B, C, T)"),
-    "missing axis": ("mlp", "self.activation(gate) * up  # (B, T, F)", "self.activation(gate) * up  # (B, T)"),
-    "an axis too many": ("norms", "self.eps)  # (B, T, C) or (B, T, H, D)", "self.eps)  # (B, T, C, D)"),
-    "missing batch": ("transformer", "self.embedding_scale  # (B, T, C)", "self.embedding_scale  # (T, C)"),
-    "no axes at all": ("transformer", "self.embedding_scale  # (B, T, C)", "self.embedding_scale  # ()"),
-    "stale letter, C for F": ("mlp", "chunk(2, dim=-1)  # (B, T, F)", "chunk(2, dim=-1)  # (B, T, C)"),
-    "stale letter, H for G": ("attention", "# (B, H, T, D), (B, G, S, D), (B, G, S, D)", "# (B, H, T, D)"),
-    "stale letter, C for V": ("transformer", "cache))  # (B, T, V)", "cache))  # (B, T, C)"),
-    "T for S": ("attention", "* self.scale  # (B, H, T, S)", "* self.scale  # (B, H, T, T)"),
-    "S for T": ("attention", "softmax(dim=-1)  # (B, H, T, S)", "softmax(dim=-1)  # (B, H, S, T)"),
-    "a letter that is in no glossary": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, T, X)"),
-    "a lower-case letter": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, t, C)"),
-    "no commas": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B T C)"),
-    "a word": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (batch, time, width)"),
-    "a wrong sum": ("attention", "# (B, H+2G, T, D)", "# (B, H+G, T, D)"),
-    "a wrong multiple": ("attention", "# (B, H+2G, T, D)", "# (B, 3H, T, D)"),
-    "a wrong fraction": ("attention", "# (B, H+2G, T, D)", "# (B, C/2, T, D)"),
-    "a wrong number": ("positions", "[:, None, None]  # (H, 1, 1)", "[:, None, None]  # (H, 1, 2)"),
-    "a wrong alternative": ("positions", "self.positions[None]  # (B|1, T)", "self.positions[None]  # (B|2, T)"),
-    "an ellipsis in the middle": ("dropout", "else x  # (…)", "else x  # (B, …, C)"),
-    "an ellipsis and a wrong end": ("dropout", "else x  # (…)", "else x  # (…, F)"),
-    "too few shapes": ("attention", "# (B, H, T, D), (B, G, T, D)", "# (B, H, T, D), (B, G, T, D), (T)"),
-    "shapes in the wrong order": ("attention", "# (B, H+G, T, D), (B, G, T, D)", "# (B, G, T, D), (B, H+G, T, D)"),
-    "a number called a tensor": ("attention", "queries_and_keys = self.n_heads + self.n_kv_heads",
-                                 "queries_and_keys = self.n_heads + self.n_kv_heads  # (H, D)"),
-    "half a second claim": ("attention", "# (B, H, T, D), (B, G, T, D)", "# (B, H, T, D), (B, G, T, D"),
-    "half a claim": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, T, C"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", LIES)
-def test_a_lie_in_the_source_is_told_with_its_line(kind, monkeypatch):
-    file, true, lie = LIES[kind]
-    path = ROOT / "modules" / f"{file}.py"
-    source = path.read_text(encoding="utf-8")
-    assert true in source
-    line = source[: source.index(true)].count("\n") + true.split("# ")[0].count("\n") + 1
-    lines = source.replace(true, lie, 1).splitlines(keepends=True)
-    real = tracing.statements.source_lines
-    patched = lambda name: lines if name == str(path) else real(name)  # noqa: E731
-    monkeypatch.setattr(tracing.statements, "source_lines", patched)
-    variant = {"positions": "alibi-grouped-six-heads", "mlp": "gpt2-grouped"}.get(file, "llama-grouped")
-    shapes = everything(three_layers("llama-grouped" if "gate" in true or "chunk" in true else variant))
-    with pytest.raises(AxesError, match=f"modules/{file}.py:{line}: "):
-        shapes.check()
-
-
-def test_grammar_of_axes():
-    assert claims("(B, H+2G, T), ()") == ((("B", "H+2G", "T"),), ((),))
-    assert claims("(B, T): and why") == ((("B", "T"),),)
-    assert claims("(B, T, C) or (B, T, H, D), (T)") == ((("B", "T", "C"), ("B", "T", "H", "D")), (("T",),))
-    assert claims("half of them (T)") is None
-    sizes = {"H": 6, "G": 2, "B": 5, "T": 17}
-    assert [size(text, sizes) for text in ("H+2G", "BT", "T-1", "H/2", "3", "K")] == [10, 85, 16, 3, 3, None]
-    assert malformed(("…", "B|1", "2G"), GLOSSARY) is None
-    assert "in front" in malformed(("B", "…"), GLOSSARY)
-    assert "not in the glossary" in malformed(("B", "Q"), GLOSSARY)
 
 
 # --- what a trace sees ----------------------------------------------------------------------------------------
@@ -400,7 +179,7 @@ def test_a_compiled_model_is_traced_as_what_it_was_compiled_from():
 
 
 def test_checkpointed_blocks_are_traced():
-    model = three_layers("gpt2")
+    model = shallow("gpt2", 3)
     model.gradient_checkpointing = True
     shapes = traced(model, lambda: model(tokens(model)))
     assert {"blocks.0.attention", "blocks.1.mlp"} <= {row.path for row in shapes}
@@ -473,7 +252,7 @@ class Products(nn.Module):
         (lambda x, y: x @ y.double(), (3, 5, 6), "their types differ: float32 and float64"),
         (lambda x, y: x.view(7, 7), (1,), "view was given:\n    x  (B=3, T=4, C=5)  float32"),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_each_kind_of_failure(act, shape, said):
     _, note, _ = failing(Products(act), torch.zeros(3, 4, 5), torch.zeros(shape))
     assert said in note
@@ -504,7 +283,7 @@ def hooks(model) -> int:
 
 @pytest.mark.parametrize("variant", ["gpt2", "llama-grouped", "alibi"])
 def test_a_trace_leaves_nothing_behind(variant):
-    model = three_layers(variant)
+    model = shallow(variant, 3)
     before = dict(vars(model.blocks[0].attention))
     for fails in (False, True):
         ids = tokens(model).float() if fails else tokens(model)
@@ -601,7 +380,7 @@ def test_logging_writes_what_a_trace_sees():
 
 def test_logging_of_one_part_one_method_and_in_full(capsys):
     attention = Attention(8, 2, 2)
-    x, place = torch.zeros(2, 3, 8), Placement(True, None)
+    x, place = torch.zeros(2, 3, 8), PositionContext(True, None)
     attention.enable_logging(methods=("project",), recursive=False, full=True)
     attention(x, place)
     text = capsys.readouterr().out
@@ -656,3 +435,40 @@ def test_every_component_is_a_logging_module():
     norm = build_norm(NormConfig(), 8)
     assert F.rms_norm(torch.ones(1, 1, 8), (8,)).shape == norm(torch.ones(1, 1, 8)).shape
     assert isinstance(Recorder(norm), torch.overrides.TorchFunctionMode)
+
+
+# --- letters of one's own -------------------------------------------------------------------------------------
+
+
+class LowRank(LoggingModule):
+    axis_letters = {"R": "rank"}
+
+    def __init__(self):
+        super().__init__()
+        self.narrow, self.widen = nn.Linear(8, 3), nn.Linear(3, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.narrow(x)  # (B, T, R)
+        return self.widen(low)  # (B, T, C)
+
+
+class WronglyLettered(LowRank):
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.narrow(x)  # (B, T, R)
+        return self.widen(low)  # (B, T, R)
+
+
+def test_a_class_brings_axis_letters_of_its_own():
+    for model, mistakes in ((nn.Sequential(LowRank()), 0), (nn.Sequential(WronglyLettered()), 1)):
+        with Trace(model) as shapes:
+            model(torch.zeros(2, 5, 8))
+        assert shapes.glossary == GLOSSARY | {"R": "rank"}
+        assert len(shapes.mismatches()) == mistakes
+        assert [row.claim for row in shapes if row.variable == "low"] == [("B", "T", "R")]
+
+
+@pytest.mark.parametrize("letters, meaning", [({"C": "colours"}, "channels"), ({"R": "rows"}, "rank")])
+def test_a_letter_has_one_meaning(letters, meaning):
+    other = type("Other", (LowRank,), {"axis_letters": letters})
+    with pytest.raises(AxesError, match=f"Other.axis_letters: {next(iter(letters))!r} already means '{meaning}"):
+        Trace(nn.Sequential(LowRank(), other()))

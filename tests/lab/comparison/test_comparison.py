@@ -449,7 +449,7 @@ def test_choosing_and_drawing_import_no_torch(folder):
 
 
 def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", folder)
+    monkeypatch.setattr("lab.runs.names.TRAINED", folder)
     monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", folder)
     printed = []
     for _ in range(2):

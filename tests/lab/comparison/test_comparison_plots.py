@@ -18,9 +18,9 @@ from lab.comparison.comparison import compare
 from lab.comparison.disagreement import disagreement, stretches
 from lab.comparison.panel import STRIPS, hoverable, values_at, values_html
 from lab.comparison.plots import MOST_LINES, PLACES, RAW_POINTS, CurveData, CurveView, curves, front, series
+from lab.costs.parameters import parameter_shapes
 from lab.display.style import PlotError
 from lab.runs.run import Run
-from lab.runs.weights import shapes_of
 from settings.errors import ConfigError, DataError, RunError
 from tests.helpers.small_runs import DATA, MODEL, TRAIN, made_up, make_log, make_run
 
@@ -55,7 +55,7 @@ def add_log(folder, name: str, n_steps: int, seed: int) -> None:
     train = TRAIN.replace(steps=n_steps)
     run = Run.create(name, MODEL.replace(width=16 + 2 * seed, n_heads=1), train, folder)
     make_log(n_steps, seed, validate_every=100).to_csv(run.log_path, index=False)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes_of(run.model_config).items()}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(run.model_config).items()}
     save_file(weights, run.weights_path, {"validation_loss": "2.0"})
 
 

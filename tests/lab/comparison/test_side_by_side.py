@@ -64,7 +64,7 @@ def test_they_show_as_columns(runs, tmp_path, monkeypatch, capsys):
     html = shown._repr_html_()
     assert html.count("<td") == html.count("<th") == 2 and f"{value:.3f} nats per token" in html
     assert [name.strip() for name in repr(shown).splitlines()[0].split("│")] == ["bytes", "pairs"]
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     flags = ["--prompt", "Once", "--max-tokens", "12", "--seed", "5", "--sampling.temperature", "1.0"]
     assert main(["generate", "bytes", "pairs", *flags, "--sampling.top-p", "None"]) == 0
     assert capsys.readouterr().out == f"{shown}\n"

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from config import ModelConfig, TrainConfig
-from lab.compute import device
-from lab.compute.device import choose, pick_device
+from lab.compute import choice as choosing
+from lab.compute.choice import choose
+from lab.compute.device import pick_device
 from modules.transformer import Transformer
 from settings.paths import ROOT
 
@@ -23,8 +24,8 @@ def model(seeded):
 
 def choice(model, monkeypatch, fp32: float, bf16: float, compiler: bool = True, **settings):
     seconds = {"fp32": fp32, "bf16": bf16}
-    monkeypatch.setattr(device, "time_passes", lambda model, windows, names: {name: seconds[name] for name in names})
-    monkeypatch.setattr(device, "compiler_problem", lambda device_type: None if compiler else "Python.h is missing")
+    monkeypatch.setattr(choosing, "time_passes", lambda model, windows, names: {name: seconds[name] for name in names})
+    monkeypatch.setattr(choosing, "compiler_problem", lambda device_type: None if compiler else "Python.h is missing")
     return choose(model, WINDOWS, TrainConfig(steps=1000, batch_size=8, **settings))
 
 
@@ -41,7 +42,7 @@ def test_long_trainings_are_compiled_where_that_can_work(model, monkeypatch):
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.05).compiled
     broken = choice(model, monkeypatch, fp32=1.0, bf16=0.1, compiler=False)
     assert not broken.compiled
-    assert broken.why.endswith("not compiled, for the compiler does not work: Python.h is missing")
+    assert broken.why.endswith("not compiled, because the compiler does not work: Python.h is missing")
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, compile="off").compiled
     assert not choice(model, monkeypatch, fp32=1.0, bf16=0.1, dropout_final=0.5).compiled
     assert choice(model, monkeypatch, fp32=0.001, bf16=0.001, compile="on").compiled
@@ -62,7 +63,7 @@ def test_a_compiler_that_fails_is_found_out_in_one_line(tmp_path):
     fake.write_text(BROKEN, encoding="utf-8")  # of the shell: a Python may lie in a path with a blank
     fake.chmod(0o755)
     code = (
-        "import torch; from lab.compute.device import check_compiler, compiler_problem\n"
+        "import torch; from lab.compute.compiling import check_compiler, compiler_problem\n"
         "from settings.errors import ConfigError\n"
         "print(compiler_problem('cpu'))\n"
         "try: check_compiler(torch.device('cpu'))\n"
@@ -76,7 +77,7 @@ def test_a_compiler_that_fails_is_found_out_in_one_line(tmp_path):
 
 
 def test_timing_leaves_no_gradients_behind(model):
-    seconds = device.time_passes(model, WINDOWS, ["fp32", "bf16"])
+    seconds = choosing.time_passes(model, WINDOWS, ["fp32", "bf16"])
     assert seconds.keys() == {"fp32", "bf16"} and all(value > 0 for value in seconds.values())
     assert all(parameter.grad is None for parameter in model.parameters())
 

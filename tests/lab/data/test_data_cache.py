@@ -16,6 +16,7 @@ from lab.data import cache, packing
 from lab.data.cache import clear_cache, list_cache
 from lab.data.packing import prepare
 from lab.data.tokenizers import Tokenizer
+from lab.files.atomic import ABANDONED
 from settings.errors import DataError
 from settings.paths import ROOT
 
@@ -156,7 +157,7 @@ def test_what_others_put_there_is_never_touched(tmp_path, folder, monkeypatch):
 
 
 def test_abandoned_work_is_listed_and_cleared_but_work_in_progress_is_not(tmp_path, config, folder):
-    for name, age in (("0a.11111111.part", 2 * cache.ABANDONED), ("0b.22222222.part", 0)):
+    for name, age in (("0a.11111111.part", 2 * ABANDONED), ("0b.22222222.part", 0)):
         (folder / name).mkdir(parents=True)
         for file in (cache.MARKER, "train.bin"):
             (folder / name / file).write_bytes(b"some")

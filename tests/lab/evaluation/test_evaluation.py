@@ -7,12 +7,13 @@ import pytest
 import scipy.stats
 import torch
 
-from config import DataConfig, DropoutConfig, ModelConfig
+from config import DataConfig, DropoutConfig, ModelConfig, NoPositionConfig
 from lab.data.packing import prepare
 from lab.data.tales import Probe
 from lab.data.tokenizers import load_tokenizer
 from lab.evaluation.evaluate import evaluate, evaluate_text, token_lengths
 from lab.evaluation.probes import Answers, probe_accuracy
+from modules.heads import LinearHead
 from modules.transformer import Transformer
 from settings.errors import DataError
 
@@ -95,7 +96,7 @@ class Alphabetical(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.config = CONFIG
-        self.head = torch.nn.Linear(1, 257, bias=False)
+        self.head = LinearHead(ModelConfig(vocab_size=257, width=1, n_heads=1, position=NoPositionConfig()))
         self.head.weight = torch.nn.Parameter(-torch.arange(257.0)[:, None])
 
     def hidden(self, tokens):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from config import ALiBiConfig, DataConfig, LearnedPositionConfig, ModelConfig
+from config import ALiBiConfig, DataConfig, LearnedPositionConfig, ModelConfig, SinusoidalConfig
 from lab.analysis.attention_maps import attention_maps
 from lab.analysis.forward_pass import read_prompt
 from lab.comparison.comparison import compare
@@ -27,9 +27,9 @@ from lab.display.style import PlotError
 from lab.evaluation.extrapolation import extrapolation, loss_by_position
 from lab.generation.generate import generate, next_token_probabilities
 from lab.runs.weights import read_weights
-from modules.positions import LearnedPosition, RotaryPosition, SinusoidalPosition
 from modules.transformer import Transformer
 from settings.errors import ConfigError, DataError, GenerationError
+from tests.helpers.positions import position_of, rotary
 from tests.helpers.small_runs import MODEL, TRAIN, make_run
 
 CONFIG = ModelConfig(
@@ -97,11 +97,11 @@ def test_beyond_max_positions_every_message_names_the_way(tokens, seeded):
 
 def test_a_table_of_positions_says_how_many_it_has():
     x, positions = torch.zeros(1, 9, 4), torch.arange(9)
-    for table in (LearnedPosition(8, 4), SinusoidalPosition(8, 4, 100.0)):
+    for config in (LearnedPositionConfig(), SinusoidalConfig(theta=100.0)):
         with pytest.raises(ValueError, match="9 positions are more than the 8 of this table"):
-            table.embed(x, positions)
+            position_of(config, 8, 4).embed(x, positions)
     with pytest.raises(ValueError, match="9 positions are more than the 8 of this table"):
-        RotaryPosition(8, 4, 100.0).place(positions, positions, True, None)
+        rotary(8, 4, 100.0).place(positions, positions, True, None)
 
 
 def test_pictures_show_what_they_were_given():

@@ -223,7 +223,7 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path, data):
 
 
 def test_the_command_and_a_comparison_evaluate_as_python_does(tmp_path, monkeypatch, capsys, data):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     run = make_run(tmp_path, "one")
     plain = evaluate(run.load_model(), data.validation, run.tokenizer, 300)
     scores = compare([run], tmp_path).evaluate(300).evaluated["one"]
@@ -234,7 +234,7 @@ def test_the_command_and_a_comparison_evaluate_as_python_does(tmp_path, monkeypa
 
 
 def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     make_run(tmp_path, "one")
     printed = []
     for _ in range(2):

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from config import ALiBiConfig, FutureBlockConfig, MLPConfig, ModelConfig, TrainConfig
 from lab.analysis.tuned_lens import digest, keys, lens_path, load_lens, name
 from lab.comparison.comparison import compare
-from lab.costs.estimates import estimate
-from lab.runs.run import Run, list_runs
+from lab.costs.parameters import parameter_shapes
+from lab.runs.listing import list_runs
+from lab.runs.run import Run
 from lab.runs.weights import write_tensors
 from modules.transformer import Transformer
 from settings.errors import ConfigError, GlassboxError, RunError
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 FILES = [
     "model_config.json", "train_config.json", "tokenizer.json", "data.json", "log_data.csv", "watch_data.csv",
     "model.safetensors", "lens.safetensors",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def made(tmp_path_factory):
     run.watch_path.write_text("step,layer,kind,value\n1,blocks.0,gradient,0.5\n")
     shapes = {"weight": (MODEL.width, MODEL.width), "bias": (MODEL.width,)}
     lens = {f"{name(key)}/{part}": torch.zeros(shape) for key in keys(Transformer(MODEL))
-            for part, shape in shapes.items()}  # fmt: skip
+            for part, shape in shapes.items()}
     write_tensors(lens_path(run), lens, {"seed": 0, "steps": 1, "weights": digest(run.weights_path)})
     return folder
 
@@ -52,7 +53,7 @@ def readings(run: Run) -> list:
     return [
         *named, run.log, run.watch, run.steps_done, run.status, run.summary, run.weights_facts, run.validation_loss,
         run.stored_at, run.stored_parameters, run.load_model, lambda: load_lens(run), lambda: repr(run),
-    ]  # fmt: skip
+    ]
 
 
 def refusals(name: str, folder) -> list[str]:
@@ -128,7 +129,7 @@ FOUND = {
     "watched words": ("watch_data.csv", lambda data: data.replace(b"0.5", b"much")),
     "a step that is no number": ("model.safetensors", lambda data: data.replace(b'"step":"3"', b'"step":"x"')),
     "a lens without a seed": ("lens.safetensors", lambda data: data.replace(b'"seed"', b'"sead"')),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", FOUND)
@@ -160,14 +161,14 @@ def test_what_is_no_plain_file_is_not_read(folder, file, kind):
 MOST = {
     "n_layers": 512, "n_heads": 1024, "n_kv_heads": 1024, "width": 2**16, "vocab_size": 2**20, "context_length": 2**20,
     "max_positions": 2**20,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
     "setting, value",
     [("n_layers", 20_000), ("n_layers", 10**8), ("n_layers", 513), ("n_heads", 2048), ("width", 2**17),
      ("vocab_size", 2**21), ("context_length", 2**21), ("max_positions", 2**21), ("n_kv_heads", 2048)],
-)  # fmt: skip
+)
 def test_a_count_has_a_bound_that_the_error_names(setting, value):
     bound = rf"{setting} must be an integer from 1 to {MOST[setting]:,}( or None)?, not {value}"
     with pytest.raises(ConfigError, match=bound):
@@ -180,7 +181,7 @@ def test_a_count_has_a_bound_that_the_error_names(setting, value):
      (TrainConfig, "sample_tokens", 2**21), (TrainConfig, "seed", 1_795_000_000_000_000_000),
      (TrainConfig, "sample_prompt", "x" * 100_001), (TrainConfig, "learning_rate", 1e308),
      (MLPConfig, "ratio", 1e308), (FutureBlockConfig, "vectors", 2000), (ALiBiConfig, "slopes", (1.0,) * 2000)],
-)  # fmt: skip
+)
 def test_so_has_everything_else(make, setting, value):
     with pytest.raises(ConfigError, match=rf"{setting} must be .*(at most| to )"):
         make(**{setting: value})
@@ -199,7 +200,7 @@ def test_what_a_config_claims_is_held_against_the_weights_before_it_is_built_or_
         return of_one_layer
 
     monkeypatch.setattr(Transformer, "__init__", watched(Transformer.__init__))
-    monkeypatch.setattr("lab.runs.weights.estimate", watched(estimate))
+    monkeypatch.setattr("lab.runs.weights.parameter_shapes", watched(parameter_shapes))
     reason = "n_layers: stored 1, the config wants 512"
     assert reason in list_runs(folder).loc["run", "status"]
     comparison = compare("run", folder)
@@ -232,7 +233,7 @@ def test_numbers_of_any_length_are_refused_from_python_too():
 VALUES = [
     None, True, "", "x" * 300, "\ud800", "none", [], {}, [[]], [[[[1]]]], {"kind": "rope"}, {"cls": 1}, 0, -1, 1, 2, 3,
     7, 255, 513, 2**16, 2**31, 2**63, 2**64, 10**30, 10**399, 0.5, -0.5, 1e-300, 1e308, float("nan"), float("inf"),
-]  # fmt: skip
+]
 BYTES = [b"", b"\0", b"\xff", b"nan", b"inf", b"-1", b"1e999", b"9" * 500, b'"', b",", b"\n", b"[" * 3000, b"{", b"}"]
 
 
@@ -253,7 +254,7 @@ def with_value(value, path: tuple, new):
 def mutated(data: bytes, is_json: bool, chance: random.Random) -> bytes:
     """The file with one value, a few bits, a stretch or its encoding changed."""
     how = chance.choice(["value", "value", "bits", "cut", "stretch", "insert", "encoding"] if is_json else
-                        ["bits", "cut", "stretch", "insert", "insert", "encoding"])  # fmt: skip
+                        ["bits", "cut", "stretch", "insert", "insert", "encoding"])
     at = chance.randrange(len(data)) if chance.random() < 0.3 else chance.randrange(min(len(data), 400))
     if how == "value":
         value = json.loads(data)

@@ -5,7 +5,10 @@ import os
 import pytest
 
 from lab.comparison.comparison import compare
-from lab.runs.run import Run, delete_run, list_runs, run_names, starting_settings
+from lab.runs.listing import delete_run, list_runs
+from lab.runs.names import run_names
+from lab.runs.run import Run
+from lab.runs.settings import starting_settings
 from lab.sharing import export_run, import_run
 from lab.terminal import main
 from settings.errors import GlassboxError
@@ -16,7 +19,7 @@ BAD = ["x" * 300, "x" * 5000, "a\0b", "\ud800", "x/" * 3000, "a\nb"]
 
 @pytest.fixture
 def run(tmp_path, seeded, monkeypatch):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", tmp_path / "trained")
     return make_run(tmp_path / "trained", "one")
 
@@ -51,7 +54,7 @@ COMMANDS = [
     ["compare", "one", "--export", "{}.csv"], ["find-rate", "{}"], ["sweep", "{}"], ["export", "{}"],
     ["export", "one", "--file", "{}"], ["import", "{}"], ["runs", "--delete", "{}", "--confirm", "{}"],
     ["train", "--like", "{}"], ["train", "--name", "{}", "--train.data.tokenizer", "byte"],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -20,7 +20,7 @@ def settings(source, **changes) -> TrainConfig:
     return TrainConfig(
         data=data.replace(**changes), steps=4, batch_size=2, evaluation_tokens=64, precision="fp32", compile="off",
         sample_prompt="D", sample_tokens=2, device="cpu",
-    )  # fmt: skip
+    )
 
 
 def some_steps(run: Run, n: int) -> list[float]:
@@ -38,7 +38,7 @@ def test_equal_texts_have_equal_fingerprints_whatever_made_them(tmp_path):
     assert one.validation.fingerprint == moved.validation.fingerprint == coarse.validation.fingerprint
     others = [prepare(settings(write(tmp_path / f"{name}.jsonl", texts)).data) for name, texts in {
         "reversed": TEXTS[::-1], "fewer": TEXTS[1:], "joined": [*TEXTS[:-2], TEXTS[-2] + TEXTS[-1]],
-    }.items()]  # fmt: skip
+    }.items()]
     found = {(data.train.fingerprint, data.validation.fingerprint) for data in (one, *others)}
     assert len(found) == 4 and one.train.fingerprint != one.validation.fingerprint
 
@@ -119,7 +119,7 @@ def test_another_tokenizer_in_the_folder_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"source": 1}', "[" * 100_000, RunText(
-    source="tales", path=None, train="a", validation="b", tokenizer="c").to_json().replace('"a"', "1")])  # fmt: skip
+    source="tales", path=None, train="a", validation="b", tokenizer="c").to_json().replace('"a"', "1")])
 def test_a_damaged_record_is_told(text):
     with pytest.raises(RunError, match=r"data\.json is no record"):
         RunText.from_json(text)

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from config import FactoredBlockConfig, ShapedBlockConfig, preset
-from lab.runs.run import Run, delete_run, list_runs, starting_settings
+from lab.runs.listing import delete_run, list_runs
+from lab.runs.run import Run
+from lab.runs.settings import starting_settings
 from lab.runs.weights import write_tensors
 from lab.terminal import parse_training
 from lab.training.card import training_command
-from lab.training.checkpoint import kept
+from lab.training.checkpoint import still_holds
 from modules.transformer import Transformer
 from settings.errors import RunError
 from tests.helpers.two_step_runs import MODEL, TRAIN, two_steps_done
@@ -75,7 +77,7 @@ def test_a_path_can_be_a_name(tmp_path):
 
 def test_what_a_run_still_holds_is_told_of_weights_that_say_nothing(run):
     write_tensors(run.weights_path, dict(Transformer(MODEL).named_parameters()), {})
-    assert kept(run) == "The run still holds the weights of step 0"
+    assert still_holds(run) == "The run still holds the weights of step 0"
 
 
 def test_a_pickle_under_the_name_of_weights_is_never_loaded(run):
@@ -136,7 +138,7 @@ def remove_tokenizer(run):
         (damage_json, "not valid JSON"), (damage_key, "widht"), (damage_block, "from-the-future"),
         (damage_log, "tokens"), (damage_weights, "safetensors"), (remove_tokenizer, "tokenizer.json"),
     ],
-)  # fmt: skip
+)
 def test_damaged_runs_are_listed_with_the_reason(run, tmp_path, damage, reason):
     shutil.copytree(run.folder, tmp_path / "two")
     damage(run)

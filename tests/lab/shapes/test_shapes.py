@@ -267,13 +267,12 @@ def test_source_can_be_read_on_light_and_on_dark_pages(shapes, page, text):
 
 
 def test_one_method_or_one_place_alone(shapes):
-    assert str(shapes.annotate(Attention.project)).splitlines()[1].endswith(
-        "def project(self, x: Tensor, place: Placement, cache: LayerCache | None = None) -> "
-        "tuple[Tensor, Tensor, Tensor]:"
-    )
+    head = str(shapes.annotate(Attention.project)).splitlines()[1:4]
+    ends = "def project(", "self, x: Tensor, place: PositionContext, cache: LayerCache | None = None"
+    assert all(line.endswith(end) for line, end in zip(head, (*ends, ") -> tuple[Tensor, Tensor, Tensor]:")))
     up, down = shapes.annotate("blocks.1.mlp.gate_up"), shapes.annotate("blocks.1.mlp.down")
     assert "O=208" in str(up) and "O=40" in str(down)
-    both = str(shapes.annotate(type(shapes.model.head)))
+    both = str(shapes.annotate(type(shapes.model.blocks[0].attention.out)))
     assert re.search(r"O=\d+\) … \d shapes", both)
 
 
@@ -340,7 +339,7 @@ def test_diff_of_two_architectures_has_both_sides(shapes):
     difference = shapes.diff(run(vary("gpt2", **GROUPED)))
     left = {row.owner for row, other in difference.pairs if other is None}
     right = {row.owner for other, row in difference.pairs if other is None}
-    assert {"RMSNorm", "GatedMLP.forward", "Turned.turn"} <= left
+    assert {"RMSNorm", "GatedMLP.forward", "RotaryContext.turn"} <= left
     assert {"LayerNorm", "MLP.forward", "LearnedPosition.embed"} <= right
     check_static(Page(difference._repr_html_()))
 
@@ -531,9 +530,9 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
     "thing, first, last",
     [
         (Attention.attend_by_hand, "def attend_by_hand(self", "return self.dropout(self.weights(q, k, place)) @ v"),
-        (GatedMLP, "class GatedMLP(LoggingModule):", "return self.down(hidden)"),
-        (ResidualBlock, "class ResidualBlock(Block):", "return x + self.dropout(self.mlp_post_norm"),
-        (ResidualBlockConfig, "@dataclass(frozen=True, kw_only=True)", "parallel: bool = False"),
+        (GatedMLP, "class GatedMLP(BaseMLP):", "return projected.chunk(2, dim=-1)[0]"),
+        (ResidualBlock, '@register("block", "residual")', "return x + self.dropout(self.mlp_post_norm"),
+        (ResidualBlockConfig, "@settings", "parallel: bool = False"),
         (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
         (run, "def run(config", "return shapes"),
         (MLP(4, 8, "relu", False).forward, "def forward(self", "return self.down(hidden)"),

@@ -22,7 +22,7 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=40, batch_size=8,
     evaluate_every=40, evaluation_tokens=256, checkpoint_every=40, device="cpu", sample_tokens=3, seed=3,
     schedule=ScheduleConfig(warmup_steps=0),
-)  # fmt: skip
+)
 SETTINGS = Preset(MODEL, TRAIN)
 
 
@@ -71,7 +71,7 @@ def test_it_starts_as_training_does(data, tmp_path):
 
 
 def test_the_same_call_gives_the_same_numbers_and_leaves_nothing(data, found, tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
     assert find_learning_rate(SETTINGS, data) == found
@@ -161,13 +161,13 @@ def test_what_can_be_refused_is_refused_before_any_text_is_read(monkeypatch, set
 
 
 def test_in_the_terminal(found, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     Run.create("one", MODEL, TRAIN, tmp_path)
     assert main(["find-rate", "one", "--picture", str(tmp_path / "rates.png")]) == 0
     assert repr(found) in capsys.readouterr().out.splitlines()
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "data.json", "model_config.json", "tokenizer.json", "train_config.json",
-    ]  # fmt: skip
+    ]
     assert main(["find-rate", "lama-tiny"]) == 1
     assert "neither a preset nor a run; did you mean 'llama-tiny'" in capsys.readouterr().err

@@ -17,13 +17,16 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch._dynamo.exc import BackendCompilerFailed
 
-import lab.training.loop
+import lab.training.computing
 from config import TrainConfig
 from lab.comparison.sweep import sweep
 from lab.compute.schedule import learning_rate
+from lab.compute.training_state import TrainingState
 from lab.data.packing import prepare
 from lab.files.atomic import atomic_write_text
-from lab.runs.run import Run, delete_run, list_runs, run_names
+from lab.runs.listing import delete_run, list_runs
+from lab.runs.names import run_names
+from lab.runs.run import Run
 from lab.runs.weights import read_header
 from lab.sharing import export_run, import_run
 from lab.training.checkpoint import load_checkpoint
@@ -113,14 +116,15 @@ def test_a_run_can_not_be_trained_twice_at_once_in_one_process(tmp_path, data):
 def test_another_process_is_named_and_sigterm_stops_it_with_a_checkpoint(tmp_path, data):
     code = (
         "import sys; from pathlib import Path; from lab.runs.run import Run; from lab.training.loop import train\n"
-        f"for step in train(Run.open('run', Path({str(tmp_path)!r}))):\n"
+        f"run = Run.open('run', Path({str(tmp_path)!r})); run.listener = lambda what: print(what, file=sys.stderr)\n"
+        "for step in train(run):\n"
         "    print('step', step.step, flush=True); sys.stdin.readline()"
     )
     run = new_run(tmp_path, checkpoint_every=100)
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     while not child.stdout.readline().startswith("step 1"):
         assert child.poll() is None, child.stderr.read()
     with pytest.raises(RunError, match=rf"process {child.pid} on {platform.node()} holds run 'run' since \d{{4}}"):
@@ -188,7 +192,7 @@ def test_what_can_change_is_obeyed(stopped, data):
         weight_decay=0.0, beta1=0.8, beta2=0.9, gradient_clip=None, dropout_final=1.0, steps=14, evaluate_every=13,
         sample_every=13, sample_prompt="Tim", sample_tokens=2, checkpoint_every=3, watch_every=13,
         schedule__warmup_steps=1, schedule__decay="linear",
-    )  # fmt: skip
+    )
     changed = edit(changed, "model_config.json", dropout__residual=0.0)
     steps = list(train(changed, data))
     assert [step.step for step in steps] == [12, 13, 14]
@@ -225,12 +229,12 @@ def test_what_can_not_change_is_refused_by_name(stopped, file, changes, said):
 def test_what_was_measured_stays_and_what_is_set_is_obeyed(tmp_path, data, monkeypatch):
     run, asked = new_run(tmp_path, precision="auto", dropout_final=1.0), []
 
-    def measured(model, windows, config):
+    def measured(model, windows, config, kept):
         asked.append((config.precision, config.compile))
         return {"auto": "bf16"}.get(config.precision, config.precision), config.compile == "on", "made up"
 
-    monkeypatch.setattr("lab.training.loop.choose", measured)
-    monkeypatch.setattr("lab.training.loop.write_card", lambda *_: None)
+    monkeypatch.setattr("lab.training.computing.choose", measured)
+    monkeypatch.setattr("lab.training.storing.write_card", lambda *_: None)
     stop(run, data, 2)
     stop(run, data, 3)
     assert asked == [("auto", "auto")] and progress(run)["precision"] == "bf16"
@@ -240,6 +244,20 @@ def test_what_was_measured_stays_and_what_is_set_is_obeyed(tmp_path, data, monke
     assert asked[2:] == [("auto", "off")], "what was set is no measurement"
 
 
+def test_a_choice_that_is_set_later_is_not_called_a_measurement_any_more(tmp_path, data):
+    """The settings now name what was measured: the same numbers, and other words on the card."""
+    run = new_run(tmp_path, precision="auto", compile="off")
+    stop(run, data, 2)
+    precision = progress(run)["precision"]
+    assert "measured at" in progress(run)["why"]
+    stop(edit(run, precision=precision), data, 3)
+    assert progress(run)["precision"] == precision and f"cpu, {precision}, as set;" in progress(run)["why"]
+    assert progress(run)["why"] in run.card_path.read_text(encoding="utf-8")
+    stop(edit(run, micro_batch_size=2, compile="auto"), data, 4)
+    stop(edit(run, precision="fp32" if precision == "bf16" else "bf16"), data, 5)
+    assert progress(run)["why"].endswith("compile off as chosen before")
+
+
 def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, monkeypatch):
     """The checkpoint says that the run is compiled, by "auto"."""
     run = new_run(tmp_path, dropout_final=1.0)
@@ -247,14 +265,15 @@ def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, m
     facts = read_header(run.checkpoint_path)[1]
     compiled = json.dumps(json.loads(facts["progress"]) | {"compiled": True})
     save_file(load_file(run.checkpoint_path), run.checkpoint_path, facts | {"progress": compiled})
-    monkeypatch.setattr("lab.training.loop.compiler_problem", lambda device_type: "no Python.h")
-    monkeypatch.setattr("lab.compute.device.compiler_problem", lambda device_type: "no Python.h")
-    monkeypatch.setattr("lab.compute.device.COMPILING_PAYS", 0)
+    monkeypatch.setattr("lab.training.computing.compiler_problem", lambda device_type: "no Python.h")
+    for place in ("choice", "compiling"):
+        monkeypatch.setattr(f"lab.compute.{place}.compiler_problem", lambda device_type: "no Python.h")
+    monkeypatch.setattr("lab.compute.choice.COMPILING_PAYS", 0)
     told = []
     run.listener = told.append
     stop(run, data, 3)
     (line,) = [what for what in told if what.startswith("cpu")]
-    assert "not compiled, for the compiler does not work: no Python.h" in line and not progress(run)["compiled"]
+    assert "not compiled, because the compiler does not work: no Python.h" in line and not progress(run)["compiled"]
     assert line in (run.folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match=r"compile 'on' needs a compiler that works.*no Python.h.*to 'off'"):
         next(train(edit(run, compile="on"), data))
@@ -269,7 +288,7 @@ def test_a_model_that_can_not_be_compiled_is_told_and_goes_on_when_off_is_set(tm
     def failing(function):
         raise BackendCompilerFailed(failing, RuntimeError("no kernel for this"), None)
 
-    monkeypatch.setattr("lab.compute.device.compiler_problem", lambda device_type: None)
+    monkeypatch.setattr("lab.compute.compiling.compiler_problem", lambda device_type: None)
     monkeypatch.setattr(torch, "compile", lambda losses: lambda windows: failing(losses))
     run = new_run(tmp_path, compile="on", dropout_final=1.0)
     with pytest.raises(RunError, match=r"step 1: this model can't be compiled here: .*compile to 'off'.*resume"):
@@ -277,22 +296,25 @@ def test_a_model_that_can_not_be_compiled_is_told_and_goes_on_when_off_is_set(tm
     assert next(train(edit(run, compile="off"), data)).step == 1
 
 
-def test_interrupted_while_it_measures_a_run_is_kept_and_goes_on(tmp_path, data, monkeypatch, capsys):
-    measure = lab.training.loop.choose
-    monkeypatch.setattr("lab.training.loop.choose", lambda *a: (signal.raise_signal(signal.SIGINT), measure(*a))[1])
+def test_interrupted_while_it_measures_a_run_is_kept_and_goes_on(tmp_path, data, monkeypatch):
+    measure, told = lab.training.computing.choose, []
+    monkeypatch.setattr(
+        "lab.training.computing.choose", lambda *a: (signal.raise_signal(signal.SIGINT), measure(*a))[1]
+    )
     run = new_run(tmp_path)
+    run.listener = told.append
     assert list(train(run, data)) == [] and run.status() == "new" and not run.weights_path.exists()
-    assert "stopped after step 0 of 12; train(run) goes on from there" in capsys.readouterr().err
+    assert "stopped after step 0 of 12; train(run) goes on from there" in told
     monkeypatch.undo()
     assert next(train(run, data)).step == 1
 
 
-def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped):
+def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped, data):
     """As on CUDA: `capturable` keeps the step counter beside its parameter, as the fused update does there."""
     with torch.device("meta"):
         model = Transformer(MODEL)
     optimizer = torch.optim.AdamW(model.parameters(), capturable=True)
-    load_checkpoint(stopped, model, optimizer)
+    load_checkpoint(stopped, TrainingState(model=model, optimizer=optimizer, data=data, config=stopped.train_config))
     devices = {key: value.device.type for state in optimizer.state.values() for key, value in state.items()}
     assert devices == {"step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"}
 
@@ -310,9 +332,7 @@ def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped):
 def test_a_validation_loss_that_is_not_finite_is_no_best(tmp_path, data, monkeypatch, losses, step, held):
     """The message says what the run holds in fact, and what it advises is obeyed."""
     run, coming = new_run(tmp_path), iter(losses)
-    monkeypatch.setattr(
-        "lab.training.loop.evaluate", lambda *_: SimpleNamespace(loss=next(coming, float("nan")))
-    )
+    monkeypatch.setattr("lab.training.storing.evaluate", lambda *_: SimpleNamespace(loss=next(coming, float("nan"))))
     with pytest.raises(RunError, match=rf"step {step}: the validation loss is nan.*still holds {held}\..*lower learn"):
         list(train(run, data))
     assert [run.validation_loss()] == losses if losses else not run.weights_path.exists()
@@ -327,6 +347,13 @@ def progress_step(text: str) -> int:
     return int(text.rpartition(" ")[2])
 
 
+def test_damaged_weights_do_not_hide_that_a_training_diverged(stopped, data, monkeypatch):
+    os.truncate(stopped.weights_path, 100)
+    monkeypatch.setattr("lab.training.storing.evaluate", lambda *_: SimpleNamespace(loss=float("nan")))
+    with pytest.raises(RunError, match=r"step 12: the validation loss is nan.*can't be used .*not a whole safetensors"):
+        list(train(stopped, data))
+
+
 def test_weights_that_are_not_finite_are_never_stored(tmp_path, data, monkeypatch):
     run = new_run(tmp_path, checkpoint_every=3)
 
@@ -334,7 +361,7 @@ def test_weights_that_are_not_finite_are_never_stored(tmp_path, data, monkeypatc
         value = float("inf") if run.steps_done() == 2 else 0.1
         optimizer.param_groups[0]["params"][0].data.fill_(value)
 
-    monkeypatch.setattr("lab.training.loop.descend", overflow_at_step_3)
+    monkeypatch.setattr("lab.compute.training_state.update", overflow_at_step_3)
     with pytest.raises(RunError, match=r"after step 3, .* is not finite: .*diverged. The run still holds the check"):
         list(train(run, data))
     assert progress(run)["step"] == 0
@@ -389,12 +416,12 @@ DAMAGES = {
     "weight gone": (resaved(lambda tensors, facts: tensors.pop(FIRST)), f"{FIRST} is missing"),
     "moment gone": (resaved(lambda tensors, facts: tensors.pop(MOMENT)), f"{MOMENT} is missing"),
     "state gone": (resaved(lambda t, facts: [t.pop(name) for name in STATE]), r"it has \d+ tensors of \d+"),
-    "one too many": (resaved(lambda tensors, facts: tensors.update(x=torch.ones(2))), "x belongs to no part"),
-    "moment short": (resaved(lambda t, facts: t.update({MOMENT: torch.ones(3)})), r"exp_avg_sq is \(3,\).* is right"),
+    "one too many": (resaved(lambda tensors, facts: tensors.update(x=torch.ones(2))), "x is no tensor of this model"),
+    "moment short": (resaved(lambda t, facts: t.update({MOMENT: torch.ones(3)})), r"exp_avg_sq is \(3,\).* must be"),
     "weight wide": (resaved(lambda t, facts: t.update({FIRST: torch.ones(257, 17)})), r"weight is \(257, 17\)"),
-    "rounded": (resaved(lambda t, facts: t.update({MOMENT: t[MOMENT].half()})), "torch.float16, and .* is right"),
-    "negative": (resaved(lambda t, facts: t.update({MOMENT: -t[MOMENT] - 1})), "holds values that can't be"),
-    "nan": (resaved(lambda t, facts: t.update({FIRST: t[FIRST] * torch.nan})), "holds values that can't be"),
+    "rounded": (resaved(lambda t, facts: t.update({MOMENT: t[MOMENT].half()})), "torch.float16; it must be"),
+    "negative": (resaved(lambda t, facts: t.update({MOMENT: -t[MOMENT] - 1})), "holds impossible values"),
+    "nan": (resaved(lambda t, facts: t.update({FIRST: t[FIRST] * torch.nan})), "holds impossible values"),
     "counter": (
         resaved(lambda t, facts: t.update({STATE[0]: torch.tensor(500.0)})), "is 500 at step 11"
     ),
@@ -407,7 +434,7 @@ DAMAGES = {
     "log column": (rewritten(lambda lines: [line.replace("\n", ",1\n") for line in lines]), "has the columns 'step"),
     "log words": (rewritten(lambda lines: [*lines, "12,x\n"]), "tokens is 'x' in row 12"),
     "log step": (rewritten(lambda lines: [*lines, lines[-1].replace("11,", "x,", 1)]), "step is 'x' in row 12"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -475,7 +502,7 @@ def test_interrupted_while_the_end_is_written_it_is_written_all_the_same(stopped
         signal.raise_signal(signal.SIGINT)
         write_card(*arguments)
 
-    monkeypatch.setattr("lab.training.loop.write_card", interrupted)
+    monkeypatch.setattr("lab.training.storing.write_card", interrupted)
     list(train(stopped, data))
     assert stopped.is_finished()
 
@@ -507,12 +534,12 @@ def test_leftovers_of_killed_processes_go_at_the_next_start_and_no_others(stoppe
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError("no room"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-])  # fmt: skip
+])
 def test_out_of_memory_says_which_setting_to_lower(tmp_path, data, monkeypatch, error):
     def full(*_):
         raise error
 
-    monkeypatch.setattr("lab.training.loop.one_step", full)
+    monkeypatch.setattr("lab.training.loop.take_step", full)
     with pytest.raises(RunError, match=r"out of memory .*micro_batch_size=2 \(now 4 .*gradient_checkpointing=True"):
         next(train(new_run(tmp_path), data))
     error = RuntimeError("shapes do not fit")
@@ -534,20 +561,20 @@ def test_a_run_deleted_while_it_trains_is_told_and_not_made_again(tmp_path, data
     assert run_names(tmp_path) == []
 
 
-def test_a_full_disk_when_the_loop_is_left_is_said(tmp_path, data, monkeypatch, capsys):
+def test_a_full_disk_when_the_loop_is_left_is_said(tmp_path, data, monkeypatch):
     def no_space(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     run = new_run(tmp_path)
-    with pytest.raises(RunError, match="No space left"), closing(train(run, data)) as steps:
+    said = "run could not be kept as it was at step 1: can't write .*No space left"
+    with pytest.raises(RunError, match=said), closing(train(run, data)) as steps:
         next(steps)
         monkeypatch.setattr("safetensors.torch.save_file", no_space)
-    assert "run could not be kept as it was at step 1: can't write" in capsys.readouterr().err
 
 
 def test_a_seed_is_as_large_as_it_works_or_refused_with_its_bound(tmp_path, data):
     assert next(train(new_run(tmp_path, seed=9 * 10**12), data)).step == 1
-    with pytest.raises(ConfigError, match=r"seed must be at most 9,000,000,000,000, not 1764115200000000000"):
+    with pytest.raises(ConfigError, match="seed must be an integer from 0 to 9,000,000,000,000, not 17641152"):
         TrainConfig(seed=1_764_115_200_000_000_000)
 
 

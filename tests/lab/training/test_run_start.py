@@ -5,12 +5,14 @@ import signal
 import nbformat
 import pytest
 
-import lab.training.loop
 from config import DataConfig, ModelConfig, TrainConfig
+from lab.compute import training_state
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
 from lab.evaluation.evaluate import evaluate
-from lab.runs.run import Run, run_names
+from lab.runs.names import run_names
+from lab.runs.run import Run
+from lab.training import computing
 from lab.training.live import live
 from lab.training.loop import train
 from lab.training.start import open_or_create
@@ -20,7 +22,7 @@ MODEL = ModelConfig(vocab_size=257, context_length=16, n_layers=1, n_heads=2, wi
 TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=6, batch_size=4,
     evaluate_every=3, evaluation_tokens=128, sample_every=4, sample_tokens=3, device="cpu", compile="off",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +75,24 @@ def test_a_damaged_run_is_not_gone_on_with(tmp_path, data):
     assert open_or_create("min", MODEL, TRAIN, tmp_path).name == "min", "not the numbered ones of another name"
 
 
-@pytest.mark.parametrize("when", ["untrained", "build_optimizer", "choose"])
+@pytest.mark.parametrize(
+    "where, when",
+    [(training_state, "build_model"), (training_state, "build_optimizer"), (computing, "choose")],
+)
 def test_an_interrupt_before_the_first_step_ends_in_a_line_and_a_run_to_go_on_with(
-    tmp_path, data, monkeypatch, capsys, when
+    tmp_path, data, monkeypatch, capsys, where, when
 ):
-    whole = getattr(lab.training.loop, when)
+    whole = getattr(where, when)
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGINT)  # as the toolbar's square
         return whole(*arguments)
 
-    monkeypatch.setattr(lab.training.loop, when, interrupted)
+    monkeypatch.setattr(where, when, interrupted)
     run = cell(tmp_path, data)
     assert capsys.readouterr().out.splitlines()[-1] == "mine: new; no step was taken"
     assert run.summary().splitlines()[1] == "validation loss: not measured"
-    monkeypatch.setattr(lab.training.loop, when, whole)
+    monkeypatch.setattr(where, when, whole)
     assert cell(tmp_path, data).steps_done() == 6 and run_names(tmp_path) == ["mine"]
 
 
@@ -106,8 +111,11 @@ def test_the_last_cell_of_the_notebook_holds_for_a_run_stopped_anywhere(tmp_path
 def test_a_training_tells_what_it_does(tmp_path, data, capsys):
     run, told = Run.create("mine", MODEL, TRAIN, tmp_path), []
     run.listener = told.append
+    notes = []
     for step in train(run):
         told.append(step.step)
+        notes.append(step.note)
+    assert notes == [told[2], None, None, None, None, None], "how it computes, with the first step"
     start, end = told[:4], told[4:]
     assert start[:2] == ["reading the data", "measuring how long a step takes, in both precisions"]
     assert start[2].startswith("cpu, ") and "less than a minute for 6 steps" in start[2] and start[3] == "taking step 1"

@@ -37,7 +37,7 @@ def test_a_run_explains_itself(whole):
     assert names == {
         "model_config.json", "train_config.json", "tokenizer.json", "data.json", "log_data.csv", "model.safetensors",
         "checkpoint/state.safetensors", "README.md", "loss.png", "lock",
-    }  # fmt: skip
+    }
     card = (whole.folder / "README.md").read_text(encoding="utf-8")
     assert "python tools.py train" in card and f"{float(whole.weights_facts()['validation_loss']):.4f}" in card
     assert whole.status() == "finished, 12 steps"

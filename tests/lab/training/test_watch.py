@@ -21,14 +21,15 @@ from config import (
     ScheduleConfig,
     TrainConfig,
 )
+from lab.compute.device import seeded
 from lab.data.packing import prepare
 from lab.runs.run import Run
 from lab.terminal import main
 from lab.training.log import StepLog
-from lab.training.loop import micro_batches, seeded, train
+from lab.training.loop import train
 from lab.training.watch import Watch, by_layer, dead_share, hooked, watch_warnings
 from lab.training.watch_plots import watch_heatmap
-from modules.mlp import ACTIVATIONS
+from modules.mlp import build_activation
 from modules.transformer import Transformer
 from settings.errors import GlassboxError, RunError
 from tests.helpers.variants import VARIANTS, vary
@@ -41,7 +42,7 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=12, batch_size=4,
     evaluate_every=6, evaluation_tokens=256, checkpoint_every=5, precision="fp32", device="cpu", sample_tokens=5,
     compile="off", schedule=ScheduleConfig(warmup_steps=2), watch_every=4,
-)  # fmt: skip
+)
 CPU = torch.device("cpu")
 
 
@@ -83,10 +84,10 @@ def test_numbers_are_those_computed_by_hand(tmp_path, data, model, checkpointing
     run = trained(
         tmp_path, data, model=model, steps=3, micro_batch_size=2, gradient_checkpointing=checkpointing,
         gradient_clip=1e-3, sample_prompt="Once",
-    )  # fmt: skip
+    )
     with seeded(TRAIN.seed, 0, CPU):
         net = Transformer(model)
-    parts = list(micro_batches(data, run.train_config, 0, 16, CPU))
+    parts = torch.from_numpy(data.train.batch(TRAIN.seed, 0, TRAIN.batch_size, 16)).split(2)
     positions = torch.arange(16)
     place = net.position.place(positions, positions, True, None)
     x = net.embedding(parts[0][:, :-1])
@@ -126,13 +127,13 @@ def test_layers_gradients_squared_add_up_to_the_log(whole):
         ("relu", 0.0, 1e-3), ("relu2", -1.0, 1e-3), ("gelu", -2.4, -2.2), ("gelu_tanh", -2.4, -2.2),
         ("silu", -4.7, -4.5), ("mish", -4.7, -4.5),
     ],
-)  # fmt: skip
+)
 def test_a_unit_is_dead_if_closed_for_every_token(name, closed, open_):
     """Of four units one is open for one token of six; Φ(−2.33) = σ(−4.6) = 1 %."""
     x = torch.full((2, 3, 4), closed)
-    assert dead_share(x, ACTIVATIONS[name]) == 1
+    assert dead_share(x, build_activation(name, 4)) == 1
     x[1, 2, 3] = open_
-    assert dead_share(x, ACTIVATIONS[name]) == 0.75
+    assert dead_share(x, build_activation(name, 4)) == 0.75
 
 
 def test_a_state_of_several_streams_has_a_row_for_each():
@@ -236,7 +237,7 @@ def test_every_architecture_is_watched_to_its_card(tmp_path, data, name):
     run = trained(
         tmp_path, data, model=WATCHED[name], steps=1, schedule=ScheduleConfig(warmup_steps=0),
         watch_every=1, sample_prompt="O", sample_tokens=1,
-    )  # fmt: skip
+    )
     frame = run.watch()
     assert not frame.duplicated(["step", "layer", "kind"]).any()
     blocks = WATCHED[name].n_layers - (WATCHED[name].block.heads - 1 if name == "multi-token" else 0)
@@ -263,7 +264,7 @@ def damaged(monkeypatch, damage) -> None:
             with torch.no_grad():
                 damage(self)
 
-    monkeypatch.setattr("lab.training.loop.Transformer", Damaged)
+    monkeypatch.setattr("lab.compute.training_state.Transformer", Damaged)
 
 
 def test_a_healthy_training_raises_no_flag(tmp_path, data, whole):
@@ -333,7 +334,7 @@ def frame_of(table: dict[str, list[float]], kind: str) -> pd.DataFrame:
         ("activation", [1.0, float("nan")], "step 10 .*inf"), ("dead", [0.0, 0.5], None),
         ("dead", [0.0, 0.6, 0.1], None), ("dead", [0.0, 0.51], r"step 10 \(1 of 2 watched steps\): 51%"),
     ],
-)  # fmt: skip
+)
 def test_thresholds(kind, column, said):
     """A layer beside two that stay at 1: gradients of a thousandth, growth to a thousandfold, half of the units."""
     others = 0.0 if kind == "dead" else 1.0
@@ -406,7 +407,7 @@ def test_the_card_shows_the_layers(tmp_path, data, whole, monkeypatch):
 
 
 def test_the_terminal_tells_it_after_training(tmp_path, data, monkeypatch, capsys):
-    monkeypatch.setattr("lab.runs.run.TRAINED", tmp_path)
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     like = ["--like", str(Run.create("one", MODEL, TRAIN, tmp_path).folder)]
     assert main(["train", *like, "--name", "well", "--train.watch-every", "6"]) == 0

@@ -1,7 +1,8 @@
-"""Bags of tokens: which ones a window holds, predicted over the vocabulary. Never more than CHUNK rows of logits.
+"""Bags of words: the tokens of a window without their order, predicted over the vocabulary, CHUNK rows at a time.
 
-A prediction is a distribution (offset None: p = softmax(z)) or says of each token if it is there: p = σ(z + offset)
-for windows of W tokens, with offset log(W / V), so that at first W tokens are expected, any of them.
+A prediction is a distribution over all tokens (offset None: p = softmax(z)), or for each token the probability that
+the window holds it: p = σ(z + offset). The offset log(W / V), for windows of W tokens, makes the probabilities sum to
+about W at the start.
 """
 
 import torch
@@ -10,10 +11,10 @@ from torch.nn import functional as F
 
 
 class BagLoss(torch.autograd.Function):
-    """The sum over windows of how badly x·wᵀ predicts the W tokens of each, `chunk` windows at a time.
+    """The loss of x·wᵀ as a prediction of the W tokens of each window, summed over windows, `chunk` of them at a time.
 
-    As a distribution: −Σ_v target(v) · log p(v), the target being the normalised counts. As there or not: binary
-    cross-entropy, summed over the vocabulary and divided by W. Both are in nats per token of the window.
+    As a distribution: −Σ_v target(v) · log p(v); the target is the normalised counts. As a probability for each token:
+    binary cross-entropy, summed over the vocabulary and divided by W. Both are in nats per token of the window.
     """
 
     @staticmethod
@@ -55,7 +56,7 @@ def expected_embedding(x: Tensor, weight: Tensor, table: Tensor, offset: float |
 
 
 def shares(logits: Tensor, offset: float | None) -> Tensor:
-    """Each token's share of the bag, which sum to 1: (N, V)."""
+    """Each token's share of the window: (N, V), rows sum to 1."""
     if offset is None:
         return logits.softmax(dim=-1)  # (N, V)
     p = (logits + offset).sigmoid_()  # (N, V)

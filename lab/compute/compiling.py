@@ -1,0 +1,53 @@
+"""torch.compile: whether it works here, and what to do when it does not."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+
+from settings.errors import ConfigError, RunError
+
+
+@lru_cache(maxsize=4)
+def compiler_problem(device_type: str) -> str | None:
+    """Why torch.compile does not work on this kind of device, in one line; None if it works.
+
+    A small function is compiled once per process. Its input has another length each time, because torch's cache on
+    disk would hide that the compiler has broken since.
+    """
+    length = 1 + time.time_ns() % 2**16
+    try:
+        with torch.no_grad():
+            torch.compile(lambda x: x.sin() + 1)(torch.ones(length, device=device_type))
+    except Exception as error:  # dynamo, inductor and the compiler raise many types; the message is the answer
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return next((line.strip() for line in lines if re.search(r"\berror: ", line)), lines[0].strip())
+    return None
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ConfigError with the reason if torch.compile does not work."""
+    problem = compiler_problem(device.type)
+    if problem:
+        raise ConfigError(
+            f"compile 'on' needs a compiler that works, and this one does not: {problem}. On a CPU install g++ or "
+            "clang++ and Python's headers, in a path without blanks; or set compile to 'off'"
+        )
+
+
+@contextmanager
+def explain_compiler_failure(step: int) -> Iterator[None]:
+    """Raises RunError if the compiler fails on this model inside the `with`, and says how to go on. step: from 1."""
+    from torch._dynamo.exc import TorchDynamoException  # private, and torch has no public name for it; takes 1.6 s
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RunError(
+            f"step {step}: this model can't be compiled here: {reason}. Set compile to 'off' in the run's "
+            "train_config.json and resume"
+        ) from error

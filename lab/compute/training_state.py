@@ -1,0 +1,131 @@
+"""The state of a training between two steps, and the parts of a step. It knows no run.
+
+    state = TrainingState.start(model_config, config, data)
+    losses = state.backward(state.batch())
+    norm = state.clip()
+    state.update(rate)
+
+Batches and random numbers depend on (seed, step) alone. So a training is determined by its settings, its weights, its
+optimizer and its progress.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from config import ModelConfig, TrainConfig
+from lab.compute.device import autocast, pick_device, seeded
+from lab.compute.optimizer import build_optimizer, update
+from lab.data.packing import TokenData
+from modules.dropout import set_dropout_share
+from modules.transformer import Transformer
+
+LossesOf = Callable[[Tensor], dict[str, Tensor]]  # from windows (B, T+1) to the named losses
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a training is, and how it computes. What was chosen by measuring stays chosen after a stop.
+
+    step: how many steps are done. precision: "" until it is chosen. chosen_for: the precision, compile and device that
+    the settings asked for at that time. why: the choice in words. Checkpoints of earlier versions lack the last two.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float | None = None
+    precision: str = ""
+    compiled: bool = False
+    chosen_for: str = ""
+    why: str = ""
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """Everything that a training step reads and changes."""
+
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    data: TokenData
+    config: TrainConfig
+    progress: Progress = field(default_factory=Progress)
+    losses_of: LossesOf = field(init=False)  # model.losses, or compiled
+
+    def __post_init__(self):
+        self.losses_of = self.model.losses
+
+    @classmethod
+    def start(cls, model_config: ModelConfig, config: TrainConfig, data: TokenData) -> "TrainingState":
+        """The state before the first step, on the device of the settings."""
+        return cls.of_model(build_model(model_config, config, pick_device(config.device)), config, data)
+
+    @classmethod
+    def of_model(cls, model: Transformer, config: TrainConfig, data: TokenData) -> "TrainingState":
+        """The state before the first step of training this model."""
+        return cls(model=model, optimizer=build_optimizer(model, config), data=data, config=config)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """"fp32" or "bf16": the one chosen, else the one set, else fp32."""
+        if self.progress.precision:
+            return self.progress.precision
+        return "fp32" if self.config.precision == "auto" else self.config.precision
+
+    def compile_losses(self) -> None:
+        """From now on `backward` runs the compiled model."""
+        self.losses_of = torch.compile(self.model.losses)
+
+    def batch(self) -> Iterator[Tensor]:
+        """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
+        config, length = self.config, self.model.config.context_length
+        windows = torch.from_numpy(self.data.train.batch(config.seed, self.progress.step, config.batch_size, length))
+        for part in windows.split(config.micro_batch_size or config.batch_size):
+            yield part.to(self.device, non_blocking=True)
+
+    def seeded(self):
+        """A context: random numbers inside are those of the next step."""
+        return seeded(self.config.seed, self.progress.step + 1, self.device)
+
+    def backward(self, batch: Iterable[Tensor], first: LossesOf | None = None) -> dict[str, float]:
+        """Adds the gradients of a batch, given in parts (B, T+1); returns the mean of each named loss.
+
+        first: computes the losses of the first part instead of `losses_of`.
+        """
+        config, model, device = self.config, self.model, self.device
+        done = self.progress.step / max(1, config.steps - 1)
+        set_dropout_share(model, 1 + (config.dropout_final - 1) * done)
+        sums: dict[str, float] = {}
+        with self.seeded():
+            for windows in batch:
+                with autocast(device, self.precision):
+                    losses = first(windows) if first and not sums else self.losses_of(windows)
+                (model.objective(losses) / config.accumulation).backward()
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
+        return sums
+
+    def clip(self) -> float:
+        """Scales the gradients down to the largest norm that the settings allow; returns the norm before."""
+        limit = self.config.gradient_clip if self.config.gradient_clip is not None else math.inf
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+
+    def update(self, rate: float) -> None:
+        """One update of the parameters at this learning rate. Deletes the gradients and counts the step."""
+        update(self.optimizer, rate)
+        self.progress.step += 1
+
+
+def build_model(model_config: ModelConfig, config: TrainConfig, device: torch.device) -> Transformer:
+    """The model with the initial weights of the seed, ready to train."""
+    with seeded(config.seed, 0, device):
+        model = Transformer(model_config)
+    model = model.to(device).train()
+    model.gradient_checkpointing = config.gradient_checkpointing
+    return model

@@ -1,0 +1,51 @@
+"""All runs of a folder as a table, and deleting one of them."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from lab.runs.lock import delete_held
+from lab.runs.names import check_name, no_run, run_names, runs_folder
+from lab.runs.run import Run
+from lab.runs.weights import check_shapes, read_header
+from settings.errors import GlassboxError, RunError
+
+COLUMNS = ["run", "status", "parameters", "data", "tokenizer", "tokens", "validation_loss"]
+
+
+def list_runs(folder: Path | None = None) -> pd.DataFrame:
+    """A row for each run; the row of a damaged run gives the reason."""
+    return pd.DataFrame([_summary(name, folder) for name in run_names(folder)], columns=COLUMNS).set_index("run")
+
+
+def _summary(name: str, folder: Path | None) -> dict:
+    try:
+        run = Run.open(name, folder)
+        row = {"run": name, "status": run.status()}
+        row |= {"data": run.train_config.data.source, "tokenizer": run.tokenizer.name}
+        if os.path.lexists(run.weights_path):
+            row |= {"parameters": run.stored_parameters(), "validation_loss": run.validation_loss()}
+            check_shapes(read_header(run.weights_path)[0], run.model_config, run.weights_path)
+        if row["status"] != "new":
+            row["tokens"] = int(run.log()["tokens"].max())
+        return row
+    except GlassboxError as error:
+        return {"run": name, "status": f"damaged: {error}"}
+
+
+def delete_run(name: str, *, confirm: str, folder: Path | None = None) -> None:
+    """Deletes the run's folder for good, if `confirm` repeats its name.
+
+    Raises RunError for a link to a folder, which is not followed, for a run that is being trained, and if files can't
+    be deleted.
+    """
+    if name not in run_names(folder):  # a copied folder may have a name that no new run can have
+        check_name(name)
+        raise no_run(name, runs_folder(folder))
+    if confirm != name:
+        raise RunError(f"to delete {name!r} for good, repeat its name: confirm={name!r}")
+    path = runs_folder(folder) / name
+    if path.is_symlink():
+        raise RunError(f"{path} is a link to {path.resolve()}; delete the link itself, or the run in that folder")
+    delete_held(path)

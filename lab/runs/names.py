@@ -1,0 +1,45 @@
+"""The names of runs: which ones are allowed, and which ones are taken."""
+
+import os
+import re
+from pathlib import Path
+
+from lab.files.reading import named_path
+from settings.errors import RunError
+from settings.messages import short, suggest
+from settings.paths import ROOT
+
+TRAINED = ROOT / "trained"
+LONGEST_NAME = 80  # characters
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def runs_folder(folder: Path | None = None) -> Path:
+    """The folder that holds the runs; None is trained/."""
+    return Path(folder or TRAINED)
+
+
+def run_names(folder: Path | None = None) -> list[str]:
+    """The names of all runs in the folder, damaged ones included. Raises RunError if they can't be listed."""
+    folder = runs_folder(folder)
+    try:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise RunError(f"{folder} can't be read: {error.strerror}; mend its permissions") from error
+    return [name for name in names if os.path.isdir(folder / name) and not name.startswith(".")]
+
+
+def check_name(name: str) -> None:
+    """Raises RunError unless every common file system accepts `name` as a folder."""
+    name = os.fspath(named_path(name))
+    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and not name.endswith(".")
+    if not fits or len(name) > LONGEST_NAME or name.split(".")[0].lower() in RESERVED:
+        raise RunError(
+            f"{short(name)} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
+            "starting with a letter or digit, and none of Windows' device names"
+        )
+
+
+def no_run(name: str, folder: Path) -> RunError:
+    """The error for a name that no run in the folder has."""
+    return RunError(f"no run {short(name)} in {folder}; {suggest(name[:LONGEST_NAME], run_names(folder))}")

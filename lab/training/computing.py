@@ -1,0 +1,49 @@
+"""Choosing how a run computes, when its training starts or goes on."""
+
+from lab.compute.choice import choose
+from lab.compute.compiling import compiler_problem
+from lab.compute.device import explain_out_of_memory
+from lab.compute.training_state import TrainingState
+from lab.runs.run import Run
+from lab.training.checkpoint import save_checkpoint
+
+
+def choose_computing(run: Run, state: TrainingState) -> None:
+    """Sets precision and compiling as the settings say; "auto" is what was measured before on this device, or is now.
+
+    A new choice is stored in the checkpoint: a training that is killed at any moment goes on as chosen.
+    """
+    progress, config, device_type = state.progress, state.config, state.device.type
+    if progress.step >= config.steps:
+        return
+    asked = f"{config.precision} {config.compile} {device_type}"
+    kept = measured_before(state)
+    settings = config.replace(**kept)
+    chosen = (progress.precision, "on" if progress.compiled else "off")
+    if (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
+        run.tell("measuring how long a step takes" + ", in both precisions" * (settings.precision == "auto"))
+        with state.seeded(), explain_out_of_memory(config):
+            windows = next(state.batch())
+            progress.precision, progress.compiled, why = choose(state.model, windows, settings, kept)
+        progress.why = f"{device_type}, {why}"
+        run.tell(progress.why)
+    if progress.chosen_for != asked:
+        progress.chosen_for = asked
+        save_checkpoint(run, state)
+
+
+def measured_before(state: TrainingState) -> dict[str, str]:
+    """The settings that are "auto" now and were "auto" when they were measured on this device, with their values."""
+    progress, config, device_type = state.progress, state.config, state.device.type
+    precision, compiling, device_then = (progress.chosen_for or f"auto auto {device_type}").split()
+    kept = {}
+    if not progress.precision or device_then != device_type:
+        return kept
+    if config.precision == precision == "auto":
+        kept["precision"] = progress.precision
+    if config.compile == compiling == "auto":
+        if not progress.compiled:
+            kept["compile"] = "off"
+        elif config.dropout_final == 1 and not compiler_problem(device_type):
+            kept["compile"] = "on"
+    return kept

@@ -1,0 +1,68 @@
+"""Numbers that are not finite: where they came from, and what to change."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lab.compute.device import autocast
+from lab.compute.training_state import TrainingState
+from lab.runs.run import Run
+from lab.training.checkpoint import still_holds
+from settings.errors import RunError
+
+
+def check_finite(run: Run, state: TrainingState, numbers: list[float]) -> None:
+    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite."""
+    if not all(map(math.isfinite, numbers)):
+        raise RunError(
+            f"step {state.progress.step + 1}: {find_non_finite(state)} is not finite. {still_holds(run)}. "
+            f"{advice(state)}"
+        )
+
+
+def check_validation_loss(run: Run, state: TrainingState, loss: float) -> None:
+    """Raises RunError unless the validation loss is finite."""
+    if not math.isfinite(loss):
+        raise RunError(
+            f"step {state.progress.step}: the validation loss is {loss}, though the training losses up to here were "
+            f"finite. {still_holds(run)}. {advice(state)}"
+        )
+
+
+def find_non_finite(state: TrainingState) -> str:
+    """The first module whose output is not finite in the next step, else the last parameter whose gradient is not."""
+    found = []
+
+    def look(name: str):
+        def hook(module, inputs, output):
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in state.model.named_modules() if name]
+    try:
+        with state.seeded(), torch.no_grad():
+            for windows in state.batch():
+                with autocast(state.device, state.precision):
+                    state.model.losses(windows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        return f"the output of {found[0]}"
+    parameters = state.model.named_parameters()
+    gradients = [name for name, p in parameters if p.grad is not None and not p.grad.isfinite().all()]
+    return f"the gradient of {gradients[-1]}" if gradients else "the loss"
+
+
+def advice(state: TrainingState) -> str:
+    """Which settings to change in the run's file; a training that goes on obeys these changes."""
+    config = state.config
+    clip = "set gradient_clip" if config.gradient_clip is None else f"set gradient_clip below {config.gradient_clip:g}"
+    fp32 = ", or set precision to 'fp32'" if state.precision == "bf16" else ""
+    return (
+        f"In its train_config.json lower learning_rate (now {config.learning_rate:g}), lengthen the warm-up, or "
+        f"{clip}{fp32}; then resume"
+    )

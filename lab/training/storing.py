@@ -1,0 +1,63 @@
+"""What a training measures and stores beside its steps: validation losses, samples, the best weights, the card."""
+
+from lab.compute.training_state import TrainingState
+from lab.evaluation.evaluate import evaluate
+from lab.generation.generate import generate_text
+from lab.runs.checks import room_for_sample
+from lab.runs.code_version import code_version
+from lab.runs.run import Run
+from lab.runs.weights import write_tensors
+from lab.training.card import write_card
+from lab.training.checkpoint import save_checkpoint
+from lab.training.diagnosis import check_validation_loss
+from lab.training.step import Step
+from modules.transformer import Transformer
+
+
+def evaluate_on_validation(run: Run, state: TrainingState) -> float:
+    """Nats per token on the run's held-out tokens. Raises RunError if that is not finite."""
+    run.tell("validating on held-out tokens")
+    loss = evaluate(state.model, state.data.validation, run.tokenizer, state.config.evaluation_tokens).loss
+    check_validation_loss(run, state, loss)
+    return loss
+
+
+def sample_text(model: Transformer, run: Run) -> str:
+    """A continuation of the run's prompt, always with the same seed, within the positions that the model accepts."""
+    config = run.train_config
+    n_tokens = min(config.sample_tokens, room_for_sample(run.model_config, config, run.tokenizer))
+    return generate_text(model, run.tokenizer, config.sample_prompt, max_tokens=n_tokens, seed=config.seed)
+
+
+def store_if_best(run: Run, state: TrainingState, record: Step) -> None:
+    """Stores the weights if the record's validation loss is the best so far.
+
+    Call it after the record's row is in the log, so that the log never ends before the weights.
+    """
+    loss, progress = record.validation_loss, state.progress
+    if loss is not None and (progress.best_loss is None or loss < progress.best_loss):
+        progress.best_loss = loss
+        store_weights(run, state, {"step": record.step, "validation_loss": loss})
+
+
+def store_run(run: Run, state: TrainingState) -> None:
+    """Stores all that a training leaves when it ends or stops: checkpoint, weights if there are none yet, card.
+
+    A process that is killed here can do it again. The card comes last, because it says at which step the rest is.
+    """
+    progress = state.progress
+    run.tell("storing the run")
+    save_checkpoint(run, state)
+    if progress.step == 0:
+        return
+    never_validated = progress.best_loss is None
+    if never_validated or not run.weights_path.exists():
+        loss = {} if never_validated else {"validation_loss": evaluate_on_validation(run, state)}
+        store_weights(run, state, {"step": progress.step} | loss)
+    run.tell("writing a sample")
+    write_card(run, state.data, sample_text(state.model, run), progress.why)
+
+
+def store_weights(run: Run, state: TrainingState, facts: dict) -> None:
+    """Writes model.safetensors."""
+    write_tensors(run.weights_path, dict(state.model.named_parameters()), facts | {"code": code_version()})

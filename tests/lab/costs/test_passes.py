@@ -1,0 +1,64 @@
+"""Passes without numbers leave no trace, and say which module they can't go through."""
+
+import gc
+
+import pytest
+import torch
+
+from config import TrainConfig, preset
+from lab.costs.passes import count_flops, run_decoding, run_step
+from modules.mlp import GatedMLP
+from settings.errors import ConfigError, IdeaError
+
+MODEL, TRAIN = preset("llama-tiny").model, TrainConfig(batch_size=2)
+
+
+def test_random_numbers_and_the_collector_are_as_before():
+    before = torch.get_rng_state()
+    run_step(MODEL, TRAIN, "bf16", "cpu"), run_decoding(MODEL, 1, 8), count_flops(MODEL, True)
+    assert torch.equal(torch.get_rng_state(), before) and gc.isenabled()
+
+
+def test_all_parts_of_the_memory_are_told_apart():
+    found = run_step(MODEL.replace(vocab_size=300), TRAIN.replace(gradient_checkpointing=True), "fp32", "cpu").as_dict()
+    parameters = 658_048 - (2048 - 300) * 128
+    tables = 2 * 512 * 64  # cosines and sines
+    assert found["weights"] == 4 * (parameters + tables)
+    assert 8 * parameters <= found["optimizer"] <= 8 * parameters + 4 * 20  # and a number of steps for each
+    assert found.keys() == {"moment", "weights", "optimizer", "activations", "temporary", "gradients"}
+
+
+@pytest.mark.parametrize(
+    "changes, checkpointing, moment",
+    (
+        (dict(), False, "the loss"),
+        (dict(vocab_size=300), True, "the backward pass of blocks.0.mlp"),  # block 1 has left its gradients
+        (dict(vocab_size=20_000, context_length=8), False, "the backward pass of embedding"),
+    ),
+)
+def test_the_fullest_moment_is_told(changes, checkpointing, moment):
+    train = TRAIN.replace(gradient_checkpointing=checkpointing)
+    assert run_step(MODEL.replace(**changes), train, "fp32", "cpu").as_dict()["moment"] == moment
+
+
+@pytest.mark.parametrize("what", ("item", "if"))
+@pytest.mark.parametrize("measure", (lambda: count_flops(MODEL, False), lambda: run_step(MODEL, TRAIN, "fp32", "cpu")))
+def test_a_part_that_looks_at_numbers_is_named(monkeypatch, measure, what):
+    forward = GatedMLP.forward
+
+    def look(self, x):
+        if what == "item":
+            x.sum().item()
+        elif x.sum() > 0:
+            x = -x
+        return forward(self, x)
+
+    monkeypatch.setattr(GatedMLP, "forward", look)
+    with pytest.raises(IdeaError, match=r"costs of blocks\.0\.mlp can't be measured: .*must not depend on values"):
+        measure()
+
+
+def test_cuda_needs_a_pytorch_that_has_it(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    with pytest.raises(ConfigError, match="built without CUDA"):
+        run_step(MODEL, TRAIN, "fp32", "cuda")
