@@ -1,7 +1,8 @@
-"""Training a tuned lens for a run, and keeping it beside the run as lens.safetensors.
+"""Trains a tuned lens for a run, and stores it in the run's folder as lens.safetensors.
 
-For each layer and stream, W and b of x + W·x + b start at 0 and learn from KL(final ‖ norm and head of it), the model
-itself staying as it is (Belrose et al. 2023, arXiv 2303.08112). So do the two baselines, on the same tokens.
+For each layer and stream, W and b of x + W·x + b start at 0 and minimise the KL from the model's final distribution to
+that of the mapped state. The model does not change (Belrose et al. 2023, arXiv 2303.08112). The two baselines are
+trained in the same way on the same tokens.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lab.analysis.forward_pass import AnalysisError, readers
-from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
+from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained_copy
 from lab.compute.device import pick_device
 from lab.data.packing import TokenData
 from lab.files.reading import reading
@@ -36,7 +37,7 @@ def train_lens(
     data = data or run.load_data()
     device, width = pick_device(run.train_config.device), run.model_config.width
     model = run.load_model(device).requires_grad_(False)
-    other = untrained(model, seed)
+    other = untrained_copy(model, seed)
     translators = {
         key: Translator(*(torch.zeros(shape, device=device, requires_grad=True) for shape in ((width, width), width)))
         for key in keys(model)

@@ -19,7 +19,8 @@ from lab.compute.device import explaining_memory, pick_device
 from lab.compute.optimizer import build_optimizer
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
-from lab.display.style import BLUE, SKY, VERMILLION, Picture, axes
+from lab.display.palette import BLUE, SKY, VERMILLION
+from lab.display.style import Picture, axes
 from lab.runs.checks import check_vocabulary
 from lab.training.loop import clip, descend, gradients, untrained
 from settings.errors import ConfigError

@@ -88,4 +88,4 @@ def test_an_interrupted_writing_is_said_and_passed_on(panel, monkeypatch):
     monkeypatch.setattr(lab.widgets, "continuation", interrupted)
     with pytest.raises(KeyboardInterrupt):
         child(panel, "Write").click()
-    assert shown(panel).startswith("<b>the writing was broken off</b>") and before in shown(panel)
+    assert shown(panel).startswith("<b>the generation was interrupted</b>") and before in shown(panel)

@@ -26,7 +26,7 @@ from settings.paths import ROOT
 from tests.helpers.plain_modules import make_plain
 from tests.helpers.variants import VARIANTS, vary
 from tracing.axes import AxesError, claims, malformed, size
-from tracing.checking import bind, mismatches
+from tracing.checks import letter_sizes, mismatches
 from tracing.glossary import GLOSSARY, LOCAL, MAY_AGREE
 from tracing.recorder import Recorder
 from tracing.rows import file_shown
@@ -154,7 +154,7 @@ def test_no_comment_could_say_anything_else():
     assert len(said) > 150
     unseen = []
     for (where, variable, claim), places in said.items():
-        sizes = [bind(rows, known) for rows, known in places.values()]
+        sizes = [letter_sizes(rows, known) for rows, known in places.values()]
         alike = [pair for pair in MAY_AGREE if all(len({n.get(letter) for letter in pair} - {None}) < 2 for n in sizes)]
         for lie in mutations(claim):
             if renamed(lie, alike) == renamed(claim, alike):
@@ -223,7 +223,7 @@ LIES = {  # file, what it says, what it might have said: a lie of every kind
                                  "queries_and_keys = self.n_heads + self.n_kv_heads  # (H, D)"),
     "half a second claim": ("attention", "# (B, H, T, D), (B, G, T, D)", "# (B, H, T, D), (B, G, T, D"),
     "half a claim": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, T, C"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", LIES)
@@ -473,7 +473,7 @@ class Products(nn.Module):
         (lambda x, y: x @ y.double(), (3, 5, 6), "their types differ: float32 and float64"),
         (lambda x, y: x.view(7, 7), (1,), "view was given:\n    x  (B=3, T=4, C=5)  float32"),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_each_kind_of_failure(act, shape, said):
     _, note, _ = failing(Products(act), torch.zeros(3, 4, 5), torch.zeros(shape))
     assert said in note
