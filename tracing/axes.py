@@ -48,7 +48,7 @@ def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:
     for index, axis in enumerate(axes):
         if axis == ELLIPSIS:
             if index:
-                return f"{ELLIPSIS} may only come first"
+                return f"{ELLIPSIS} may stand only in front"
             continue
         for part in re.split(r"[|+-]", axis):
             term = TERM.fullmatch(part)

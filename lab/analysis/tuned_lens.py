@@ -22,15 +22,15 @@ from lab.runs.weights import check_layers, read_header, read_tensors, write_tens
 from modules.transformer import Transformer
 from settings.errors import RunError
 
-ROWS = 256  # positions that each translator learns from in a step: the head's logits are what costs
+ROWS = 256  # positions per step for each translator; most of the cost is the logits of the head
 
 
 def train_lens(
     run: Run, data: TokenData | None = None, *, steps: int = 200, learning_rate: float = 1e-3, seed: int = 0
 ) -> TunedLens:
-    """Trains a lens for the run's model on the run's own data, Adam with the rate falling to 0, and stores it rounded.
+    """Trains a lens for the run's model on the run's data, by Adam with a rate that falls to 0, and stores it in bf16.
 
-    data: what `prepare` gave, if it is at hand. The same seed gives the same lens on one machine.
+    data: the result of `prepare`, if you have it. The same seed gives the same lens on one machine.
     """
     if steps < 1 or learning_rate <= 0 or seed < 0:
         raise AnalysisError(f"need steps >= 1, learning_rate > 0, seed >= 0, not {steps}, {learning_rate}, {seed}")
@@ -57,7 +57,7 @@ def train_lens(
         optimizer.step()
         optimizer.zero_grad()
     tensors = {
-        f"{name(key)}/{part}": tensor.bfloat16()  # half the file, and no difference that a probe could see
+        f"{name(key)}/{part}": tensor.bfloat16()  # half the size, without a measurable difference
         for key, pair in translators.items()
         for part, tensor in pair._asdict().items()
     }
@@ -66,7 +66,7 @@ def train_lens(
 
 
 def load_lens(run: Run) -> TunedLens:
-    """The lens stored with the run. Raises RunError where there is none, or it is damaged or for other weights."""
+    """The lens stored with the run. Raises RunError if there is none, or it is damaged or for other weights."""
     path = lens_path(run)
     if not os.path.lexists(path):
         raise RunError(f"run {run.name!r} has no lens.safetensors; make one with train_lens(run)")
@@ -89,7 +89,7 @@ def load_lens(run: Run) -> TunedLens:
 
 
 def keys(model: Transformer) -> list[tuple[str, str, int]]:
-    """All but what the model itself reads at its end, which is right as it is."""
+    """All (baseline, stream, layer), except the final norm's own input, which needs no translator."""
     streams, last = list(readers(model)), len(model.next_token_blocks)
     every = [(b, s, layer) for b in BASELINES for s in streams for layer in range(last + 1)]
     return [key for key in every if key != ("model", streams[-1], last)]

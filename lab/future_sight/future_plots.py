@@ -29,7 +29,7 @@ CONTEXT = 8  # tokens before the predicting one in a table
 LINE = 0.17  # inches
 EXPECTED = 10  # a bin is drawn if it expects so many occurrences
 
-# The lines of a bag are no wider than nothing, so that long ones may cover the empty cells to their right
+# The lines of a bag have width 0, so that long lines may cover the empty cells to their right
 TABLE = """
 {% set style = "text-align:left;vertical-align:top;padding:2px 4px;white-space:nowrap" %}
 <div>Predicted after the outlined token, under the window of the prediction ({{ hit }}: it came there)</div>
@@ -41,7 +41,7 @@ TABLE = """
  style="{{ style }};border-top:3px solid {{ colour }};background:{{ colour }}22">
 <div style="width:0;overflow:visible">
 {%- for line in bag.lines -%}
-{{ "<br>"|safe if not loop.first }}{% if line.endswith(hit) %}<b><u>{{ line }}</u></b>{% else %}{{ line }}{% endif %}
+{{ "" if loop.first else "<br>"|safe }}{% if line.endswith(hit) %}<b><u>{{ line }}</u></b>{% else %}{{ line }}{% endif %}
 {%- endfor -%}
 </div></td></tr>
 {% endfor %}

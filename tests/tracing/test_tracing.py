@@ -223,7 +223,7 @@ LIES = {  # file, what it says, what it might have said: a lie of every kind
                                  "queries_and_keys = self.n_heads + self.n_kv_heads  # (H, D)"),
     "half a second claim": ("attention", "# (B, H, T, D), (B, G, T, D)", "# (B, H, T, D), (B, G, T, D"),
     "half a claim": ("mlp", "self.down(hidden)  # (B, T, C)", "self.down(hidden)  # (B, T, C"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", LIES)
@@ -473,7 +473,7 @@ class Products(nn.Module):
         (lambda x, y: x @ y.double(), (3, 5, 6), "their types differ: float32 and float64"),
         (lambda x, y: x.view(7, 7), (1,), "view was given:\n    x  (B=3, T=4, C=5)  float32"),
     ],
-)
+)  # fmt: skip
 def test_what_is_said_of_each_kind_of_failure(act, shape, said):
     _, note, _ = failing(Products(act), torch.zeros(3, 4, 5), torch.zeros(shape))
     assert said in note
