@@ -41,7 +41,8 @@ TABLE = """
  style="{{ style }};border-top:3px solid {{ colour }};background:{{ colour }}22">
 <div style="width:0;overflow:visible">
 {%- for line in bag.lines -%}
-{{ "" if loop.first else "<br>"|safe }}{% if line.endswith(hit) %}<b><u>{{ line }}</u></b>{% else %}{{ line }}{% endif %}
+{{ "<br>"|safe if not loop.first else "" }}
+{%- if line.endswith(hit) %}<b><u>{{ line }}</u></b>{% else %}{{ line }}{% endif %}
 {%- endfor -%}
 </div></td></tr>
 {% endfor %}
