@@ -14,7 +14,7 @@ from torch import Tensor
 from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.display.token_display import readable
+from lab.display.token_box import readable
 from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities, sample
 from modules.transformer import Transformer
 from settings.errors import GenerationError

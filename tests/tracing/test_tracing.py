@@ -26,6 +26,7 @@ from tests.helpers.plain_modules import make_plain
 from tests.helpers.traced_passes import BATCH, LENGTH, cached, shallow, tokens, traced
 from tests.helpers.variants import VARIANTS
 from tracing.axes import AxesError
+from tracing.glossary import GLOSSARY
 from tracing.recorder import Recorder
 from tracing.rows import file_shown
 from tracing.traces import Trace, TraceError
