@@ -32,15 +32,16 @@ HOMES = {
     "lab.evaluation.evaluate": ("evaluate", "evaluate_text"),
     "lab.evaluation.extrapolation": ("extrapolation", "loss_by_position"),
     "lab.evaluation.probes": ("probe_accuracy",),
-    "lab.future_sight.foreseen": ("foreseen", "thought_attention"),
-    "lab.future_sight.foreseen_plots": (
-        "calibration_plot", "foresight_picture", "foresight_table", "thought_maps", "windows_diagram",
+    "lab.future_sight.future_attention": ("future_attention",),
+    "lab.future_sight.future_plots": (
+        "calibration_plot", "foresight_picture", "foresight_table", "future_attention_maps", "windows_diagram",
     ),
+    "lab.future_sight.predictions": ("future_predictions",),
     "lab.generation.generate": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.analysis.interventions": (
-        "ablate_heads", "ablate_streams", "ablation_heatmap", "amplified", "amplify", "one_stream",
-        "without_heads",
+        "ablate_heads", "ablate_streams", "amplified", "amplify", "one_stream", "without_heads",
     ),
+    "lab.analysis.intervention_plots": ("ablation_heatmap",),
     "lab.future_sight.leak": ("demonstrate_leak", "leak_curves"),
     "lab.analysis.lens_plots": ("lens_curves", "lens_heatmap"),
     "lab.analysis.lenses": ("lens_quality", "read_layers"),

@@ -1,4 +1,4 @@
-"""Panels with sliders for a notebook. Each keeps what it showed last as a static twin, for when no kernel runs."""
+"""Panels with sliders for a notebook. Each stores its last result as a static twin, for pages without a kernel."""
 
 from html import escape
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.data.tokenizers import Tokenizer
     from modules.transformer import Transformer
 
-# label, smallest, largest, step, the value at which the setting changes nothing (None: it always acts)
+# label, smallest, largest, step, the value that switches the setting off (None: it can't be switched off)
 SLIDERS = {
     "temperature": ("temperature", 0.0, 2.0, 0.05, None),
     "top_k": ("top-k (0: all)", 0, 100, 1, 0),
@@ -28,10 +28,10 @@ SLIDERS = {
 def sampling_panel(
     model: "Transformer", tokenizer: "Tokenizer", prompt: str = SAMPLE_PROMPT, max_tokens: int | None = None
 ) -> "ipywidgets.VBox":
-    """Sliders for the sampling settings; the continuation below, its tokens shaded by probability.
+    """Sliders for the sampling settings, and below them the continuation, its tokens shaded by probability.
 
-    A change above marks the continuation as old, until the button writes a new one. A plain call for the same:
-    `shaded_tokens` of a transcript with the settings as a `SamplingConfig`.
+    A change marks the continuation as old until the button writes a new one. Without a panel: `shaded_tokens` of a
+    `transcribe` with the settings as a `SamplingConfig`.
     """
     import ipywidgets as widgets
 
@@ -53,11 +53,12 @@ def sampling_panel(
 
     def write(_) -> None:
         nonlocal latest
-        said = "the writing was broken off"
+        said = "the generation was interrupted"
         shown.value = as_old(latest, "writing …")
         try:
             settings = SamplingConfig(**{name: _meant(name, slider.value) for name, slider in sliders.items()})
-            latest, said = continuation(model, tokenizer, text.value, max_tokens, settings, seed.value), ""
+            options = dict(max_tokens=max_tokens, sampling=settings, seed=seed.value)
+            latest, said = continuation(model, tokenizer, text.value, **options), ""
         except GlassboxError as error:
             said = str(error)
         finally:
@@ -87,25 +88,22 @@ def _sliders(style: dict, layout: "ipywidgets.Layout") -> "dict[str, ipywidgets.
 
 
 def as_old(text: ShadedTokens, why: str) -> str:
-    """The text as HTML, paler, below the reason."""
+    """The text as pale HTML, below the reason."""
     return f'<b>{escape(why)}</b><div style="opacity:.75">{text._repr_html_()}</div>'
 
 
-def continuation(
-    model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int | None, sampling: SamplingConfig,
-    seed: int,
-):
-    """The prompt continued, each token shaded by the probability that the model itself gave it."""
+def continuation(model: "Transformer", tokenizer: "Tokenizer", prompt: str, **options) -> ShadedTokens:
+    """The prompt continued with the options of `transcribe`, each token shaded by its probability under the model."""
     from lab.generation.generate import transcribe
 
-    (made,) = transcribe(model, tokenizer, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed)
+    (made,) = transcribe(model, tokenizer, [prompt], **options)
     return shaded_tokens(made.texts, made.probabilities)
 
 
 def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
-    """A slider over the layers and one for each end's head; below, what the token stream carries from where.
+    """Sliders for the layer, the head and the source head, and below them where the token stream comes from.
 
-    A plain call for the same: `provenance_heatmaps`, every layer in one picture.
+    Layers count from 0, the start, and heads from 0. Without a panel: `provenance_heatmaps`, all layers in one picture.
     """
     import ipywidgets as widgets
 
@@ -120,15 +118,15 @@ def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
     sliders[0].value = found.n_layers
     shown = widgets.Image(format="png")
 
-    def draw(_) -> None:
+    def show_picture(_) -> None:
         picture = provenance_heatmap(found, *(slider.value for slider in sliders))
         shown.value, shown.width = picture.png, str(picture.width)
         panel.keep(picture)
 
     panel = WithTwin([*sliders, shown])
     for slider in sliders:
-        slider.observe(draw, "value")
-    draw(None)
+        slider.observe(show_picture, "value")
+    show_picture(None)
     return panel
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from tracing.recorder import Recorder
+from tracing.recorder import Measures, Recorder
 from tracing.rows import Row
 from tracing.text import line
 from tracing.traces import Trace
@@ -39,7 +39,7 @@ class LoggingModule(nn.Module):
                 out = sys.stdout.write if write is None else write
                 out(line(row) + "\n" + (f"{row.tensor}\n" if row.tensor is not None else ""))
 
-        recorder = Recorder(self, values=values, keep=full, finished=finished)
+        recorder = Recorder(self, Measures(values=values, keep=full), finished)
 
         def start(*_) -> None:
             recorder.rows.clear()

@@ -17,10 +17,12 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
+    """Marks the quick tests, and runs the folders with the longest tests first: no worker has to wait for their end."""
     from tests.helpers.quick import is_quick
 
     for item in filter(is_quick, items):
         item.add_marker("quick")
+    items.sort(key=lambda item: item.path.parent.name not in ("notebooks", "tracing"))
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""What happens to the tensors, statement by statement; costs nothing where it is not asked for."""
+"""Traces a pass of a model statement by statement. Without a trace it costs nothing."""

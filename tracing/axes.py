@@ -1,4 +1,4 @@
-"""Axis comments, read: what each letter and each expression of letters stands for."""
+"""Reads axis comments: what each letter and each expression of letters stands for."""
 
 import math
 import re
@@ -14,14 +14,14 @@ Axes = tuple[str, ...]
 
 
 class AxesError(GlassboxError):
-    """Axis comments that do not say what is so."""
+    """Axis comments that do not hold."""
 
 
 def claims(comment: str) -> tuple[tuple[Axes, ...], ...] | None:
-    """What a comment says of each value, with the alternatives to it, joined by "or".
+    """The axes that a comment gives for each value; "or" joins alternatives.
 
-    `(B, T), (C) or (D)` is ((("B", "T"),), (("C",), ("D",))); a comment that starts otherwise is prose: None. Empty
-    where it can't be read.
+    `(B, T), (C) or (D)` gives ((("B", "T"),), (("C",), ("D",))). A comment that does not start with a bracket is prose
+    and gives None; one that can't be read gives ().
     """
     if not comment.startswith("("):
         return None
@@ -35,16 +35,16 @@ def claims(comment: str) -> tuple[tuple[Axes, ...], ...] | None:
         end = match.end()
         alternative = comment.startswith(" or (", end)
         end += 4 if alternative else 2 if comment.startswith(", (", end) else 0
-    return () if comment.startswith("(", end) else tuple(found)  # half a claim is none
+    return () if comment.startswith("(", end) else tuple(found)  # an incomplete bracket
 
 
 def fitting(alternatives: tuple[Axes, ...], rank: int) -> Axes:
-    """The alternative with that many axes; the first where none has."""
+    """The alternative with that many axes, or the first one if none has."""
     return next((axes for axes in alternatives if len(axes) == rank), alternatives[0])
 
 
 def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:
-    """What is wrong with the way that a claim is written, or None."""
+    """Why the axes of a comment can't be read, or None."""
     for index, axis in enumerate(axes):
         if axis == ELLIPSIS:
             if index:
@@ -61,7 +61,7 @@ def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:
 
 
 def size(expression: str, sizes: dict[str, int]) -> int | None:
-    """The number that H+2G or BT stands for; None where a letter's size is not known."""
+    """The number that H+2G or BT stands for; None if the size of a letter is not known."""
     total, sign = 0, 1
     for part in re.split(r"([+-])", expression):
         if part in "+-":
@@ -75,7 +75,7 @@ def size(expression: str, sizes: dict[str, int]) -> int | None:
 
 
 def letters(axes: Axes, shape: tuple[int, ...]) -> str:
-    """`(B=3, T=17, C=40)`: a shape with what its axes are called."""
+    """`(B=3, T=17, C=40)`: a shape with the names of its axes."""
     if axes and axes[0] == ELLIPSIS:
         rest = axes[1:]
         axes = ("",) * (len(shape) - len(rest)) + rest

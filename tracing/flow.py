@@ -1,4 +1,4 @@
-"""Who computed from whom, inside one module: calls of its parts and the operations that join them."""
+"""The graph of a module's call: its parts, and the operations that join them."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,8 +12,8 @@ JOINING = {
     "add": "+", "add_": "+", "__add__": "+", "__radd__": "+", "__iadd__": "+", "sub": "−", "mul": "×", "mul_": "×",
     "__mul__": "×", "__rmul__": "×", "div": "÷", "__truediv__": "÷", "matmul": "@", "bmm": "@", "einsum": "einsum",
     "addcmul": "turn", "cat": "join", "where": "where", "scaled_dot_product_attention": "attention",
-}  # fmt: skip
-SHAPING = {"softmax", "relu", "gelu", "silu", "mish", "square"}
+}
+ACTIVATIONS = {"softmax", "relu", "gelu", "silu", "mish", "square"}
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Node:
 
 @dataclass(eq=False)
 class Edge:
-    """name: the variable that the value was given, or the part of what a module returned, as in ".xt"."""
+    """name: the variable of the value, or its part of a module's result, as in ".xt"."""
 
     source: Node
     target: Node
@@ -37,7 +37,7 @@ class Edge:
 
 
 class Origin(NamedTuple):
-    """The node that a tensor comes from; what it was called and its axes, as far as that was said."""
+    """The node that made a tensor; its axes and its name, where they are known."""
 
     node: Node
     axes: Axes | None = None
@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A tensor that a module returned: `name` is its part of a tuple, "" where it is all."""
+    """A tensor that a module returned. name: its part of a tuple, "" for a single tensor."""
 
     source: Node
     axes: Axes | None
@@ -58,7 +58,7 @@ Named = list[tuple[str, Tensor, Axes | None]]
 
 @dataclass(eq=False)
 class Flow:
-    """The graph of one module's latest call: nodes in the order in which they ran, edges with what runs along them."""
+    """The graph of a module's latest call: nodes in the order in which they ran, and the tensors between them."""
 
     path: str
     nodes: list[Node] = field(default_factory=list)
@@ -67,52 +67,52 @@ class Flow:
     origins: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, repr=False)
 
     def enter(self, name: str, tensor: Tensor, axes: Axes | None) -> None:
-        """An argument that the module was called with."""
+        """Adds an argument of the module."""
         if tensor not in self.origins:
-            self._made(Node("input", name), [("", tensor, axes)])
+            self._make(Node("input", name), [("", tensor, axes)])
 
     def call(self, path: str, title: str, inputs: list[Tensor], outputs: Named) -> None:
-        """A part was called; one that hands its input on is no node."""
+        """Adds the call of a part, unless the part returns its input unchanged."""
         if any(all(out is not x for x in inputs) for _, out, _ in outputs):
-            self._joined(Node("module", path, title), inputs, outputs)
+            self._join(Node("module", path, title), inputs, outputs)
 
     def operate(self, operation: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        """An operation ran between the parts: a node where it joins two values or bends one, else it passes on."""
-        if operation == "__setitem__":  # what was stored can be read from there, as from a cache
+        """Follows an operation between the parts. It becomes a node if it joins two values or is an activation."""
+        if operation == "__setitem__":  # a stored value can be read again, as from a cache
             inputs, outputs = inputs[-1:], inputs[:1]
         known = [x for x in inputs if x in self.origins]
-        if known and (operation in SHAPING or (operation in JOINING and len(known) > 1)):
-            self._joined(Node("operation", JOINING.get(operation, operation)), known, [("", x, None) for x in outputs])
+        if known and (operation in ACTIVATIONS or (operation in JOINING and len(known) > 1)):
+            self._join(Node("operation", JOINING.get(operation, operation)), known, [("", x, None) for x in outputs])
         elif known:
             for out in outputs:
                 self.origins[out] = self.origins[known[0]]._replace(axes=None)
 
     def name(self, tensor: Tensor, axes: Axes | None, name: str) -> None:
-        """A statement has given a value its name and axes."""
+        """Notes the name and axes that a statement gave a value."""
         if tensor not in self.origins:
             return
         node, known, _ = self.origins[tensor]
         self.origins[tensor] = Origin(node, axes or known, name.removeprefix("return").strip())
-        for edge in self.edges:  # what the same statement computed on the way, if it is alike
+        for edge in self.edges:  # intermediate values of the same statement with the same shape
             if edge.target is node and edge.axes is None and edge.shape == tuple(tensor.shape):
                 edge.axes = axes
 
     def leave(self, returned: list[tuple[str, Tensor]]) -> None:
-        """What the module returned."""
+        """Notes what the module returned."""
         known = [(name, x, self.origins[x]) for name, x in returned if x in self.origins]
         self.outputs = [Output(origin.node, origin.axes, tuple(x.shape), name) for name, x, origin in known]
 
-    def _joined(self, node: Node, inputs: list[Tensor], outputs: Named) -> None:
-        alike = {}  # a sum has the axes of its terms until it is given some
+    def _join(self, node: Node, inputs: list[Tensor], outputs: Named) -> None:
+        alike = {}  # a sum has the axes of its terms until a comment names them
         for x in inputs:
             if x in self.origins:
                 source, axes, name = self.origins[x]
                 alike[x.shape] = axes or alike.get(x.shape)
                 if not any((e.source, e.target, e.name) == (source, node, name) for e in self.edges):
                     self.edges.append(Edge(source, node, tuple(x.shape), axes, name))
-        self._made(node, [(name, x, axes or alike.get(x.shape)) for name, x, axes in outputs])
+        self._make(node, [(name, x, axes or alike.get(x.shape)) for name, x, axes in outputs])
 
-    def _made(self, node: Node, outputs: Named) -> None:
+    def _make(self, node: Node, outputs: Named) -> None:
         self.nodes.append(node)
         for name, x, axes in outputs:
             self.origins[x] = Origin(node, axes, name)

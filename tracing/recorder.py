@@ -1,9 +1,8 @@
-"""The recorder: runs beside a model's pass and writes a row for every statement.
+"""The recorder follows a model's pass and makes a row for every statement.
 
-Three views of the same pass come together. Python's trace function says which statement of which function runs and
-what it assigned, so that no value is guessed. Forward hooks say which module is called. A `TorchFunctionMode` sees
-every tensor operation: what was stored where, who computed from whom, and the operands of one that fails. All three
-are there between `start` and `stop` alone.
+It combines three sources. Python's trace function tells which statement runs and what it assigns. Forward hooks tell
+which module is called. A `TorchFunctionMode` sees every tensor operation: its operands, its result, and what is stored
+into parts of tensors. All three are active only between `start` and `stop`.
 """
 
 import inspect
@@ -14,56 +13,55 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tracing.axes import Axes
-from tracing.checking import pairs
+from tracing.checks import axis_sizes
+from tracing.failures import Failure, Operand, explain
+from tracing.flops import FlopCounter
 from tracing.flow import Flow, Named
 from tracing.glossary import LOCAL
-from tracing.mismatch import Failure, Operand, explain
 from tracing.rows import Row, leaves, statistics, tensors
-from tracing.visits import Visit, claimed
+from tracing.torch_internals import DisableTorchFunction
+from tracing.visits import Claimed, Visit, claimed_values
 
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 HERE = __file__.removesuffix("recorder.py")
 GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
-class FlopCounter(TorchDispatchMode):
-    """Adds up multiplications and additions, two to a multiply-add, by PyTorch's own formulas."""
+class Measures(NamedTuple):
+    """What a recorder measures besides shapes.
 
-    total = 0
+    values, gradients: statistics of each tensor and of its gradient. costs: seconds and FLOPs. keep: copies of the
+    tensors.
+    """
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        if packet in flop_registry:
-            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        elif packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # not in the registry
-            self.total += sdpa_flop_count(*(x.shape for x in args[:3]))
-        return out
+    values: bool = False
+    gradients: bool = False
+    costs: bool = False
+    keep: bool = False
+
+
+SHAPES_ALONE = Measures()
 
 
 class Recorder(TorchFunctionMode):
-    """Fills `rows` with what happens in `model` between `start` and `stop`, and `flows` with who computed from whom.
+    """Fills `rows` with the values of `model` between `start` and `stop`, and `flows` with the graphs of its modules.
 
-    values, gradients: with statistics of each. costs: with seconds and FLOPs. keep: with the tensors themselves.
-    finished is called with each row as soon as it is known, with a module's when its call begins.
+    finished: called with each row as soon as it is complete; with a module's row when its call begins.
     """
 
     def __init__(
-        self, model: nn.Module, *, values: bool = False, gradients: bool = False, costs: bool = False,
-        keep: bool = False, finished: Callable[[Row], None] | None = None,
-    ):  # fmt: skip
+        self, model: nn.Module, measured: Measures = SHAPES_ALONE, finished: Callable[[Row], None] | None = None
+    ):
         super().__init__()
-        self.model, self.finished = model, finished
-        self.values, self.gradients, self.costs, self.keep = values, gradients, costs, keep
+        self.model, self.measured, self.finished = model, measured, finished
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.rows: list[Row] = []
         self.flows: dict[str, Flow] = {}
@@ -73,7 +71,7 @@ class Recorder(TorchFunctionMode):
     # --- on and off -------------------------------------------------------------------------------------------
 
     def start(self, inside: bool = False) -> None:
-        """inside: the model's own call is under way already, only its parts' are still to come."""
+        """Starts recording. inside: the model's own call has begun already; only its parts will be recorded."""
         self.visits: list[Visit] = []
         self.calls: list[tuple[Row, float, int]] = []  # the modules that are running
         self.scopes: list[Flow] = []
@@ -82,7 +80,7 @@ class Recorder(TorchFunctionMode):
         for name, tensor in itertools.chain(self.model.named_parameters(), self.model.named_buffers()):
             self.names[tensor] = (name, ())
         self.failure: Failure | None = None
-        self.muted = False
+        self.paused = False
         self.handles = [
             handle
             for module in itertools.islice(self.model.modules(), int(inside), None)
@@ -93,15 +91,15 @@ class Recorder(TorchFunctionMode):
         ]
         self.counter = FlopCounter()
         self.__enter__()
-        if self.costs:
+        if self.measured.costs:
             self.counter.__enter__()
         self.tracer_before = sys.gettrace()
         sys.settrace(self._entered)
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Takes everything off again; adds to `error` where in the model it happened, and which shapes met there."""
+        """Stops recording. Adds a note to `error`: where in the model it happened, with which shapes."""
         sys.settrace(self.tracer_before)
-        if self.costs:
+        if self.measured.costs:
             self.counter.__exit__(None, None, None)
         self.__exit__(None, None, None)
         for handle in self.handles:
@@ -113,7 +111,7 @@ class Recorder(TorchFunctionMode):
     # --- statements, by Python's trace function ---------------------------------------------------------------
 
     def _is_followed(self, frame: FrameType) -> bool:
-        """Whether this is code of the model's: no library's, no part of a statement such as a comprehension."""
+        """Whether this is code of the model: not of a library, and not part of a statement, such as a comprehension."""
         code = frame.f_code
         if code.co_name.startswith("<") or code.co_flags & GENERATORS:
             return False
@@ -126,14 +124,14 @@ class Recorder(TorchFunctionMode):
 
     def _entered(self, frame: FrameType, event: str, argument: object):
         earlier = self.tracer_before(frame, event, argument) if self.tracer_before else None
-        visit = self._visit(frame) if self._is_followed(frame) and not self.muted else None
+        visit = self._visit(frame) if self._is_followed(frame) and not self.paused else None
         if visit is None:
             return earlier
-        # a debugger or a coverage tool that was there before goes on seeing everything
+        # a debugger or a coverage tool that was active before still sees everything
         return partial(self._traced, visit, [earlier] if earlier else [])
 
     def _visit(self, frame: FrameType) -> Visit | None:
-        """The visit that this call starts, if it works for the model."""
+        """The visit that this call starts; None if it does not work for the model."""
         running = bool(self.visits or self.calls)
         context = frame.f_locals.get("ctx")
         path, backward = self._path_of(frame), False
@@ -157,7 +155,7 @@ class Recorder(TorchFunctionMode):
                 if isinstance(leaf, Tensor):
                     self.names.setdefault(leaf, (name + suffix, ()))
                     self.scopes[-1].enter(name + suffix, leaf, self._known_axes(leaf))
-                    self._add(visit, "input", name + suffix, leaf, self._known_axes(leaf), line=line)
+                    self._add(visit, "input", (name + suffix, leaf, self._known_axes(leaf)), line=line)
         return visit
 
     def _traced(self, visit: Visit, earlier: list, frame: FrameType, event: str, argument: object):
@@ -169,30 +167,30 @@ class Recorder(TorchFunctionMode):
                 visit.begin(statement, len(self.rows), self.counter.total)
                 self.ran.add((visit.path, visit.file, statement.first if statement else frame.f_lineno))
         elif event == "exception":
-            visit.current = None  # what it was about to assign does not exist
+            visit.current = None  # it has assigned nothing
         elif event == "return":
             self._finish(visit, argument)
             scope = self._close(argument)
-            if self.scopes and self.scopes[-1] is not scope:  # a part's method was called, not the part itself
+            if self.scopes and self.scopes[-1] is not scope:  # a method of the part was called, not the part itself
                 inputs = tensors([value for _, value in visit.arguments()])
                 self.scopes[-1].call(visit.path, visit.function, inputs, self._named(argument))
             self.visits.remove(visit)
         return partial(self._traced, visit, earlier)
 
     def _finish(self, visit: Visit, returned: object) -> None:
-        """Adds the rows of the statement that has just ended."""
+        """Adds the rows of the finished statement."""
         statement = visit.current
         if statement is None:
             return
-        parts, complaint = claimed(statement, visit.values(returned))
+        parts, complaint = claimed_values(statement, visit.values(returned))
         visit.current = None
         seconds = time.perf_counter() - visit.time
-        for index, (name, value, claim) in enumerate(parts):
+        for index, part in enumerate(parts):
             row = self._add(
-                visit, "statement", name, value, claim, slot=visit.slot + index, line=statement.first,
-                text=statement.text, turn=(visit.id, visit.turn), complaint="" if index else complaint,
-            )  # fmt: skip
-            if self.costs:
+                visit, "statement", part, slot=visit.slot + index, line=statement.first, text=statement.text,
+                turn=(visit.id, visit.turn), complaint="" if index else complaint,
+            )
+            if self.measured.costs:
                 row.seconds, row.flops = seconds, self.counter.total - visit.flops
 
     # --- modules, by forward hooks ----------------------------------------------------------------------------
@@ -204,7 +202,7 @@ class Recorder(TorchFunctionMode):
         row = Row(
             "module", path, type(module).__name__, len(self.visits) + len(self.calls), self.number,
             variable=type(module).__name__, parameters=sum(p.numel() for p in module.parameters()),
-        )  # fmt: skip
+        )
         self.rows.append(row)
         self._emit(row)
         self.calls.append((row, time.perf_counter(), self.counter.total))
@@ -216,7 +214,7 @@ class Recorder(TorchFunctionMode):
         if self.scopes:
             self.scopes[-1].call(row.path, row.owner, tensors((*args, *kwargs.values())), self._named(output))
         first = next(iter(tensors(output)), None)
-        if self.costs:
+        if self.measured.costs:
             row.seconds, row.flops = time.perf_counter() - start, self.counter.total - flops
         if first is not None:
             self._measure(row, first, self._known_axes(first))
@@ -244,10 +242,10 @@ class Recorder(TorchFunctionMode):
 
     def _operand(self, x: Tensor) -> Operand:
         name, axes = self.names.get(x, ("", ()))
-        if len(axes) != x.dim():  # its letters by its sizes, all that a size may be
+        if len(axes) != x.dim():  # names its axes by their sizes, with all letters that have this size
             said: dict[int, set[str]] = {}
             for row in self.rows[-200:]:
-                for axis, n in pairs(row):
+                for axis, n in axis_sizes(row):
                     said.setdefault(n, set()).update({axis} if axis.isalpha() else ())
             axes = tuple("|".join(sorted(said.get(n, ()))) for n in x.shape)
         return Operand(name, axes, tuple(x.shape), str(x.dtype).removeprefix("torch."))
@@ -255,10 +253,10 @@ class Recorder(TorchFunctionMode):
     # --- rows -------------------------------------------------------------------------------------------------
 
     def _open(self, path: str, called: bool = False) -> None:
-        """Operations belong to `path` from here on. A module's methods go on with the graph of its call."""
+        """Starts the graph of the module at `path`. A module's methods continue the graph of its call."""
         same = bool(self.scopes) and self.scopes[-1].path == path
         self.scopes.append(self.scopes[-1] if same else Flow(path))
-        if called or path not in self.flows:  # a method called on its own does not hide the module's call
+        if called or path not in self.flows:  # a method called alone does not replace the graph of the call
             self.flows[path] = self.scopes[-1]
 
     def _close(self, returned: object) -> Flow:
@@ -267,21 +265,22 @@ class Recorder(TorchFunctionMode):
         return scope
 
     def _named(self, value: object) -> Named:
-        """The tensors inside a value, with the way to each and its axes; a part's own letters say nothing outside."""
+        """The tensors inside a value, with their places and axes, without axes whose letters are local."""
         known = [(name, x, self._known_axes(x)) for name, x in leaves(value) if isinstance(x, Tensor)]
         return [(name, x, None if LOCAL & set("".join(axes or ())) else axes) for name, x, axes in known]
 
     def _known_axes(self, x: Tensor) -> Axes | None:
-        """What the tensor's last comment called its axes."""
+        """The axes that the tensor's last comment gave."""
         _, axes = self.names.get(x, ("", ()))
         return axes if axes and len(axes) == x.dim() else None
 
-    def _add(self, visit: Visit, kind: str, name: str, value: object, claim: Axes | None, slot=None, **known) -> Row:
-        """A row for one value of a visit, at `slot` among the rows or at their end."""
+    def _add(self, visit: Visit, kind: str, claimed: Claimed, slot: int | None = None, **known) -> Row:
+        """Adds a row for one value of a visit, at `slot` among the rows or at their end."""
+        name, value, claim = claimed
         row = Row(
             kind, visit.path, visit.function, visit.depth, self.number, file=visit.file, variable=name,
             backward=visit.backward, **known,
-        )  # fmt: skip
+        )
         self.rows.insert(len(self.rows) if slot is None else slot, row)
         if isinstance(value, Tensor):
             self._measure(row, value, claim)
@@ -294,22 +293,22 @@ class Recorder(TorchFunctionMode):
         return row
 
     def _emit(self, row: Row) -> None:
-        """Hands a row on; what the receiver does with it is no part of the model."""
+        """Hands a row to `finished`, whose own operations are not recorded."""
         if self.finished:
-            self.muted = True
+            self.paused = True
             self.finished(row)
-            self.muted = False
+            self.paused = False
 
     def _measure(self, row: Row, x: Tensor, claim: Axes | None) -> None:
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with DisableTorchFunction(), torch.no_grad():
             row.measure(x, claim)
-            if self.values:
+            if self.measured.values:
                 row.statistics = statistics(x)
-            if self.keep:
+            if self.measured.keep:
                 row.tensor = x.detach().clone()
-        if self.gradients and x.requires_grad and row.kind == "statement":
+        if self.measured.gradients and x.requires_grad and row.kind == "statement":
             self.handles.append(x.register_hook(partial(self._gradient, row)))
 
     def _gradient(self, row: Row, gradient: Tensor) -> None:
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with DisableTorchFunction(), torch.no_grad():
             row.gradient = statistics(gradient)

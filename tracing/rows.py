@@ -1,4 +1,4 @@
-"""What a trace holds: a row for every value that a pass made."""
+"""The rows of a trace: one for each value of a pass."""
 
 import re
 from collections.abc import Iterator
@@ -14,12 +14,15 @@ ROOT = __file__.rsplit("tracing", 1)[0]
 
 
 def file_shown(file: str) -> str:
-    """From the library's folder on; of a notebook's cell, which lives in a folder of the kernel's, its number."""
+    """The path from the repository's folder on; for a cell of a notebook its number.
+
+    The Jupyter kernel gives each cell a file of its own, named ipykernel_1234/5678.py.
+    """
     return re.sub(r".*ipykernel_\d+[/\\](\d+)\.py", r"cell \1", file.removeprefix(ROOT))
 
 
 class Statistics(NamedTuple):
-    """Of a tensor's finite numbers: mean, sd, extremes, share of zeros; and how many are not finite."""
+    """Mean, standard deviation, extremes and share of zeros of a tensor's finite numbers; how many are not finite."""
 
     mean: float
     std: float
@@ -35,7 +38,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(x: Tensor) -> Statistics:
-    """Measured in float64; all NaN for a tensor without a finite number."""
+    """The statistics of a tensor, in float64; NaN if no number is finite."""
     x = x.detach()
     finite = x[x.isfinite()].double() if x.is_floating_point() else x.flatten().double()
     nonfinite = x.numel() - finite.numel()
@@ -48,12 +51,12 @@ def statistics(x: Tensor) -> Statistics:
 
 @dataclass(eq=False)
 class Row:
-    """One value: of a statement, of a function's argument, or of a whole module's call.
+    """The value of a statement, of a function's argument, or of a module's call.
 
-    kind: "module", "input" or "statement". path: the module it happened in, "" for the model itself. owner: the
-    function, or a module's class. depth: how deeply nested. number: which pass of the trace, from 1. turn: the loop
-    turn it belongs to. claim: the axes that the comment gives; complaint: what is wrong with how it is written.
-    seconds and flops, where asked for, are those of the statement with all that it called; nbytes is the tensor's own.
+    kind: "module", "input" or "statement". path: its module, "" for the model itself. owner: the function, or the class
+    of the module. depth: how deeply nested. number: the pass of the trace, from 1. turn: the turn of the loop. claim:
+    the axes in the comment. complaint: why the comment can't be read. seconds and flops: of the statement with all that
+    it called. nbytes: of the tensor alone.
     """
 
     kind: str
@@ -86,7 +89,7 @@ class Row:
 
     @property
     def axes(self) -> str:
-        """`(B=3, T=17, C=40)`, or what the value is if it is no tensor."""
+        """`(B=3, T=17, C=40)`, or the value if it is not a tensor."""
         return self.value if self.shape is None else letters(self.claim or (), self.shape)
 
     def measure(self, x: Tensor, claim: Axes | None) -> None:
@@ -94,7 +97,7 @@ class Row:
         self.nbytes, self.claim = x.nbytes, claim
 
     def describe(self, value: object) -> None:
-        """A value that is no tensor: itself if it is plain, else its type."""
+        """Notes a value that is not a tensor: the value if it is a number or a text, else its type."""
         self.value = repr(value) if isinstance(value, PLAIN) else type(value).__name__
 
 
@@ -102,7 +105,7 @@ PLAIN = (type(None), bool, int, float, str)
 
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """The tensors inside tuples, lists, dicts and dataclasses, with the way to each, as in `.xt` or `[0]`."""
+    """The values inside tuples, lists, dicts and dataclasses, each with its place, as in `.xt` or `[0]`."""
     if isinstance(value, (Tensor, *PLAIN)):  # most values: they need no further look
         yield name, value
         return

@@ -1,4 +1,4 @@
-"""Source code as statements: what each assigns, and the axis comment at its end."""
+"""The statements of a function: what each assigns, and the axis comment at its end."""
 
 import ast
 import linecache
@@ -10,9 +10,9 @@ from types import CodeType
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """Lines first to last, counted from 1 in the file; for a compound statement, its header alone.
+    """Lines first to last, counted from 1 in the file; only the header of a compound statement.
 
-    targets: the expressions it assigns, flattened; of a return, those it returns. loop: a header, run at each turn.
+    targets: the expressions that it assigns or returns, flattened. loop: whether it is the header of a loop.
     """
 
     first: int
@@ -27,13 +27,13 @@ class Statement:
 
 
 def source_lines(filename: str) -> list[str]:
-    """The lines of a file, or of a notebook cell, as they are now."""
+    """The present lines of a file or of a notebook cell."""
     linecache.checkcache(filename)
     return linecache.getlines(filename)
 
 
 def statements_of(code: CodeType) -> dict[int, Statement]:
-    """Line number -> the statement there, of the function that `code` was compiled from; empty without source."""
+    """Line number -> statement, for the function that `code` was compiled from; empty without source."""
     return _functions("".join(source_lines(code.co_filename))).get((code.co_name, code.co_firstlineno), {})
 
 
@@ -94,7 +94,7 @@ def _leaves(target: ast.expr) -> list[ast.expr]:
 
 
 def _comments(source: str) -> dict[int, tuple[int, str]]:
-    """Line number -> the column where its comment starts, and what it says."""
+    """Line number -> the column where its comment starts, and its text."""
     tokens = tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__)
     return {
         token.start[0]: (token.start[1], token.string.lstrip("# ").rstrip())

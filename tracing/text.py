@@ -2,19 +2,19 @@
 
 from tracing.rows import Row
 
-NAME, AXES, MEASURED = 44, 28, 34  # widths of the columns where what is still to come can't be known
-LINE = 150  # characters of a table's lines, the statement included
+NAME, AXES, MEASURED = 44, 28, 34  # widths of the columns of a live row, when later rows are not known yet
+LINE = 150  # characters of a line, with the statement
 
 
-def label(row: Row) -> str:
-    """A module's path and class, an argument with an arrow, or what a statement assigns."""
+def row_label(row: Row) -> str:
+    """A module's path and class, an argument with an arrow, or the variable of a statement."""
     if row.kind == "module":
         return f"{row.path or 'model'} · {row.owner}"
     return f"→ {row.variable}" if row.kind == "input" else row.variable
 
 
 def measures(row: Row) -> str:
-    """What was asked for beyond shapes: statistics, gradient, time, FLOPs."""
+    """Statistics, gradient, time and FLOPs, as far as they were measured."""
     parts = [str(row.statistics)] if row.statistics else []
     parts += [f"gradient: {row.gradient}"] if row.gradient else []
     parts += [f"{1e3 * row.seconds:.2f} ms"] if row.seconds is not None else []
@@ -32,22 +32,22 @@ def amount(number: float) -> str:
 
 
 def line(row: Row) -> str:
-    """One row as it is written live, when what is still to come can't be known."""
+    """One row as it is printed live, before later rows are known."""
     source = f"{row.where}  {row.text}" if row.text else ""
     measured = measures(row)
     return f"{columns(row, row.depth, NAME, AXES)} {measured:<{MEASURED if measured else 0}} {source}".rstrip()
 
 
 def columns(row: Row, depth: int, name: int, axes: int) -> str:
-    return f"{'  ' * depth + label(row):<{name}} {row.axes:<{axes}} {row.dtype:<8}"
+    return f"{'  ' * depth + row_label(row):<{name}} {row.axes:<{axes}} {row.dtype:<8}"
 
 
 def table(rows: list[Row]) -> str:
-    """All rows, each column as wide as it needs; the statement in what is left of LINE, cut if it is longer."""
+    """All rows, each column as wide as needed. The statement takes the rest of the line and is cut if it is longer."""
     if not rows:
         return "nothing was recorded: call the model inside the `with` block"
     outermost = min(row.depth for row in rows)
-    name = max(len(label(row)) + 2 * (row.depth - outermost) for row in rows)
+    name = max(len(row_label(row)) + 2 * (row.depth - outermost) for row in rows)
     axes = max(len(row.axes) for row in rows)
     measured = max((len(measures(row)) for row in rows if row.text), default=0)
     left = LINE - (name + axes + measured + 13)

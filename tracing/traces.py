@@ -10,15 +10,16 @@ from torch import nn
 from settings.errors import GlassboxError
 from settings.messages import suggest
 from tracing.axes import AxesError
-from tracing.checking import mismatches
+from tracing.checks import mismatches
 from tracing.glossary import GLOSSARY
-from tracing.recorder import Recorder
+from tracing.recorder import Measures, Recorder
 from tracing.rows import Row
 from tracing.text import table
+from tracing.torch_internals import is_compiled, original
 
 
 class TraceError(GlassboxError):
-    """What can't be traced, or is not in a trace."""
+    """What can't be traced, or is not in the trace."""
 
 
 def own_letters(model: nn.Module) -> dict[str, str]:
@@ -53,14 +54,14 @@ class Trace:
     def __init__(
         self, model: nn.Module, *, values: bool = False, gradients: bool = False, costs: bool = False,
         keep: bool = False, letters: dict[str, str] | None = None,
-    ):  # fmt: skip
+    ):
         if not isinstance(model, nn.Module):
             raise TraceError(f"only a torch.nn.Module can be traced, not {type(model).__name__}: give the model itself")
-        self.model = getattr(model, "_orig_mod", model)
+        self.model = original(model)
         self.glossary = GLOSSARY | own_letters(model) | (letters or {})
         self.known: dict[str, int] = getattr(self.model, "axis_sizes", {})
-        self._compiled = any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
-        self._recorder = Recorder(self.model, values=values, gradients=gradients, costs=costs, keep=keep)
+        self._compiled = is_compiled(model)
+        self._recorder = Recorder(self.model, Measures(values, gradients, costs, keep))
         self.flows, self.ran = self._recorder.flows, self._recorder.ran
         self.rows = self._recorder.rows
 
@@ -84,8 +85,8 @@ class Trace:
         return iter(self.rows)
 
     def __getitem__(self, path: str) -> "Trace":
-        """The part that happened in one module, as in shapes["blocks.0.attention"]; with a variable's name behind
-        it, as in shapes["blocks.0.attention.q"], its rows alone. Raises TraceError where there is none."""
+        """The rows of one module, as in shapes["blocks.0.attention"], or of one variable, as in
+        shapes["blocks.0.attention.q"]. Raises TraceError if there are none."""
         rows = [row for row in self.rows if row.path == path or row.path.startswith(path + ".")]
         if not rows:
             module, _, variable = path.rpartition(".")
@@ -98,22 +99,22 @@ class Trace:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The first tensor's, as in shapes["blocks.0.attention.q"].shape. Raises TraceError where there is none."""
+        """The first tensor's shape, as in shapes["blocks.0.attention.q"].shape. Raises TraceError if there is none."""
         found = next((row.shape for row in self.rows if row.shape is not None), None)
         if found is None:
             raise TraceError("no tensor was traced here; name one, as in shapes['blocks.0.mlp.hidden'].shape")
         return found
 
     def mismatches(self, distinct: bool = False) -> list[str]:
-        """A sentence for each axis comment that is not so, each only once however often its line ran."""
+        """A sentence for each wrong axis comment, once per comment even if its line ran several times."""
         passes = {(row.number, row.backward): [] for row in self.rows}
         for row in self.rows:
             passes[row.number, row.backward].append(row)
-        found = (lie for rows in passes.values() for lie in mismatches(rows, self.glossary, self.known, distinct))
+        found = (text for rows in passes.values() for text in mismatches(rows, self.glossary, self.known, distinct))
         return list(dict.fromkeys(found))
 
     def uncommented(self) -> list[str]:
-        """The statements that make a tensor and do not name its axes; storing into a part of one needs no comment."""
+        """The statements that make a tensor and lack an axis comment. Storing into part of a tensor needs none."""
         silent = (
             f"{row.where}: {row.text}"
             for row in self.rows
@@ -122,11 +123,12 @@ class Trace:
         return list(dict.fromkeys(silent))
 
     def check(self, distinct: bool = False) -> str:
-        """Holds every axis comment against the sizes of its pass: one letter, one size; rank right; letters from the
-        glossary. A model's `axis_sizes`, if it has them, count before what comments say. distinct:
-        where all sizes were chosen different, two letters of one size are a lie too.
+        """Compares every axis comment with the sizes of its pass: a letter has one size, ranks agree, and the letters
+        are in the glossary. A model's `axis_sizes`, if it has them, overrule the comments. distinct: all sizes were
+        chosen different, so two letters of one size are wrong too.
 
-        Says how many were checked; raises AxesError with every lie."""
+        Returns how many comments were checked. Raises AxesError with every mismatch.
+        """
         if found := self.mismatches(distinct):
             raise AxesError(f"axis comments that do not hold: {len(found)}\n  " + "\n  ".join(found))
         checked = {(row.where, row.variable) for row in self.rows if row.kind == "statement" and row.claim is not None}

@@ -1,4 +1,4 @@
-"""One run of one function, followed statement by statement."""
+"""One call of one function, followed statement by statement."""
 
 import ast
 import itertools
@@ -15,7 +15,7 @@ COUNT = itertools.count()
 
 
 class Visit:
-    """From a function's call to its return; `path` is the module that it works for."""
+    """One call of a function. path: the module that it works for."""
 
     def __init__(self, frame: FrameType, path: str, depth: int, backward: bool):
         self.frame, self.path, self.depth, self.backward = frame, path, depth, backward
@@ -26,14 +26,14 @@ class Visit:
         self.turn = 0
 
     def begin(self, statement: Statement | None, slot: int, flops: int) -> None:
-        """slot: where in the rows its own will go, in front of those of what it calls."""
+        """Starts a statement. slot: where its rows will go, in front of the rows of what it calls."""
         self.current, self.slot, self.flops, self.time = statement, slot, flops, time.perf_counter()
-        self.stored: list[Tensor] = []  # what it assigned to parts of tensors
-        self.result: object = None  # its last operation's
+        self.stored: list[Tensor] = []  # the values that it stored into parts of tensors
+        self.result: object = None  # of its last operation
         self.turn += statement is not None and statement.loop
 
     def values(self, returned: object) -> list[tuple[str, object]]:
-        """What the statement that has just ended assigned or returned, by name."""
+        """The values, by name, that the finished statement assigned or returned."""
         statement = self.current
         if statement.assigns:
             return [(ast.unparse(target), self._assigned(target)) for target in statement.targets]
@@ -41,12 +41,12 @@ class Visit:
             parts = list(returned) if statement.tuple_valued else [returned]
             named = [(_return_name(target), part) for target, part in zip(statement.targets, parts)]
             return named if tensors(returned) else []
-        if statement.comment and self.result is not None:  # a call for its effect, said to make a tensor
+        if statement.comment and self.result is not None:  # a call without a target whose comment gives axes
             return [(statement.text.partition("(")[0], self.result)]
         return []
 
     def _assigned(self, target: ast.expr) -> object:
-        """A variable, an attribute of one, or the part of a tensor that was stored."""
+        """The value of a variable or attribute, or the part of a tensor that was stored."""
         if isinstance(target, ast.Name):
             return self.frame.f_locals.get(target.id)
         if isinstance(target, ast.Attribute):
@@ -54,7 +54,7 @@ class Visit:
         return self.stored.pop(0) if self.stored else None
 
     def arguments(self) -> list[tuple[str, object]]:
-        """The function's arguments, by name, in the order of its definition; not self."""
+        """The function's arguments by name, in the order of its definition, without self."""
         code, local = self.frame.f_code, self.frame.f_locals
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         return [(name, local[name]) for name in names if name not in ("self", "ctx", "cls")]
@@ -67,10 +67,10 @@ def _return_name(target: ast.expr) -> str:
     return f"return {target.id}" if isinstance(target, ast.Name) else "return"
 
 
-def claimed(statement: Statement, values: list[tuple[str, object]]) -> tuple[list[Claimed], str]:
-    """Each tensor or plain value inside `values`, named, with its claim; and what is wrong with their number.
+def claimed_values(statement: Statement, values: list[tuple[str, object]]) -> tuple[list[Claimed], str]:
+    """Each tensor or plain value inside `values` with its name and axes; and a complaint if the counts do not match.
 
-    One claim speaks for all tensors alike, several for one each; None stands in for a tensor that is not there.
+    One shape in the comment is for all tensors, several shapes are for one each. None may take a tensor's place.
     """
     found = [(name + suffix, leaf) for name, value in values for suffix, leaf in leaves(value)]
     said = claims(statement.comment)

@@ -1,11 +1,11 @@
-"""Where each head of a model looks: attention's weights over the tokens of a text, from the model's own pass.
+"""Attention maps: the weights of each head over the tokens of a text, from the model's own pass.
 
     maps = attention_maps(model, tokenizer, "Once there was a girl")
-    maps.weights[1, 0]     layer 2, head 0: (T, T), a row for each token, which sums to 1
+    maps.head(2, 0)        layer 2, head 0: (T, T), a row for each token, which sums to 1
     maps.summary()         a row for each head: entropy, distance, shares
 
-Layers count from 1 and heads from 0 wherever they are named. The layers are those that compute the next token
-(`model.next_token_blocks`). A future block's maps are those of its self-attention.
+Layers count from 1 and heads from 0. The layers are those that compute the next token (`model.next_token_blocks`). The
+maps of a future block are those of its self-attention.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ from modules.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AttentionMaps:
-    """The attention of L layers and H heads over T tokens, each a (T, T) of queries by keys.
+    """The attention of L layers and H heads over T tokens: for each head a (T, T), queries by keys.
 
-    labels: a text for each token. weights (L, H, T, T): the softmax, whose rows sum to 1. applied (L, H, T, T): what
-    the values are multiplied by; these weights, but in shaped attention α·I + β·A − γ·C, with negative numbers in it.
+    labels: a text for each token. weights (L, H, T, T): the softmax, whose rows sum to 1. applied (L, H, T, T): the
+    factors of the values. These are the weights, except in shaped attention: α·I + β·A − γ·C, which may be negative.
     """
 
     labels: list[str]
@@ -40,7 +40,10 @@ class AttentionMaps:
         return f"AttentionMaps({n_layers} layers × {n_heads} heads over {n_tokens} tokens)"
 
     def head(self, layer: int, head: int, applied: bool = False) -> Tensor:
-        """The weights (T, T) of one head, or what it applies. Raises AnalysisError where there is no such head."""
+        """The weights (T, T) of one head, or its applied factors; layer from 1, head from 0.
+
+        Raises AnalysisError if there is no such head.
+        """
         n_layers, n_heads = self.weights.shape[:2]
         if not (1 <= layer <= n_layers and 0 <= head < n_heads):
             raise AnalysisError(
@@ -50,14 +53,14 @@ class AttentionMaps:
         return (self.applied if applied else self.weights)[layer - 1, head]
 
     def summary(self) -> pd.DataFrame:
-        """A row for each head, means over all tokens but the first, which can read nothing but itself.
+        """A row for each head, with means over all tokens but the first, which can attend only to itself.
 
-        entropy: −Σ w ln w in nats, 0 for a head that reads one token at a time. distance: Σ w · (i − j), how many
-        tokens back it reads. first, previous: the shares that go to the first token and to the one before.
+        entropy: −Σ w ln w in nats, 0 for a head that attends to one token at a time. distance: Σ w · (i − j), how many
+        tokens back. first, previous: the shares of the first token and of the one before.
         """
         if len(self.labels) < 2:
-            raise AnalysisError("a single token reads itself alone, there is nothing to sum up; give a longer text")
-        numbers = summarised(self.weights)
+            raise AnalysisError("a single token attends only to itself; give a longer text")
+        numbers = mean_measures(self.weights)
         n_layers, n_heads = self.weights.shape[:2]
         places = {
             "layer": [layer for layer in range(1, n_layers + 1) for _ in range(n_heads)],
@@ -66,8 +69,8 @@ class AttentionMaps:
         return pd.DataFrame(places | {name: values.flatten().tolist() for name, values in numbers.items()})
 
 
-def summarised(weights: Tensor) -> dict[str, Tensor]:
-    """The means over the queries from the second on of weights (…, T, T), each (…)."""
+def mean_measures(weights: Tensor) -> dict[str, Tensor]:
+    """The measures of `summary` for weights (…, T, T), each (…): means over the queries from the second on."""
     weights = weights.double()
     places = torch.arange(weights.shape[-1])
     rows = {
@@ -82,11 +85,11 @@ def summarised(weights: Tensor) -> dict[str, Tensor]:
 def attention_maps(
     model: Transformer, tokenizer: Tokenizer | None, text: str | Sequence[int], *, limit: int = LIMIT
 ) -> AttentionMaps:
-    """What every head of every layer reads in a text, or in token ids, which need no tokenizer.
+    """The attention of every head of every layer to a text, or to token ids, which need no tokenizer.
 
-    The queries and keys are those that the pass itself hands to attention, fused or not; its result stays the same.
-    limit: bytes that the maps may take, 2 · L · H · T² numbers. Raises AnalysisError where they are more,
-    GenerationError for a text that the model can't take.
+    The queries and keys are those of the model's own pass, fused or not, and its result does not change. limit: the
+    most bytes for the maps, 2 · L · H · T² numbers. Raises AnalysisError if they need more, GenerationError for a text
+    that the model can't take.
     """
     ids, labels = read_prompt(model, text, tokenizer)
     attentions = token_attentions(model)
@@ -94,7 +97,7 @@ def attention_maps(
     check_size(
         2 * n_layers * n_heads * len(ids) ** 2 * model.embedding.weight.element_size(), limit,
         f"2 · {n_layers} layers · {n_heads} heads · {len(ids)}² tokens", "shorten the text",
-    )  # fmt: skip
+    )
     seen: list[list[Tensor]] = []
     with ExitStack() as changes:
         for attention in attentions:
@@ -107,7 +110,7 @@ def attention_maps(
 
 
 def noting(attention: DotProductAttention, seen: list[list[Tensor]]) -> Callable:
-    """`read` of an attention, which leaves its weights (H, T, T) in a list of its own at the end of `seen`."""
+    """`read` of an attention that also notes its weights (H, T, T), in a new list at the end of `seen`."""
     read, own = attention.read, []
     seen.append(own)
 

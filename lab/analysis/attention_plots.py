@@ -1,4 +1,4 @@
-"""Pictures of `attention_maps`: one head token by token, all heads side by side, and what kind of head each is."""
+"""Pictures of `attention_maps`: one head token by token, all heads side by side, and numbers about each head."""
 
 import matplotlib
 import numpy as np
@@ -6,29 +6,29 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from lab.analysis.attention_maps import AttentionMaps
-from lab.display.heat_maps import PLAIN, SHADES, heat_maps
-from lab.display.style import BLUE, FAINT, INK, WIDTH, Picture, panels
+from lab.display.heat_maps import PLAIN, SHADES, Labels, Scale, heat_maps
+from lab.display.palette import BLUE, FAINT, INK
+from lab.display.style import WIDTH, Picture, panels
 
-GAP = 0.06  # between two heads of the overview, as a share of a head's side
-MOST_NAMED = 8  # heads of a layer that the summary tells apart by their numbers; of more, dots
+GAP = 0.06  # between two maps of the overview, as a share of their width
+MOST_NAMED = 8  # heads of a layer: up to so many have numbers in the summary, more are dots
 
 
 def attention_map(maps: AttentionMaps, layer: int, head: int, applied: bool = False) -> Picture:
-    """What one head's tokens (rows) read from which (columns); what they can't see, the future, is grey.
+    """The weights of one head: rows are queries, columns are keys, and the future, which no query can see, is grey.
 
-    applied: what the values are multiplied by, which differs from the weights in shaped attention alone.
-    Raises AnalysisError where there is no such head.
+    layer: from 1; head: from 0. applied: the factors of the values, which differ from the weights in shaped attention
+    alone. Raises AnalysisError if there is no such head.
     """
     table = hide_future(maps.head(layer, head, applied))
     return heat_maps(
-        {f"Layer {layer}, head {head}": table}, maps.labels, maps.labels, row_name="token that reads",
-        column_name="token that is read", unit="applied weight" if applied else "attention weight",
-        signed=applied and bool(np.nanmin(table) < 0), most=None if applied else 1.0,
-    )  # fmt: skip
+        {f"Layer {layer}, head {head}": table}, Labels("query token", maps.labels), Labels("key token", maps.labels),
+        Scale("applied weight", bool(np.nanmin(table) < 0)) if applied else Scale("attention weight", most=1.0),
+    )
 
 
 def attention_overview(maps: AttentionMaps) -> Picture:
-    """All heads, small: a row of maps for each layer, a column for each head; in each the first token is top left."""
+    """Small maps of all heads: a row for each layer, a column for each head. The first token is at the top left."""
     n_layers, n_heads, n_tokens, _ = maps.weights.shape
     colours = matplotlib.colormaps[PLAIN].resampled(SHADES).with_extremes(bad=FAINT)
     side = min(1.7, (WIDTH - 1.6) / n_heads)  # inches
@@ -39,7 +39,7 @@ def attention_overview(maps: AttentionMaps) -> Picture:
                 image = plot.imshow(
                     hide_future(weights), norm=Normalize(0, 1), cmap=colours, interpolation="nearest",
                     extent=(left, left + 1 - GAP, top + 1 - GAP, top),
-                )  # fmt: skip
+                )
         middle = (1 - GAP) / 2
         plot.set(xlim=(-GAP, n_heads), ylim=(n_layers + 1, 1 - GAP), xlabel="head", ylabel="layer")
         plot.set_title(f"Attention over {n_tokens} tokens")
@@ -56,17 +56,17 @@ def attention_overview(maps: AttentionMaps) -> Picture:
 
 
 def attention_summary(maps: AttentionMaps) -> Picture:
-    """Entropy and distance of every head by layer, each marked by its number; dashed: a head that reads all alike."""
+    """Entropy and distance of every head by layer. Dashed: a head that gives all visible tokens the same weight."""
     frame, n_tokens = maps.summary(), len(maps.labels)
     n_heads = frame["head"].max() + 1
-    readable = np.arange(2, n_tokens + 1)  # tokens that the second, third, ... can see
+    readable = np.arange(2, n_tokens + 1)  # how many tokens the second, third, ... token can see
     even = {"entropy": np.log(readable).mean(), "distance": ((readable - 1) / 2).mean()}
     units = {"entropy": "entropy (nats)", "distance": "mean distance (tokens back)"}
     step = 0.8 / max(n_heads, 2)
     across = frame["layer"] + (frame["head"] - (n_heads - 1) / 2) * step
     with panels(3.4, 2) as plots:
         for plot, (name, unit) in zip(plots, units.items()):
-            plot.axhline(even[name], color=INK, linewidth=1.2, linestyle="--", label="reads all alike")
+            plot.axhline(even[name], color=INK, linewidth=1.2, linestyle="--", label="equal weights")
             plot.plot(across, frame[name], linestyle="", marker="o", markersize=4, color=BLUE, label="a head")
             if n_heads <= MOST_NAMED:
                 for x, y, head in zip(across, frame[name], frame["head"]):
@@ -83,7 +83,7 @@ def attention_summary(maps: AttentionMaps) -> Picture:
 
 
 def hide_future(weights) -> np.ndarray:
-    """Not a number above the diagonal."""
+    """The weights, with NaN above the diagonal."""
     table = weights.numpy().astype(float)
     table[np.triu_indices(len(table), 1)] = np.nan
     return table

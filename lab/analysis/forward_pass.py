@@ -1,4 +1,4 @@
-"""One pass of a model seen from outside: what each block left behind, by hooks that are gone afterwards."""
+"""One pass of a model with the state after each block. The hooks that read the states are removed afterwards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from torch import Tensor, nn
 
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.display.token_display import readable
+from lab.display.token_box import readable
 from lab.generation.request import check_prompts
 from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError
 
-LIMIT = 2**30  # bytes that one answer may take
+LIMIT = 2**30  # bytes, the most for one result
 
 
 class AnalysisError(GlassboxError, ValueError):
-    """A question that this model can't answer, or whose answer would be too large."""
+    """An analysis that this model does not allow, or whose result would be too large."""
 
 
 class Prompt(NamedTuple):
-    """Token ids, and a text for each to stand in pictures and tables."""
+    """Token ids, and a label for each in pictures and tables."""
 
     ids: list[int]
     labels: list[str]
 
 
 def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Tokenizer | None) -> Prompt:
-    """A text or token ids, as the model takes them. Raises GenerationError for what it can't take."""
+    """The ids and labels of a text, or of token ids. Raises GenerationError for a prompt that the model can't take."""
     if isinstance(prompt, str) and tokenizer is None:
-        raise GenerationError("a prompt that is a text needs the tokenizer; give it too, or token ids")
+        raise GenerationError("a text needs the tokenizer; give tokenizer=, or token ids instead")
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     (ids,) = check_prompts([ids], model.config.vocab_size)
     limit = model.config.position_limit
@@ -41,27 +41,27 @@ def read_prompt(model: Transformer, prompt: str | Sequence[int], tokenizer: Toke
             f"the prompt has {len(ids)} tokens, this model accepts {limit} positions; shorten it. "
             f"Why: {model.config.further_positions}"
         )
-    return Prompt(ids, [label(id, tokenizer) for id in ids])
+    return Prompt(ids, [token_label(id, tokenizer) for id in ids])
 
 
 def check_size(n_bytes: int, limit: int, formula: str, remedy: str) -> None:
-    """Raises AnalysisError for an answer of more bytes than the limit."""
+    """Raises AnalysisError if a result would take more bytes than the limit."""
     if n_bytes > limit:
         raise AnalysisError(
-            f"this takes {n_bytes / 2**20:,.0f} MiB ({formula} · bytes of a number), more than the limit of "
+            f"this takes {n_bytes / 2**20:,.0f} MiB ({formula} · bytes per number), more than the limit of "
             f"{limit / 2**20:,.0f} MiB; {remedy}, or give a larger limit="
         )
 
 
-def label(id: int, tokenizer: Tokenizer | None) -> str:
-    """The token's text with its spaces marked; its number where there is no tokenizer or it knows no such token."""
+def token_label(id: int, tokenizer: Tokenizer | None) -> str:
+    """The token's text with its spaces marked; its id if there is no tokenizer, or the tokenizer lacks the token."""
     known = tokenizer is not None and id < tokenizer.vocab_size
     return readable(tokenizer.token_bytes(id)).replace("\n", "") if known else f"#{id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """states: what the first block took, then what each of `next_token_blocks` returned. hidden (B, T, C): the head's
+    """states: the first block's input, then the output of each of `next_token_blocks`. hidden (B, T, C): the head's
     input."""
 
     states: list
@@ -73,7 +73,7 @@ def record(
 ) -> Pass:
     """Passes tokens (B, T) through the model, in eval mode and without gradients.
 
-    hooks: what else to call with (module, inputs, output) of some of its modules.
+    hooks: functions to call with (module, inputs, output) of some modules.
     """
     states, handles = [], []
     try:
@@ -91,9 +91,9 @@ def record(
 
 
 def readers(model: Transformer) -> dict[str, Callable[[object], Tensor]]:
-    """The names of what can be read from a state between blocks, each with a function from the state to (B, T, C).
+    """The streams of a state between blocks: names, each with a function from the state to (B, T, C).
 
-    The last is what the model itself reads at its end.
+    The last one is what the model's final norm reads.
     """
     return model.blocks[-1].streams()
 

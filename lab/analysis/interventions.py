@@ -1,11 +1,12 @@
-"""What a trained model does when one of its parts is turned up or taken away. Each change ends with its `with`.
+"""Interventions: what a trained model does when one of its parts is amplified or removed.
 
-    with amplified(model, 4): ...                  every attention logit, bias included, times 4
+    with amplified(model, 4): ...                  every attention score, with its bias, times 4
     with without_heads(model, [(1, 0)]): ...       head 0 of layer 1 reads nothing
-    with one_stream(model, "xt"): ...              the end of a factored model reads its token stream alone
+    with one_stream(model, "xt"): ...              the final norm of a factored model reads its token stream alone
 
-`amplify`, `ablate_heads` and `ablate_streams` do this for all factors, heads and streams and measure the loss. Layers
-count from 1 and heads from 0; the layers are those that compute the next token (`model.next_token_blocks`).
+A change ends with its `with`. `amplify`, `ablate_heads` and `ablate_streams` measure the loss for all factors, heads
+and streams. Layers count from 1 and heads from 0; the layers are those that compute the next token
+(`model.next_token_blocks`).
 """
 
 import math
@@ -20,8 +21,6 @@ from config import SAMPLE_PROMPT
 from lab.analysis.forward_pass import AnalysisError, readers, token_attentions
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
-from lab.display.heat_maps import heat_maps
-from lab.display.style import Picture
 from lab.evaluation.evaluate import evaluate, evaluate_text
 from lab.generation.generate import generate_text
 from modules.transformer import Transformer
@@ -34,9 +33,9 @@ Data = TokenFile | str  # held-out tokens, or a text
 def amplified(model: Transformer, factor: float) -> Iterator[Transformer]:
     """Every attention becomes softmax(factor · (q·k/√D + bias)), sharper for a larger factor (arXiv 2603.07461).
 
-    Every attention of the model: self-attention and the reading of its own predictions, shaped attention with its
-    centre, the pools with attention, and that of further heads. The softmaxes over the vocabulary stay as they are.
-    Fused attention, attention by hand and a cache all agree. Raises AnalysisError unless 0 < factor < ∞.
+    This holds for all attentions of the model: to tokens and to its own predictions, in shaped blocks with their
+    centre, in pools, and in further heads. Softmaxes over the vocabulary do not change. Fused attention, attention by
+    hand and a cache agree. Raises AnalysisError unless 0 < factor < ∞.
     """
     if not 0 < factor < math.inf:
         raise AnalysisError(f"factor must be above 0 and finite, not {factor!r}; 1 changes nothing")
@@ -51,9 +50,9 @@ def amplified(model: Transformer, factor: float) -> Iterator[Transformer]:
 
 @contextmanager
 def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Iterator[Transformer]:
-    """These heads of self-attention, each given as (layer, head), read 0. A shaped head keeps its own x, like a skip.
+    """These heads of self-attention, each given as (layer, head), return 0. A shaped head keeps its skip, α·x.
 
-    Raises AnalysisError for a head that the pass to the next token does not have.
+    Raises AnalysisError for a head that does not exist.
     """
     attentions, n_heads = token_attentions(model), model.config.n_heads
     n_layers = len(attentions)
@@ -68,13 +67,13 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Itera
     with ExitStack() as changes:
         for attention, share in zip(attentions, kept, strict=True):
             if not share.all():
-                changes.enter_context(replaced(attention, "read", silenced(attention.read, share)))
+                changes.enter_context(replaced(attention, "read", scale_heads(attention.read, share)))
         yield model
 
 
 @contextmanager
 def one_stream(model: Transformer, stream: str) -> Iterator[Transformer]:
-    """The final norm of a factored model reads "xt" or "xe" alone, as all earlier layers left it."""
+    """The final norm of a factored model reads only "xt" or only "xe". The layers do not change."""
     streams = readers(model)
     if len(streams) == 1:
         raise AnalysisError(
@@ -90,10 +89,10 @@ def one_stream(model: Transformer, stream: str) -> Iterator[Transformer]:
 def amplify(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, factors: Sequence[float] = (1, 2, 4, 8, 16),
     max_tokens: int | None = None, prompt: str = SAMPLE_PROMPT, sample_tokens: int = 60, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """A row for each factor: loss (nats per token), its ratio to the loss at factor 1, and a sample.
 
-    max_tokens: as many of the file's tokens are scored (None: all). Every sample has the same prompt and seed.
+    max_tokens: how many tokens of the file are scored (None: all). All samples have the same prompt and seed.
     """
     usual, rows = loss_on(model, data, tokenizer, max_tokens), []
     for factor in factors:
@@ -107,7 +106,7 @@ def amplify(
 def ablate_heads(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, max_tokens: int | None = None
 ) -> pd.DataFrame:
-    """A row for each head of each layer: the loss without it, and that loss minus the whole model's."""
+    """A row for each head of each layer: the loss without this head, and the change from the whole model's loss."""
     usual = loss_on(model, data, tokenizer, max_tokens)
     rows = []
     for layer in range(1, len(model.next_token_blocks) + 1):
@@ -121,7 +120,7 @@ def ablate_heads(
 def ablate_streams(
     model: Transformer, data: Data, tokenizer: Tokenizer, *, max_tokens: int | None = None
 ) -> pd.DataFrame:
-    """A row for each of xt alone, xe alone and both: the loss when a factored model's final norm reads only that."""
+    """The loss of a factored model whose final norm reads xt alone, xe alone, or both, and the change from both."""
     rows = []
     for stream in readers(model):
         with one_stream(model, stream):
@@ -130,26 +129,16 @@ def ablate_streams(
     return pd.DataFrame([(*row, row[1] - usual) for row in rows], columns=["stream", "loss", "change"])
 
 
-def ablation_heatmap(frame: pd.DataFrame) -> Picture:
-    """The changes of `ablate_heads`: a row for each layer, a column for each head."""
-    table = frame.pivot(index="layer", columns="head", values="change")
-    return heat_maps(
-        {"Loss without each head": table.to_numpy()}, [str(layer) for layer in table.index],
-        [str(head) for head in table.columns], row_name="layer", column_name="head", unit="change (nats per token)",
-        signed=True,
-    )  # fmt: skip
-
-
 def loss_on(model: Transformer, data: Data, tokenizer: Tokenizer, max_tokens: int | None) -> float:
     if not isinstance(data, str):
         return evaluate(model, data, tokenizer, max_tokens).loss
     if max_tokens is not None:
-        raise AnalysisError("max_tokens is for a token file; give a shorter text")
+        raise AnalysisError("max_tokens applies to a token file; for a text give a shorter text")
     return evaluate_text(model, data, tokenizer).loss
 
 
-def silenced(read, share: torch.Tensor):
-    """`read` of an attention, each head's result times its share (H, 1, 1)."""
+def scale_heads(read, share: torch.Tensor):
+    """`read` of an attention, with each head's result multiplied by its share (H, 1, 1)."""
 
     def read_less(q, k, v, place):
         heads = read(q, k, v, place)
@@ -160,7 +149,7 @@ def silenced(read, share: torch.Tensor):
 
 @contextmanager
 def replaced(owner: nn.Module, name: str, value) -> Iterator[None]:
-    """An attribute, buffer or method of a module replaced; the very same object is back afterwards."""
+    """Replaces an attribute, buffer or method of a module, and puts the same object back afterwards."""
     own, before = name in vars(owner) or name in dict(owner.named_buffers(recurse=False)), getattr(owner, name)
     setattr(owner, name, value)
     try:

@@ -1,16 +1,15 @@
-"""What each layer would predict: its state, read by the model's own final norm and head.
+"""Lenses: what each layer would predict if the model's final norm and head read its state.
 
-The logit lens reads a state as it is (nostalgebraist 2020); the tuned lens first maps it by x + W·x + b, trained for
-each layer to give the model's final distribution (Belrose et al. 2023, arXiv 2303.08112; lab/tuned_lens.py). A factored
-model has three things to read: xt, xe and xt+xe. Layer 0 is what the first block takes, layer l what the l-th block
-returned.
+The logit lens reads a state as it is (nostalgebraist 2020). The tuned lens first maps it by x + W·x + b, trained for
+each layer to give the model's final distribution (Belrose et al. 2023, arXiv 2303.08112; tuned_lens.py). A factored
+model has three streams to read: xt, xe and xt+xe. Layer 0 is the input of the first block, layer l the output of the
+l-th block. The layers are those that compute the next token (`model.next_token_blocks`).
 
-What a lens finds means little by itself, so there are two baselines. "random" reads an untrained model's states, and
-"shuffled" compares with what the model predicts in another sequence. A model's layers are those that compute the next
-token (`model.next_token_blocks`).
+The numbers of a lens mean little alone, so there are two baselines. "random" reads the states of an untrained model.
+"shuffled" compares with the model's predictions in another sequence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,17 +17,28 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab.analysis.forward_pass import AnalysisError, label, read_prompt, readers, record
+from lab.analysis.forward_pass import AnalysisError, read_prompt, readers, record, token_label
 from lab.compute.device import cuda_in_use
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
+from lab.display.html import render
 from lab.display.plots import percent, shade
 from modules.transformer import Transformer
 from settings.messages import suggest
 
 BASELINES = ("model", "random", "shuffled")
-WINDOWS = 4  # sequences read at once; "shuffled" takes the targets of a window from the next
+WINDOWS = 4  # sequences read at once; "shuffled" takes a window's targets from the next window
 MOST_COLUMNS = 16  # of the table in a notebook
+TABLE = """
+{% set style = "text-align:left;white-space:nowrap;padding:2px 5px" %}
+<div><b>{{ title }}</b>: the likeliest next token by layer{{ cut }}</div>
+<div style="overflow-x:auto"><table>
+{% for name, cells in rows %}
+<tr><th style="{{ style }}">{{ name }}</th>
+{% for cell in cells %}<td style="{{ style }}">{{ cell|safe }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+"""
 
 
 class Translator(NamedTuple):
@@ -43,7 +53,7 @@ class Translator(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TunedLens:
-    """translators by (baseline, stream, layer); where there is none, x stays. seed: the untrained model's."""
+    """translators: by (baseline, stream, layer); without one, x does not change. seed: of the untrained model."""
 
     translators: dict[tuple[str, str, int], Translator]
     seed: int
@@ -61,8 +71,8 @@ class TunedLens:
 class LayerReadings:
     """What a lens reads in each layer after each token of a prompt.
 
-    frame: layer, position, rank (from 1), token, text, probability. kl (L+1, T): Σ p·log(p/q) in nats, of the model's
-    final distribution p to the layer's q; 0 where the layer predicts what the model does.
+    frame: layer, position, rank (from 1), token, text, probability. kl (L+1, T): Σ p·log(p/q) in nats, with the model's
+    final distribution p and the layer's q; 0 if the layer predicts the same as the model.
     """
 
     labels: list[str]
@@ -86,26 +96,18 @@ class LayerReadings:
     def _repr_html_(self) -> str:
         first = max(0, len(self.labels) - MOST_COLUMNS)
         read_at = dict(iter(self.frame.groupby(["layer", "position"])))
-        style = "text-align:left;white-space:nowrap;padding:2px 5px"
-
-        def row(name: str, texts: Iterator[str]) -> str:
-            cells = "".join(f'<td style="{style}">{text}</td>' for text in texts)
-            return f'<tr><th style="{style}">{name}</th>{cells}</tr>'
 
         def cell(rows: pd.DataFrame) -> str:
             best = rows.iloc[0]
             return shade(f"{best['text']} {percent(best['probability'])}", best["probability"], in_line(rows))
 
-        body = "".join(
-            row(f"layer {layer}", (cell(read_at[layer, position]) for position in range(first, len(self.labels))))
+        rows = [("after", [shade(text, 0, f"position {i}") for i, text in enumerate(self.labels[first:], first)])]
+        rows += [
+            (f"layer {layer}", [cell(read_at[layer, position]) for position in range(first, len(self.labels))])
             for layer in range(len(self.kl))
-        )
+        ]
         cut = f" (the last {MOST_COLUMNS} of {len(self.labels)} tokens)" if first else ""
-        head = row("after", (shade(text, 0, f"position {i}") for i, text in enumerate(self.labels[first:], first)))
-        return (
-            f"<div><b>{self.title()}</b>: the likeliest next token by layer{cut}</div>"
-            f'<div style="overflow-x:auto"><table>{head}{body}</table></div>'
-        )
+        return render(TABLE, title=self.title(), cut=cut, rows=rows)
 
 
 def in_line(rows: pd.DataFrame) -> str:
@@ -115,11 +117,11 @@ def in_line(rows: pd.DataFrame) -> str:
 def read_layers(
     model: Transformer, prompt: str | Sequence[int], tokenizer: Tokenizer | None = None, *, stream: str | None = None,
     norm: bool = True, lens: TunedLens | None = None, k: int = 5,
-) -> LayerReadings:  # fmt: skip
-    """The k likeliest next tokens by layer and position, and how far each layer is from the model's own end.
+) -> LayerReadings:
+    """The k likeliest next tokens by layer and position, and how far each layer is from the final distribution.
 
-    stream: what is read of a factored model, "xt", "xe" or "xt+xe" (None: what the model itself reads at its end).
-    norm=False leaves the final norm out. lens: the tuned lens; without one it is the logit lens.
+    Layer 0 is the first block's input. stream: for a factored model "xt", "xe" or "xt+xe" (None: what the final norm
+    reads). norm=False leaves the final norm out. lens: a tuned lens; None: the logit lens.
     """
     streams = readers(model)
     stream = list(streams)[-1] if stream is None else stream
@@ -138,7 +140,7 @@ def read_layers(
         divergences.append(kl(final, found))
         values, tokens = (part.tolist() for part in found.exp().topk(k))
         rows += [
-            (layer, position, rank, token, label(token, tokenizer), value)
+            (layer, position, rank, token, token_label(token, tokenizer), value)
             for position in range(len(ids))
             for rank, (token, value) in enumerate(zip(tokens[position], values[position]), 1)
         ]
@@ -150,13 +152,13 @@ def read_layers(
 def lens_quality(
     model: Transformer, tokens: TokenFile, lens: TunedLens | None = None, *, batches: int = 4, seed: int = 0
 ) -> pd.DataFrame:
-    """The mean KL to the model's final distribution, in nats: stream, layer, lens, baseline, kl.
+    """The mean KL to the model's final distribution, in nats. Columns: stream, layer, lens, baseline, kl.
 
-    Measured on `batches` · 4 windows of the tokens, the same for every lens. lens: "logit", "logit (no norm)", and
-    "tuned" if one is given; each with all three baselines.
+    It is measured on `batches` · 4 windows of the tokens, the same for every lens. The column lens has "logit",
+    "logit (no norm)" and, if one is given, "tuned"; each with the model and the two baselines.
     """
     sums: dict[tuple, float] = {}
-    other = untrained(model, seed if lens is None else lens.seed)
+    other = untrained_copy(model, seed if lens is None else lens.seed)
     for step in range(batches):
         windows = torch.from_numpy(tokens.batch(seed, step, WINDOWS, model.config.context_length))
         states, ends = baselines(model, other, windows[:, :-1])
@@ -178,9 +180,9 @@ def lens_quality(
 def baselines(
     model: Transformer, other: Transformer, tokens: Tensor
 ) -> tuple[dict[tuple[str, str, int], Tensor], dict[str, Tensor]]:
-    """What is read, by (baseline, stream, layer), and what it is held against, the head's input, by baseline.
+    """The states to read, by (baseline, stream, layer), and the head's inputs to compare them with, by baseline.
 
-    Each (B, T, C). other: the untrained model.
+    All are (B, T, C). other: the untrained model.
     """
     seen, untaught = record(model, tokens), record(other, tokens)
     read = {"model": seen.states, "random": untaught.states, "shuffled": seen.states}
@@ -193,8 +195,8 @@ def baselines(
     return states, {"model": seen.hidden, "random": seen.hidden, "shuffled": seen.hidden.roll(1, dims=0)}
 
 
-def untrained(model: Transformer, seed: int) -> Transformer:
-    """Another model of the same settings, as it starts, in the same place."""
+def untrained_copy(model: Transformer, seed: int) -> Transformer:
+    """A new model with the same settings, on the same device."""
     with torch.random.fork_rng(cuda_in_use()):
         torch.manual_seed(seed)
         return Transformer(model.config).to(model.embedding.weight).eval()

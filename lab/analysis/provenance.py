@@ -1,33 +1,44 @@
-"""What the token stream of a token-factored transformer brought to a prediction: exactly, not estimated.
+"""Provenance: what each token of a prompt contributes to a prediction of a token-factored transformer, exactly.
 
-What an MLP wrote counts as one piece of its layer: nothing here says which tokens moved it.
+The output of an MLP counts as one part for its layer; it is not divided among the tokens.
 
-The token stream xt is a linear image of what the model starts from (arXiv 2603.07461 and its consequence):
+The token stream xt is a linear function of the model's start (it follows from arXiv 2603.07461):
 
     xt[t, i, c] = Σ_{s, j} M[t, i, s, j] · start[s, j, c]        M ← M + O·A·V·M in each layer, from M = I
 
 with positions t, s, heads i, j and the channels c of a head; A are the attention weights of the layer, V and O the
 matrices over heads of its value and output mixing. With frozen tokens M stays I, and attention writes into xe.
-Layer 0 is what the model starts from, layer l what the l-th block returned.
+Layer 0 is the start, layer l the output of the l-th block. Heads count from 0.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lab.analysis.forward_pass import LIMIT, AnalysisError, check_size, label, read_prompt, record
+from lab.analysis.forward_pass import LIMIT, AnalysisError, check_size, read_prompt, record, token_label
 from lab.data.tokenizers import Tokenizer
-from lab.display.token_display import BOX
+from lab.display.html import render
+from lab.display.palette import AGAINST, FOR, translucent
+from lab.display.token_box import token_box
 from modules.norms import Norm
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
-COPIES = 4  # of a matrix exist at once while it is made
+COPIES = 4  # of a matrix, while it is computed
+SPLIT = """
+<div style="line-height:1.9"><b>{{ split.title() }}</b>
+<div>what the token stream carried from each token, all heads together:</div>
+<div style="overflow-wrap:anywhere">{{ tokens|safe }}</div></div>
+<table>
+{% for words, value in split.largest() %}
+<tr><td style="text-align:right">{{ "%+.3f"|format(value) }}</td><td style="text-align:left">{{ words }}</td></tr>
+{% endfor %}
+</table>
+"""
 
 
 class Move(NamedTuple):
@@ -40,12 +51,12 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Provenance:
-    """All that is needed to follow one prompt of T tokens through the streams; H heads of D channels, C = H · D.
+    """One prompt of T tokens on its way through the streams; H heads of D channels, C = H · D.
 
-    moves: one for each layer; none where the tokens are frozen. start: the parts that the token stream begins with,
-    "token" and, if the positions are added there, "position", each (T, H, D). written: what each layer wrote into xe
-    under "mlp" and, with frozen tokens, "attention", each (T, C). streams: xt at layers 0 to L, each (T, C).
-    final and hidden (T, C): what the final norm reads, and what the head does.
+    moves: one for each layer; none if the tokens are frozen. start: the parts of the token stream at layer 0: "token"
+    and, if positions are added there, "position", each (T, H, D). written: what each layer wrote into xe: "mlp" and,
+    with frozen tokens, "attention", each (T, C). streams: xt at layers 0 to L, each (T, C). final and hidden (T, C):
+    the inputs of the final norm and of the head.
     """
 
     model: Transformer
@@ -76,10 +87,10 @@ class Provenance:
     def matrix(
         self, layer: int, positions: Iterable[int] | None = None, heads: Iterable[int] | None = None
     ) -> Tensor:
-        """M of a layer, 0 to L: (positions, heads, T, H), the rows of the positions and heads asked for (None: all).
+        """M of a layer from 0 to L, (positions, heads, T, H): the rows of these positions and heads (None: all).
 
-        M = (I + O·A·V of layer l) ⋯ (I + O·A·V of layer 1) is multiplied from the left, so that no other rows exist:
-        4 · positions · heads · T · H numbers at most. Raises AnalysisError where these exceed the limit.
+        M = (I + O·A·V of layer l) ⋯ (I + O·A·V of layer 1) is multiplied from the left, and only in these rows:
+        4 · positions · heads · T · H numbers at most. Raises AnalysisError if they exceed the limit.
         """
         positions = self.places("position", positions, len(self.labels))
         heads = self.places("head", heads, self.n_heads)
@@ -90,7 +101,7 @@ class Provenance:
             COPIES * torch.Size(shape).numel() * start.element_size(), self.limit,
             f"{COPIES} · {shape[0]} positions · {shape[1]} heads · {shape[2]} tokens · {shape[3]} heads",
             "name fewer positions=[...] or heads=[...]",
-        )  # fmt: skip
+        )
         rows = start.new_zeros(shape)  # (P, I, T, H)
         for p, position in enumerate(positions):
             rows[p, range(shape[1]), position, heads] = 1
@@ -101,15 +112,16 @@ class Provenance:
         return rows
 
     def rebuilt(self, layer: int, positions: Iterable[int] | None = None) -> Tensor:
-        """xt of a layer from M and the start alone: (positions, C). The model's own is in `streams`."""
+        """xt of a layer, computed from M and the start alone: (positions, C). The model's own xt is in `streams`."""
         start = sum(self.start.values())
         return torch.einsum("pisj,sjc->pic", self.matrix(layer, positions), start).flatten(1)
 
     def split(self, position: int = -1, token: int | None = None) -> "LogitSplit":
         """The logit of `token` (None: the likeliest) after `position`, as a sum of parts.
 
-        token, position: what xt carried here from a source position and head; mlp, attention: what xe was given by a
-        layer; bias: the final norm's. The norm's scale is taken as it was computed, which makes the logit linear.
+        The parts "token" and "position" are what xt carried from a source position and head. "mlp" and "attention" are
+        what a layer wrote into xe. "bias" is that of the final norm. The norm's scale is kept at its computed value,
+        which makes the logit linear.
         """
         (position,) = self.places("position", [position], len(self.labels))
         with torch.no_grad():
@@ -136,12 +148,12 @@ class Provenance:
         frame = pd.DataFrame(parts, columns=["part", "layer", "source", "head", "label", "logit"])
         return LogitSplit(
             frame=frame.astype({"head": "Int64"}), position=position, token=token,
-            token_label=label(token, self.tokenizer), labels=self.labels[: position + 1],
+            token_label=token_label(token, self.tokenizer), labels=self.labels[: position + 1],
             logit=logits[token].item(),
-        )  # fmt: skip
+        )
 
     def places(self, name: str, asked: Iterable[int] | None, count: int) -> list[int]:
-        """Indices below `count`, negative ones from the end; None is all of them."""
+        """The indices, each below `count`; negative ones count from the end, None means all."""
         asked = list(range(count)) if asked is None else list(asked)
         wrong = [place for place in asked if not -count <= place < count]
         if wrong or not asked:
@@ -171,7 +183,7 @@ class LogitSplit:
         return f"logit of «{self.token_label}» after «{self.labels[-1]}» at {self.position}: {self.logit:+.2f}"
 
     def largest(self, most: int = 12) -> list[tuple[str, float]]:
-        """The parts that weigh most, in words, and the sum of all others."""
+        """The largest parts, described, and the sum of all others."""
         ordered = self.frame.reindex(self.frame["logit"].abs().sort_values(ascending=False).index)
         named = [(in_words(row), row.logit) for row in ordered.head(most).itertuples()]
         rest = ordered["logit"].iloc[most:]
@@ -198,8 +210,8 @@ def provenance(
 ) -> Provenance:
     """Follows a prompt, a text or token ids, through the streams of a factored model.
 
-    limit: bytes that one answer may take; this one takes L · H · T² numbers. Raises AnalysisError where that is more,
-    and for a model whose token stream has no such matrix; GenerationError for a prompt that the model can't take.
+    limit: the most bytes for a result; this one takes L · H · T² numbers. Raises AnalysisError if it needs more, and
+    for a model whose token stream is not such a sum; GenerationError for a prompt that the model can't take.
     """
     check_streams(model)
     config = model.config
@@ -207,7 +219,7 @@ def provenance(
     check_size(
         config.n_layers * config.n_heads * len(ids) ** 2 * model.embedding.weight.element_size(), limit,
         f"{config.n_layers} layers · {config.n_heads} heads · {len(ids)}² tokens", "shorten the prompt",
-    )  # fmt: skip
+    )
     moves, reads, mlps = [], [], []
 
     def moved(attention, inputs, output):
@@ -227,7 +239,7 @@ def provenance(
         written={"attention": reads, "mlp": mlps} if config.block.frozen_tokens else {"mlp": mlps},
         streams=[state.xt[0] for state in seen.states], final=model.blocks[-1].join(seen.states[-1])[0],
         hidden=seen.hidden[0], limit=limit,
-    )  # fmt: skip
+    )
 
 
 def check_streams(model: Transformer) -> None:
@@ -235,7 +247,7 @@ def check_streams(model: Transformer) -> None:
     block = model.config.block
     if not model.blocks[0].has_token_stream:
         raise AnalysisError(
-            f"provenance needs a token stream of its own, which a {block.kind} block has not; choose an architecture "
+            f"provenance needs a separate token stream, and a {block.kind} block has none; choose an architecture "
             "with the factored block, such as factored-alibi"
         )
     if not block.frozen_tokens:
@@ -248,7 +260,7 @@ def check_streams(model: Transformer) -> None:
 
 @torch.no_grad()
 def starting_parts(model: Transformer, ids: list[int]) -> dict[str, Tensor]:
-    """What the token stream begins with: the scaled embeddings, and the positions' vectors where there are any."""
+    """The parts of the token stream at layer 0: the scaled embeddings and, if there are any, the position vectors."""
     tokens = torch.tensor(ids, device=model.embedding.weight.device)
     token = model.embedding(tokens) * model.embedding_scale
     position = model.position.embed(torch.zeros_like(token), torch.arange(len(ids), device=tokens.device))
@@ -258,9 +270,9 @@ def starting_parts(model: Transformer, ids: list[int]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logit_direction(norm: Norm, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Direction (C) and bias with direction · x + bias = output · norm(x), at the scale that norm has for this x (C).
+    """Direction (C) and bias with direction · x + bias = output · norm(x), at the norm's scale for this x (C).
 
-    norm(x) = weight · scale · (x − mean(x)) + bias for a layer norm; the others leave the mean where it is.
+    A layer norm is weight · scale · (x − mean(x)) + bias; the others do not subtract the mean.
     """
     direction = norm.scale(x) * (output if norm.weight is None else output * norm.weight)
     bias = output.new_zeros(()) if norm.bias is None else output @ norm.bias
@@ -268,24 +280,14 @@ def logit_direction(norm: Norm, output: Tensor, x: Tensor) -> tuple[Tensor, Tens
 
 
 def split_html(split: LogitSplit) -> str:
-    """The text up to the prediction, each token the bluer the more it speaks for it, the redder the more against."""
+    """The text up to the prediction: a token is blue if it raises the logit, red if it lowers it."""
     carried = split.carried()
     most = carried.abs().max() or 1.0
     tokens = " ".join(
-        f'<span title="{escape(label)} at {source}: {value:+.3f}" style="background:rgba({colour(value)},'
-        f'{0.65 * abs(value) / most:.2f});{BOX}">{escape(label)}<sub>{value:+.2f}</sub></span>'
+        token_box(
+            label, f"{label} at {source}: {value:+.3f}",
+            translucent(FOR if value >= 0 else AGAINST, round(0.65 * abs(value) / most, 2)), note=f"{value:+.2f}",
+        )
         for source, (label, value) in enumerate(zip(split.labels, carried))
     )
-    rows = "".join(
-        f'<tr><td style="text-align:right">{value:+.3f}</td><td style="text-align:left">{escape(words)}</td></tr>'
-        for words, value in split.largest()
-    )
-    return (
-        f'<div style="line-height:1.9"><b>{escape(split.title())}</b><div>what the token stream carried from each '
-        f'token, all heads together:</div><div style="overflow-wrap:anywhere">{tokens}</div></div>'
-        f"<table>{rows}</table>"
-    )
-
-
-def colour(value: float) -> str:
-    return "213,94,0" if value < 0 else "40,140,210"
+    return render(SPLIT, split=split, tokens=tokens)

@@ -1,43 +1,47 @@
-"""Provenance in pictures: who carries what to whom, and what a logit is made of."""
+"""Pictures of provenance: where the token stream comes from, and the parts of a logit."""
 
 import numpy as np
 
 from lab.analysis.provenance import LogitSplit, Provenance
-from lab.display.heat_maps import heat_maps
-from lab.display.style import BLUE, INK, VERMILLION, Picture, axes, drawable
+from lab.display.heat_maps import Labels, Scale, heat_maps
+from lab.display.palette import BLUE, INK, VERMILLION
+from lab.display.style import Picture, axes, drawable
 
 
 def provenance_heatmap(
     found: Provenance, layer: int = -1, head: int = 0, source_head: int | None = None
 ) -> Picture:
-    """M[layer][t, head, s, source_head] over all tokens t and s of the prompt; source_head None: the same head."""
+    """M[layer][t, head, s, source_head] for all tokens t and s of the prompt.
+
+    layer: 0 to L, 0 is the start; heads from 0. source_head None: the same head.
+    """
     (layer,) = found.places("layer", [layer], found.n_layers + 1)
-    return draw(found, [layer], head, source_head)
+    return provenance_picture(found, [layer], head, source_head)
 
 
 def provenance_heatmaps(found: Provenance, head: int = 0, source_head: int | None = None) -> Picture:
-    """The same after every layer, in one picture with the same colours."""
-    return draw(found, list(range(1, found.n_layers + 1)), head, source_head)
+    """The same after each of layers 1 to L, in one picture with the same colours."""
+    return provenance_picture(found, list(range(1, found.n_layers + 1)), head, source_head)
 
 
-def draw(found: Provenance, layers: list[int], head: int, source_head: int | None) -> Picture:
+def provenance_picture(found: Provenance, layers: list[int], head: int, source_head: int | None) -> Picture:
     (head,) = found.places("head", [head], found.n_heads)
     (source_head,) = found.places("head", [head if source_head is None else source_head], found.n_heads)
     tables = {}
     for layer in layers:
         table = found.matrix(layer, heads=[head])[:, 0, :, source_head].float().cpu().numpy()
-        tables[f"layer {layer}"] = np.where(np.tri(len(table), dtype=bool), table, np.nan)  # the future has no part
-    # the colours reach as far as what came from elsewhere: what stayed in its place lies beyond them
+        tables[f"layer {layer}"] = np.where(np.tri(len(table), dtype=bool), table, np.nan)  # nothing comes from later
+    # the colours end at the largest value off the diagonal; what stayed in its place may be beyond
     elsewhere = max(np.nanmax(np.abs(table[~np.eye(len(table), dtype=bool)]), initial=0) for table in tables.values())
     whose = f"head {head}" if head == source_head else f"head {head} from head {source_head}"
     return heat_maps(
-        tables, found.labels, found.labels, row_name="what stands at …", column_name="… came from", unit="weight M",
-        title=f"What the token stream carries: {whose}", signed=True, most=elsewhere or None,
-    )  # fmt: skip
+        tables, Labels("token stream at …", found.labels), Labels("… came from", found.labels),
+        Scale("weight M", signed=True, most=elsewhere or None), f"Where the token stream comes from: {whose}",
+    )
 
 
 def logit_bars(split: LogitSplit, most: int = 12) -> Picture:
-    """The parts that weigh most in a logit, the largest on top, and the sum of all others."""
+    """The largest parts of a logit, the largest on top, and the sum of all others."""
     parts = split.largest(most)
     values = np.array([value for _, value in parts])
     with axes(1.15 + 0.29 * len(parts), split.title()) as plot:

@@ -1,7 +1,8 @@
-"""Training a tuned lens for a run, and keeping it beside the run as lens.safetensors.
+"""Trains a tuned lens for a run, and stores it in the run's folder as lens.safetensors.
 
-For each layer and stream, W and b of x + W·x + b start at 0 and learn from KL(final ‖ norm and head of it), the model
-itself staying as it is (Belrose et al. 2023, arXiv 2303.08112). So do the two baselines, on the same tokens.
+For each layer and stream, W and b of x + W·x + b start at 0 and minimise the KL from the model's final distribution to
+that of the mapped state. The model does not change (Belrose et al. 2023, arXiv 2303.08112). The two baselines are
+trained in the same way on the same tokens.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lab.analysis.forward_pass import AnalysisError, readers
-from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained
+from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, baselines, kl, log_p, untrained_copy
 from lab.compute.device import pick_device
 from lab.compute.optimizer import update
 from lab.data.packing import TokenData
@@ -22,22 +23,22 @@ from lab.runs.weights import check_layers, read_header, read_tensors, write_tens
 from modules.transformer import Transformer
 from settings.errors import RunError
 
-ROWS = 256  # positions that each translator learns from in a step: the head's logits are what costs
+ROWS = 256  # positions per step for each translator; most of the cost is the logits of the head
 
 
 def train_lens(
     run: Run, data: TokenData | None = None, *, steps: int = 200, learning_rate: float = 1e-3, seed: int = 0
 ) -> TunedLens:
-    """Trains a lens for the run's model on the run's own data, Adam with the rate falling to 0, and stores it rounded.
+    """Trains a lens for the run's model on the run's data, by Adam with a rate that falls to 0, and stores it in bf16.
 
-    data: what `prepare` gave, if it is at hand. The same seed gives the same lens on one machine.
+    data: the result of `prepare`, if you have it. The same seed gives the same lens on one machine.
     """
     if steps < 1 or learning_rate <= 0 or seed < 0:
         raise AnalysisError(f"need steps >= 1, learning_rate > 0, seed >= 0, not {steps}, {learning_rate}, {seed}")
     data = data or run.load_data()
     device, width = pick_device(run.train_config.device), run.model_config.width
     model = run.load_model(device).requires_grad_(False)
-    other = untrained(model, seed)
+    other = untrained_copy(model, seed)
     translators = {
         key: Translator(*(torch.zeros(shape, device=device, requires_grad=True) for shape in ((width, width), width)))
         for key in keys(model)
@@ -54,7 +55,7 @@ def train_lens(
             kl(targets[key[0]], model.head(model.norm(mapped)).log_softmax(-1)).mean().backward()
         update(optimizer, learning_rate * (1 - step / steps))
     tensors = {
-        f"{name(key)}/{part}": tensor.bfloat16()  # half the file, and no difference that a probe could see
+        f"{name(key)}/{part}": tensor.bfloat16()  # half the size, without a measurable difference
         for key, pair in translators.items()
         for part, tensor in pair._asdict().items()
     }
@@ -63,7 +64,7 @@ def train_lens(
 
 
 def load_lens(run: Run) -> TunedLens:
-    """The lens stored with the run. Raises RunError where there is none, or it is damaged or for other weights."""
+    """The lens stored with the run. Raises RunError if there is none, or it is damaged or for other weights."""
     path = lens_path(run)
     if not os.path.lexists(path):
         raise RunError(f"run {run.name!r} has no lens.safetensors; make one with train_lens(run)")
@@ -86,7 +87,7 @@ def load_lens(run: Run) -> TunedLens:
 
 
 def keys(model: Transformer) -> list[tuple[str, str, int]]:
-    """All but what the model itself reads at its end, which is right as it is."""
+    """All (baseline, stream, layer), except the final norm's own input, which needs no translator."""
     streams, last = list(readers(model)), len(model.next_token_blocks)
     every = [(b, s, layer) for b in BASELINES for s in streams for layer in range(last + 1)]
     return [key for key in every if key != ("model", streams[-1], last)]

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from lab.data.tokenizers import Tokenizer
-from lab.display.plots import visible
-from lab.display.token_display import BOX
+from lab.display import palette
+from lab.display.token_box import split_end, token_box, visible
 from lab.evaluation.scores import Scores
 from settings.errors import ConfigError, DataError
 
-# Okabe and Ito's blue and vermillion; the line below the token shows the same without the colour
-FIRST, SECOND = ("0,114,178", "solid"), ("213,94,0", "dotted")
+# The line below the token shows the same as the colour
+FIRST, SECOND = (palette.FIRST, "solid"), (palette.SECOND, "dotted")
 FULL = 3.0  # nats of difference at which a colour has its full strength
 CLEAR = 0.5  # nats of difference from which a token is marked in plain text
 
@@ -27,13 +27,12 @@ class Disagreement:
     tokens: pd.DataFrame
 
     def _repr_html_(self) -> str:
-        a, b = (escape(label) for label in self.labels)
-        keys = [_box(f" {name} better ", end, "") for name, end in ((a, -FULL), (b, FULL))]
+        keys = [_box(f" {name} better ", end, "") for name, end in zip(self.labels, (-FULL, FULL))]
         title = " ".join([*keys, "the stronger the colour, the larger the difference; point at a token for its losses"])
         parts = [f'<div style="line-height:1.9"><div>{title}</div>']
         for number, rows in self.tokens.groupby("stretch"):
             boxes = "".join(
-                _box(escape(visible(row.token)), row.difference, self._hint(row)) for row in rows.itertuples()
+                _box(visible(row.token), row.difference, self._hint(row)) for row in rows.itertuples()
             )
             head = escape(self._head(number, rows))
             parts.append(f'<div style="margin-top:.6em;opacity:.8">{head}</div><div style="font-family:monospace;')
@@ -43,7 +42,7 @@ class Disagreement:
     def _hint(self, row) -> str:
         a, b = self.labels
         of_a, of_b = f"{row.loss_a:.2f} nats, rank {row.rank_a:,}", f"{row.loss_b:.2f} nats, rank {row.rank_b:,}"
-        return escape(f"{a}: {of_a}; {b}: {of_b}")
+        return f"{a}: {of_a}; {b}: {of_b}"
 
     def _head(self, number: int, rows: pd.DataFrame) -> str:
         losses = [f"{name} {rows[of].mean():.2f}" for name, of in zip(self.labels, ("loss_a", "loss_b"))]
@@ -107,16 +106,15 @@ def stretches(values: np.ndarray, documents: np.ndarray, n: int, length: int) ->
 
 
 def _box(text: str, difference: float, hint: str) -> str:
-    hue, line = FIRST if difference < 0 else SECOND
+    colour, line = FIRST if difference < 0 else SECOND
     strength = min(1.0, abs(difference) / FULL)
-    below = f"border-bottom:2px {line} rgba({hue},{strength:.2f});" if strength >= CLEAR / FULL else ""
-    inside = text.removesuffix("\n")
-    style = f"{BOX};background:rgba({hue},{0.6 * strength:.2f});{below}"
-    return f'<span title="{hint}" style="{style}">{inside}</span>' + text[len(inside) :]
+    marked = strength >= CLEAR / FULL
+    below = f"border-bottom:2px {line} {palette.translucent(colour, round(strength, 2))}" if marked else ""
+    return token_box(text, hint, palette.translucent(colour, round(0.6 * strength, 2)), style=below)
 
 
 def _with_arrow(text: str, difference: float) -> str:
     if abs(difference) < CLEAR:
         return text
-    inside = text.removesuffix("\n")
-    return f"{inside}{'▲' if difference < 0 else '▼'}{abs(difference):.1f} " + text[len(inside) :]
+    inside, end = split_end(text)
+    return f"{inside}{'▲' if difference < 0 else '▼'}{abs(difference):.1f} {end}"

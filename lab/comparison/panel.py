@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lab.comparison.plots import AXES, LOSSES, CurveData, CurveView, Line, curves
-from lab.display.style import INK, Picture
+from lab.display.palette import INK
+from lab.display.style import Picture
 from settings.errors import GlassboxError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 
+from lab.display.palette import INK
 from lab.display.plots import extremes, usual_smoothing
-from lab.display.style import INK, MARKERS, MOST_LINES, Picture, PlotError, axes, drawable, series
+from lab.display.style import MARKERS, MOST_LINES, Picture, PlotError, axes, drawable, series
 from settings.errors import ConfigError
 
 PLACES = 400  # points of a smoothed line; half of them crowd at the beginning, for logarithmic axes

@@ -6,8 +6,9 @@ import numpy as np
 
 from config import Preset, TrainConfig
 from lab.compute.schedule import learning_rates
+from lab.display.palette import BLUE, SKY, VERMILLION
 from lab.display.plots import extremes, numbers, steps_axis
-from lab.display.style import BLUE, SKY, VERMILLION, Picture, axes
+from lab.display.style import Picture, axes
 from settings.checked import Config
 from settings.errors import ConfigError
 from settings.messages import short

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lab.costs.parameters import part_of
+from lab.costs.parts import part_of
 from settings.errors import ConfigError, GlassboxError, IdeaError
 
 

@@ -3,6 +3,7 @@
 from math import prod
 
 from config import ModelConfig
+from lab.costs.parts import part_of
 from lab.costs.remembered import remembered
 
 
@@ -25,9 +26,3 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
         part = part_of(name)
         found[part] = found.get(part, 0) + prod(shape)
     return found
-
-
-def part_of(path: str) -> str:
-    """The part that a parameter or a module belongs to: "blocks.0.mlp.up.weight" -> "blocks.0.mlp"."""
-    names = path.split(".")
-    return ".".join(names[: 3 if names[0] == "blocks" else 1])

@@ -1,6 +1,6 @@
-"""Learning the merges of a byte-pair encoding, and making the tokenizer files that ship under tokenizers/.
+"""Learns the merges of a byte-pair encoding, and makes the tokenizer files under tokenizers/.
 
-`python -m lab.data.bpe_training` makes those files anew, from the stories and from the reader's own Python.
+`python -m lab.data.bpe_training` makes these files again, from tales and from the user's own Python.
 """
 
 import json
@@ -25,34 +25,35 @@ from settings.errors import TokenizerError
 from settings.paths import ROOT
 
 TALES_CHARACTERS = 5_000_000
-TALES_SEED = 1  # stories that no training sees: those have seed 0 unless someone chooses this one
+TALES_SEED = 1  # a training uses seed 0 by default, so these stories are not among its documents
 
 
 def train_bpe(
     texts: Iterable[str], vocab_size: int, pattern: str = GPT4_PATTERN, name: str = "bpe"
 ) -> Tokenizer:
-    """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): joins the most frequent pair, repeatedly.
+    """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): joins the most frequent pair, again and again.
 
     Of equally frequent pairs the one with the older left token is joined first, then the one with the older
     right token; bytes are older than merges, and ordered by their visible characters (`tokenizers.VISIBLE`).
-    vocab_size counts the 256 bytes and the end of text as well. Raises TokenizerError if it is below 257, more
-    than can be stored, or so high that pairs which occur only once would be joined; and for what is no text."""
+    vocab_size includes the 256 bytes and the end of text. Raises TokenizerError if it is below 257, too large to
+    store, or so high that pairs would be joined which occur only once; and for texts that are not str.
+    """
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
 
     if isinstance(texts, str):
-        raise TokenizerError("train_bpe takes many texts: put a single one into a list")
-    if type(vocab_size) is not int or vocab_size > MOST_TOKENS:  # the trainer makes room for as many at once
+        raise TokenizerError("train_bpe takes a list of texts: put a single text into a list")
+    if type(vocab_size) is not int or vocab_size > MOST_TOKENS:  # the trainer allocates memory for all of them at once
         raise TokenizerError(f"vocab_size must be a whole number up to {MOST_TOKENS:,}, not {vocab_size!r}")
     if vocab_size < 257:
         raise TokenizerError(f"vocab_size {vocab_size} is too small: 256 bytes and the end of text need 257")
-    bpe_tokenizer(name, [], pattern)  # refuses a pattern that is no regular expression
+    bpe_tokenizer(name, [], pattern)  # raises TokenizerError if the pattern is not a regular expression
     split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
     to_visible = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     model = tokenizers.Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.Sequence([split, to_visible])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,  # the end of text is no merge
+        vocab_size=vocab_size - 1,  # without the end of text, which is not a merge
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -69,7 +70,7 @@ def train_bpe(
 
 
 def build_shipped() -> None:
-    """Makes tokenizers/bpe and tokenizers/character, from 5 MB of tales, and pydocs and pycode."""
+    """Writes tokenizers/bpe and tokenizers/character, from 5 MB of tales, pydocs and pycode."""
     tales, docs = _tales(), list(pydocs())
     python = f"Python {platform.python_version()}, by python -m lab.data.bpe_training"
     about = (

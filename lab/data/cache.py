@@ -1,8 +1,8 @@
-"""Prepared data on disk: one folder per entry, bounded in size, the longest unused removed first.
+"""The cache of prepared data: one folder per entry. When it grows too large, the longest unused entry is removed first.
 
-Entries lie in the folder `data` of the cache folder ($GLASSBOX_CACHE, or the platform's own). Together they take up
-to $GLASSBOX_CACHE_LIMIT: bytes, or a number followed by K, M, G or T (powers of 1024); 4G if it is not set. The entry
-just made is kept however large it is. Only folders that hold the marker file are ever removed.
+Entries are in the folder `data` of the cache folder ($GLASSBOX_CACHE, or the platform's own). Together they take up to
+$GLASSBOX_CACHE_LIMIT: bytes, or a number followed by K, M, G or T (powers of 1024), by default 4G. A new entry is kept
+even if it alone is larger. Only folders with the marker file are removed.
 """
 
 import os
@@ -21,22 +21,22 @@ from lab.files.atomic import is_abandoned
 from settings.errors import DataError
 from settings.paths import cache_folder
 
-MARKER = "made-by-glassbox.txt"  # holds the entry's description; its time is that of the last use
+MARKER = "made-by-glassbox.txt"  # holds the entry's description; its time of change is that of the last use
 LIMIT = "4G"
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PART = ".part"
-ATTEMPTS = 3  # to make an entry that other processes remove
+ATTEMPTS = 3  # to make an entry while other processes remove it
 
 T = TypeVar("T")
 
 
 class Damaged(DataError):
-    """What a loader raises to have the entry made anew: the message names the fault."""
+    """Raised by a loader so that the entry is made again; the message names the fault."""
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One entry: bytes on disk, and when it was made or used last."""
+    """One entry: its size on disk, and when it was made or last used."""
 
     key: str
     description: str
@@ -49,7 +49,7 @@ class CacheEntry:
 
 @contextmanager
 def in_cache() -> Iterator[None]:
-    """Turns a failure of the disk into a DataError that names the cache folder and how to choose another."""
+    """Turns an OSError into a DataError that names the cache folder and says how to choose another."""
     try:
         yield
     except OSError as error:
@@ -61,7 +61,7 @@ def in_cache() -> Iterator[None]:
 
 @in_cache()
 def list_cache() -> list[CacheEntry]:
-    """All entries, the one used last first."""
+    """All entries, the last used first."""
     entries = []
     for folder in _data_folder().glob("*/"):
         try:
@@ -89,10 +89,11 @@ def clear_cache(keys: Iterable[str] | None = None) -> int:
     return sum(entries[key].bytes for key in chosen)
 
 
-def cached(key: str, description: str, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
-    """What `load` makes of the folder of `key`; `build` fills it first if there is none, or if it is Damaged.
+def load_or_build(key: str, description: str, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+    """The result of `load` for the folder of `key`. If there is none, or it is Damaged, `build` fills it first.
 
-    The folder appears whole or not at all, whatever fails, and whoever else makes the same at the same time."""
+    The folder appears complete or not at all, even if something fails or another process makes the same entry.
+    """
     folder = _data_folder() / key
     for _ in range(ATTEMPTS):
         with in_cache():
@@ -105,12 +106,12 @@ def cached(key: str, description: str, build: Callable[[Path], None], load: Call
             _shrink(limit, folder.name)
     raise DataError(
         f"prepared data of {description} was removed {ATTEMPTS} times as soon as it was made: another process clears "
-        "the cache folder. Prepare it again when that has ended"
+        "the cache folder. Prepare it again when that process has ended"
     )
 
 
 def _load(folder: Path, description: str, load: Callable[[Path], T]) -> T | None:
-    """What `load` makes of the folder; None if it is not there, or if it was Damaged and has been removed."""
+    """The result of `load` for the folder; None if there is none, or if it was Damaged and has been removed."""
     if not folder.exists():
         return None
     try:
@@ -118,9 +119,9 @@ def _load(folder: Path, description: str, load: Callable[[Path], T]) -> T | None
     except Damaged as fault:
         if not (folder / MARKER).exists():
             if folder.exists():
-                raise DataError(f"{folder} is in the way, and not made by Glassbox: move it elsewhere") from fault
+                raise DataError(f"{folder} is in the way, and Glassbox did not make it: move it elsewhere") from fault
             return None  # another process has just removed it
-        warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made anew", stacklevel=4)
+        warnings.warn(f"prepared data of {description} is damaged ({fault}): it is made again", stacklevel=4)
         _remove(folder)
         return None
     _touch(folder)
@@ -135,7 +136,7 @@ def _limit() -> int:
     text = os.environ.get("GLASSBOX_CACHE_LIMIT") or LIMIT
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     if not match:
-        raise DataError(f"GLASSBOX_CACHE_LIMIT={text!r} is no size: give bytes, or K, M, G or T, as in 4G")
+        raise DataError(f"GLASSBOX_CACHE_LIMIT={text!r} is not a size: give bytes, or K, M, G or T, as in 4G")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
@@ -152,14 +153,14 @@ def _make(folder: Path, description: str, build: Callable[[Path], None]) -> None
             except OSError:
                 if not (folder / MARKER).exists():
                     raise
-                # Another process was first, and what it made is as good.
+                # Another process was first; its entry is equally good.
     finally:
         if part.exists():
             _delete(part)
 
 
 def _shrink(limit: int, kept: str) -> None:
-    """Removes entries, the longest unused first, until all together stay within the limit."""
+    """Removes entries, the longest unused first, until the rest is within the limit."""
     entries = list_cache()
     total = sum(entry.bytes for entry in entries)
     for entry in reversed(entries):
@@ -173,12 +174,12 @@ def _shrink(limit: int, kept: str) -> None:
 
 
 def _touch(folder: Path) -> None:
-    with suppress(OSError):  # a read-only cache serves as well: nothing will be removed from it by age
+    with suppress(OSError):  # a read-only cache works too: nothing is removed from it
         os.utime(folder / MARKER)
 
 
 def _remove(folder: Path) -> None:
-    """Takes the folder away at once, so that nobody finds half of it, then deletes it."""
+    """Renames the folder, so that no process finds half of it, then deletes it."""
     part = _part(folder)
     with suppress(FileNotFoundError):  # another process removes it as well
         folder.rename(part)
@@ -186,12 +187,12 @@ def _remove(folder: Path) -> None:
 
 
 def _part(folder: Path) -> Path:
-    """A new name beside the folder, for what is not yet, or no longer, an entry."""
+    """A new path beside the folder, for an entry that is being made or deleted."""
     return folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}{PART}")
 
 
 def _delete(folder: Path) -> None:
-    """Deletes the marker last: until then, what is left is known to be ours."""
+    """Deletes the folder, the marker last, so that an interrupted deletion can be continued."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == MARKER):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.rmdir()

@@ -1,8 +1,8 @@
-"""Documents out of a reader's own files: txt, md, py, jsonl, csv, tsv and parquet.
+"""Documents from a user's own files: txt, md, py, jsonl, csv, tsv and parquet.
 
-A file of Python is one document; so is each row of a table (jsonl, csv, tsv, parquet). A text (txt, md) is one document
-up to 4,000 characters; a longer one, a book say, is cut into pieces, so that some of it can be held out. What holds
-nothing but white space is no document.
+A Python file is one document, and so is each row of a table (jsonl, csv, tsv, parquet). A text (txt, md) of up to 4,000
+characters is one document; a longer one, such as a book, is cut into pieces, so that a part of it can be held out.
+Texts that are only white space are left out.
 """
 
 import codecs
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.data.paths import TABLES, TEXTS, shown, unreadable
+from lab.data.paths import TABLES, TEXTS, printable, unreadable
 from lab.data.tables import read_column
 from settings.errors import DataError
 
@@ -22,12 +22,12 @@ BOUNDARIES = ("\n\n", "\n", " ", "")
 BLOCK = 1 << 20  # bytes read at once
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
-Stamp = tuple[int, int, int]  # a file's size, its time in nanoseconds, its number on the disk
+Stamp = tuple[int, int, int]  # a file's size, its time in nanoseconds, its inode
 
 
 @dataclass(frozen=True)
 class CheckedFiles:
-    """Files whose every byte was read once: what they held then, and how to tell that they hold it still."""
+    """Files that were read once: a fingerprint of their contents, and stamps that show whether they changed since."""
 
     files: list[Path]
     text_field: str | None
@@ -41,10 +41,10 @@ class CheckedFiles:
 
 
 def check_files(files: list[Path], text_field: str | None) -> CheckedFiles:
-    """Reads every byte once. Raises DataError for what can't be text, and for a file that changes meanwhile."""
+    """Reads all files once. Raises DataError for files that can't be text, and for a file that changes meanwhile."""
     if text_field is not None and not any(file.suffix.lower() in TABLES for file in files):
         raise DataError(
-            f"text_field={text_field!r} names a column, but {shown(files[0])} has none: leave text_field out"
+            f"text_field={text_field!r} names a column, but {printable(files[0])} has no columns: leave text_field out"
         )
     digest = hashlib.blake2b(repr(text_field).encode("utf-8"), digest_size=16)
     stamps = []
@@ -56,7 +56,7 @@ def check_files(files: list[Path], text_field: str | None) -> CheckedFiles:
         except OSError as error:
             raise unreadable(file, error) from error
     if len(files) == 1 and stamps[0][0] == 0:
-        raise DataError(f"{shown(files[0])} is empty: give a file that holds text")
+        raise DataError(f"{printable(files[0])} is empty: give a file that holds text")
     _refuse_changed(files, stamps)
     return CheckedFiles(files, text_field, digest.hexdigest(), stamps)
 
@@ -73,7 +73,8 @@ def _refuse_changed(files: list[Path], stamps: list[Stamp]) -> None:
         except OSError:
             changed = True  # it is gone
         if changed:
-            raise DataError(f"{shown(file)} changed while it was read: prepare the data again when nobody writes to it")
+            name = printable(file)
+            raise DataError(f"{name} changed while it was read: prepare the data again when no program writes to it")
 
 
 def _check(file: Path, digest) -> None:
@@ -85,16 +86,16 @@ def _check(file: Path, digest) -> None:
             digest.update(block)
             packer = next((name for sign, name in PACKED.items() if not offset and block.startswith(sign)), None)
             if packer:
-                raise DataError(f"{shown(file)} is no text but packed by {packer}: unpack it first")
+                raise DataError(f"{printable(file)} is not text but packed by {packer}: unpack it first")
             if file.suffix.lower() != ".parquet":
                 if b"\0" in block:
-                    raise DataError(f"{shown(file)} is no text: byte {offset + block.index(0)} is NUL. {remedy}")
+                    raise DataError(f"{printable(file)} is not text: byte {offset + block.index(0)} is NUL. {remedy}")
                 pending = len(decoder.getstate()[0])
                 try:
                     decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:
                     where = f"{error.reason} at byte {offset - pending + error.start}"
-                    raise DataError(f"{shown(file)} is no UTF-8 text: {where}. {remedy}") from error
+                    raise DataError(f"{printable(file)} is not UTF-8 text: {where}. {remedy}") from error
             if not block:
                 return
             offset += len(block)
@@ -103,7 +104,8 @@ def _check(file: Path, digest) -> None:
 def read_files(checked: CheckedFiles, limit: int | None = None) -> Iterator[str]:
     """The documents of the files in order, at most `limit`.
 
-    Raises DataError for a damaged table, a missing column, no text at all, or files that changed since the check."""
+    Raises DataError for a damaged table, a missing column, no text at all, or files that changed since the check.
+    """
     files, found = checked.files, False
     texts = (
         text for file, stamp in zip(files, checked.stamps) if stamp[0] for text in _documents(file, checked.text_field)
@@ -117,13 +119,14 @@ def read_files(checked: CheckedFiles, limit: int | None = None) -> Iterator[str]
         raise
     _refuse_changed(files, checked.stamps)
     if not found:
-        raise DataError(f"no text in {shown(files[0])}" + (f" and {len(files) - 1} more" if files[1:] else ""))
+        raise DataError(f"no text in {printable(files[0])}" + (f" and {len(files) - 1} more" if files[1:] else ""))
 
 
 def cut(text: str) -> Iterator[str]:
-    """Pieces of a long text, up to 4,000 characters each, that joined give the text again.
+    """Cuts a long text into pieces of up to 4,000 characters. Joined, they give the text again.
 
-    A piece ends at the first blank line after 2,000 characters; if there is none, at a line's end; else at a space."""
+    A piece ends at the first blank line after 2,000 characters; if there is none, at the end of a line, or at a space.
+    """
     start = 0
     while len(text) - start > LONGEST_TEXT:
         for boundary in BOUNDARIES:

@@ -1,7 +1,7 @@
-"""From documents to packed token files: tokenised once, split by hash, kept in the cache.
+"""From documents to packed token files: they are tokenised once, split by a hash, and stored in the cache.
 
-A document is held out if the BLAKE2b hash of its text, as a fraction, lies below `validation_fraction`. So it never
-changes sides when others join, and equal texts are never on both sides.
+A document is held out if the BLAKE2b hash of its text, as a fraction, is below `validation_fraction`. So a document
+stays on its side when others are added, and equal texts are always on the same side.
 """
 
 import hashlib
@@ -15,24 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from config import DataConfig
-from lab.data.cache import Damaged, cached, in_cache
-from lab.data.paths import shown
+from lab.data.cache import Damaged, in_cache, load_or_build
+from lab.data.paths import printable
 from lab.data.sources import Documents, check_config, load_documents
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
 from settings.errors import DataError, TokenizerError
 
-FORMAT = 2  # part of each key: raise it when other tokens come out of the same documents
+FORMAT = 2  # part of each key: raise it when the same documents give different tokens
 SIDES = ("train", "validation")
-MAPPED = 1 << 28  # bytes of a side from which it stays on disk: a smaller one is read into memory
-CHUNK = 1 << 20  # characters tokenised together: enough for all cores, and little memory
+MAPPED = 1 << 28  # bytes: a side of this size or more is mapped from disk, a smaller one is read into memory
+CHUNK = 1 << 20  # characters tokenised together: enough for all cores in little memory
 
 Scored = tuple[str, float | None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenData:
-    """Everything a training reads: the tokenizer and the two sides."""
+    """The data of a training: the tokenizer and the two sides."""
 
     config: DataConfig
     tokenizer: Tokenizer
@@ -41,7 +41,7 @@ class TokenData:
 
     @property
     def floor(self) -> float | None:
-        """Nats per validation token that no model can pass in the mean; None unless the source is tales."""
+        """The least mean loss of any model, in nats per validation token; None unless the source is tales."""
         return self.validation.floor
 
     def __repr__(self) -> str:
@@ -51,19 +51,20 @@ class TokenData:
 
 
 def held_out_place(text: str) -> float:
-    """Where in [0, 1) the hash puts a text; below `validation_fraction` it is held out."""
+    """A text's hash as a fraction in [0, 1). Below `validation_fraction` the text is held out."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
 
 
 def prepare(
     config: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[int, int], None] | None = None
 ) -> TokenData:
-    """The tokens of `config`: from the cache, or made now and put there.
+    """The tokens of `config`, from the cache; if they are not there, they are made and stored.
 
-    tokenizer: the one to use, such as a run's own; None: that of the name in `config`. While the tokens are made,
-    `progress(documents done, documents in all)` is called again and again. Raises DataError for documents that can't be
-    read, for a side without any, and if the cache folder can't be written; TokenizerError for a tokenizer that no run
-    could store, and for what it can't encode."""
+    tokenizer: a run's own tokenizer, for example; None: the one named in `config`. While the tokens are made,
+    `progress(documents done, documents in all)` is called repeatedly. Raises DataError for documents that can't be
+    read, for a side without documents, and if the cache folder can't be written; TokenizerError for a tokenizer that a
+    run can't store, and for texts that it can't encode.
+    """
     check_config(config, "prepare")
     if tokenizer is None:
         tokenizer = load_tokenizer(config.tokenizer)
@@ -71,9 +72,9 @@ def prepare(
         check_storable(tokenizer)
     documents = load_documents(config)
     identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
-    train, validation = cached(
+    train, validation = load_or_build(
         key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
-        description=f"{shown(documents.name)} ({documents.about}) by {tokenizer.name}",
+        description=f"{printable(documents.name)} ({documents.about}) by {tokenizer.name}",
         build=lambda folder: _pack(folder, documents, tokenizer, config.validation_fraction, progress),
         load=_open,
     )
@@ -81,7 +82,7 @@ def prepare(
 
 
 class _Side:
-    """One side while it is written: a context that closes its file."""
+    """One side while it is written; as a context it closes its file."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -131,7 +132,7 @@ class _Side:
 def _pack(
     folder: Path, documents: Documents, tokenizer: Tokenizer, validation_fraction: float,
     progress: Callable[[int, int], None] | None,
-) -> None:  # fmt: skip
+) -> None:
     total = len(documents) if progress else 0
     done, lowest, highest = 0, 1.0, 0.0
     with ExitStack() as stack:
@@ -172,7 +173,7 @@ def _chunks(documents: Iterable[Scored]) -> Iterator[list[Scored]]:
 
 
 def _open(folder: Path) -> list[TokenFile]:
-    """The two sides of an entry. Raises Damaged if they are not what its meta.json says."""
+    """Opens the two sides of an entry. Raises Damaged if they differ from its meta.json."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         return [_open_side(folder / f"{name}.bin", meta[name]) for name in SIDES]
@@ -183,7 +184,7 @@ def _open(folder: Path) -> list[TokenFile]:
 
 
 def _open_side(path: Path, meta: dict) -> TokenFile:
-    """One side. In memory no other process can harm it: a mapped file that is cut kills who reads it."""
+    """Opens one side. A small one is read into memory, because reading a mapped file that was cut kills the process."""
     side = dict(meta)
     dtype, n_tokens = side.pop("dtype"), side.pop("n_tokens")
     counts, floor = (n_tokens, side["n_documents"], side["n_bytes"]), side["log_probability"]

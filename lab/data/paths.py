@@ -1,4 +1,4 @@
-"""The files that a source names: a path, a folder or a glob, as people have them."""
+"""Finds the files that a source names: a path, a folder or a glob."""
 
 import difflib
 import functools
@@ -21,24 +21,25 @@ MOST_COMPARED = 10_000  # names of a folder that are compared with a mistyped on
 def find_files(source: str) -> list[Path] | None:
     """The files that a path, a folder or a glob names, sorted; None if nothing has that name.
 
-    A folder stands for all readable files in it and below, without hidden ones. A link to a folder is followed once,
-    unless it leads to a folder above it. Raises DataError for a file of another kind, for what is no file (a pipe, a
-    device, a link that leads nowhere), for a folder that can't be read, and for a folder or glob without files."""
+    A folder stands for all readable files in it and in its folders, except hidden ones. A link to a folder is followed
+    once, unless it leads to a folder above it. Raises DataError for a file of another kind, for a pipe, a device or a
+    broken link, for a folder that can't be read, and for a folder or glob without files.
+    """
     if "\0" in source:
-        raise DataError(f"the source '{shown(source)}' holds NUL, which no path can hold: remove it")
+        raise DataError(f"the source '{printable(source)}' holds NUL, which no path can hold: remove it")
     name = os.path.expanduser(source)
     if os.path.isdir(name):
         files = list(_below(name))
         if not files:
             raise DataError(
-                f"the folder {shown(os.path.abspath(name))} holds no file of the kinds {', '.join(READABLE)}"
+                f"the folder {printable(os.path.abspath(name))} holds no file of the kinds {', '.join(READABLE)}"
             )
     elif os.path.lexists(name):
         files = [Path(name)]
     elif glob.has_magic(name):
         files = [Path(match) for match in _matches(name)]
         if not files:
-            raise DataError(f"no file matches '{shown(source)}', looked for from {shown(Path.cwd())}")
+            raise DataError(f"no file matches '{printable(source)}', searched in {printable(Path.cwd())}")
     else:
         return None
     for file in files:
@@ -47,25 +48,25 @@ def find_files(source: str) -> list[Path] | None:
 
 
 def absolute(source: str) -> str:
-    """The path or glob that names the same files from every folder."""
+    """The absolute path or glob for the same files."""
     name, here = os.path.expanduser(source), os.getcwd()
-    # Not os.path.abspath: it takes folder/.. away, which is another place where folder is a link.
+    # Not os.path.abspath: it removes folder/.., which is wrong if folder is a link.
     return str(Path(here, name)) if os.path.lexists(name) else os.path.join(glob.escape(here), name)
 
 
 def nearest(source: str) -> str | None:
-    """The existing path that is most like a mistyped one: looked for in the last folder of it that exists."""
+    """The existing path most similar to a mistyped one, in the last folder of it that exists."""
     path = Path(os.path.expanduser(source.replace("\0", "")))
     for part in (path, *path.parents):
         if os.path.isdir(part.parent):
             names = [entry.name for _, entry in zip(range(MOST_COMPARED), _entries(part.parent))]
             near = difflib.get_close_matches(part.name, names, n=1)
-            return shown(part.parent / near[0]) if near else None
+            return printable(part.parent / near[0]) if near else None
     return None
 
 
-def shown(path: str | Path) -> str:
-    """A path as a message shows it: what can't be printed is escaped, and a long one is shortened."""
+def printable(path: str | Path) -> str:
+    """A path for a message: unprintable characters are escaped, and a long path is shortened."""
     text = str(path)
     if len(text) > LONGEST_SHOWN:
         text = text[:LONGEST_SHOWN] + "..."
@@ -73,15 +74,16 @@ def shown(path: str | Path) -> str:
 
 
 def unreadable(path: str | Path, error: OSError) -> DataError:
-    """The error for a file or folder that the system does not let us read."""
-    return DataError(f"can't read {shown(path)}: {error.strerror or error}. Give access to it, or move it elsewhere")
+    """The error for a file or folder that can't be read."""
+    reason = error.strerror or error
+    return DataError(f"can't read {printable(path)}: {reason}. Give access to it, or move it elsewhere")
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
     try:
         yield from os.scandir(folder)
     except OSError:
-        return  # a folder that can't be listed has no name to offer
+        return  # a folder that can't be listed offers no names
 
 
 def _refuse(error: OSError) -> None:
@@ -100,12 +102,12 @@ def _below(folder: str) -> Iterator[Path]:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = [name for name in folders if not name.startswith(".")]  # .git, .venv: not even looked into
+            folders[:] = [name for name in folders if not name.startswith(".")]  # .git, .venv: not entered
             links += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
             for name in names:
                 if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
                     yield Path(parent, name)
-        waiting += sorted(links)  # after all that lies in the folder itself, so that this is found without links
+        waiting += sorted(links)  # at the end, so that files are found without links first
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -114,8 +116,8 @@ def _matches(pattern: str) -> Iterator[str]:
         for folder in Path(match).parents if "**" in pattern else ():
             if leads_back(folder):
                 raise DataError(
-                    f"{shown(folder)} is a link to a folder above it, so '{shown(pattern)}' matches the same files "
-                    "again and again: remove the link, or name the folder in place of the pattern"
+                    f"{printable(folder)} is a link to a folder above it, so '{printable(pattern)}' matches the same "
+                    "files again and again: remove the link, or name the folder in place of the pattern"
                 )
         if not os.path.isdir(match):
             yield match
@@ -131,12 +133,13 @@ def _check_kind(file: Path) -> None:
         mode = os.stat(file).st_mode
     except OSError as error:
         if os.path.islink(file):
-            target = shown(os.readlink(file))
-            raise DataError(f"{shown(file)} is a link that leads nowhere ({target}): mend it or remove it") from error
+            target = printable(os.readlink(file))
+            name = printable(file)
+            raise DataError(f"{name} is a link that leads nowhere ({target}): mend it or remove it") from error
         raise unreadable(file, error) from error
     if not stat.S_ISREG(mode):
-        raise DataError(f"{shown(file)} is no regular file but a pipe, a socket or a device: name files that hold text")
+        raise DataError(f"{printable(file)} is a pipe, a socket or a device, not a regular file: name files with text")
     if file.suffix.lower() not in READABLE:
         raise DataError(
-            f"can't read {shown(file)}: its kind is none of {', '.join(READABLE)}. Convert it to one of them"
+            f"can't read {printable(file)}: its kind is none of {', '.join(READABLE)}. Convert it to one of them"
         )

@@ -1,7 +1,7 @@
-"""`pydocs` and `pycode`: real prose and real source that every reader has already, in their own Python.
+"""`pydocs` and `pycode`: real prose and real source code from the user's own Python installation.
 
-The files are read as text and parsed with `ast`; none of the modules is imported. One installation always
-gives the same documents in the same order; another version gives others: see `python_fingerprint`.
+The files are read as text and parsed with `ast`; no module is imported. An installation always gives the same documents
+in the same order; other versions give others: see `python_fingerprint`.
 """
 
 import ast

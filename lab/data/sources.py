@@ -1,4 +1,4 @@
-"""Where documents come from: the sets that every installation has, and the reader's own files."""
+"""Sources of documents: built-in sets, and the user's own files."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from config import DataConfig
 from lab.data import tales
 from lab.data.own_files import check_files, read_files
-from lab.data.paths import READABLE, absolute, find_files, nearest, shown
+from lab.data.paths import READABLE, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 from settings.errors import DataError
 from settings.messages import suggest
@@ -19,11 +19,11 @@ DEFAULT_TALES = 20_000
 
 @dataclass(frozen=True, repr=False)
 class Documents:
-    """Texts in an order that never changes; each iteration reads them anew, so they need not fit into memory.
+    """Texts in a fixed order. Each iteration reads them again, so they need not fit into memory.
 
-    name: the source. about: what it is, in a few words. fingerprint: equal for equal texts in equal order.
-    scored: gives an iterator of (text, log-probability in nats), the latter None where nobody knows it.
-    length: the number of texts, if known without reading them.
+    name: the source. about: a short description. fingerprint: equal for equal texts in equal order. scored: gives an
+    iterator of (text, log-probability in nats); the latter is None if it is not known. length: the number of texts, if
+    known without reading them.
     """
 
     name: str
@@ -46,24 +46,27 @@ class Documents:
         return f"Documents({self.name!r}: {self.about})"
 
 
-class Source(NamedTuple):
+class BuiltIn(NamedTuple):
+    """A set that every installation has."""
+
     description: str
     load: Callable[[DataConfig], Documents]
 
 
 def list_sources() -> dict[str, str]:
-    """The names of the built-in sources, with a line about each."""
+    """The names of the built-in sources, each with a description."""
     return {name: source.description for name, source in SOURCES.items()}
 
 
 def load_documents(config: DataConfig) -> Documents:
     """The documents of `config.source`: a name of `list_sources`, or else a file, a folder or a glob.
 
-    Raises DataError for an unknown source, for files that hold no text, and for settings that the source has no
-    use for: `text_field` belongs to tables, `seed` to tales."""
+    Raises DataError for an unknown source, for files without text, and for settings that the source does not use:
+    `text_field` belongs to tables, `seed` to tales.
+    """
     check_config(config, "load_documents")
     if config.seed and config.source != "tales":
-        raise DataError(f"seed={config.seed} chooses among tales, not in {config.source!r}: leave seed at 0")
+        raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.source not in SOURCES:
         return _own(config)
     if config.text_field is not None:
@@ -72,14 +75,14 @@ def load_documents(config: DataConfig) -> Documents:
 
 
 def check_config(config: DataConfig, function: str) -> None:
-    """Raises DataError if a function that takes a DataConfig was given something else, such as the source alone."""
+    """Raises DataError if a function was given something other than a DataConfig, such as the name of a source."""
     if not isinstance(config, DataConfig):
         example = config if isinstance(config, str) else "tales"
         raise DataError(f"{function} takes a DataConfig, not {type(config).__name__}: DataConfig(source={example!r})")
 
 
 def absolute_source(config: DataConfig) -> str | None:
-    """The absolute path, or glob, of files of one's own, None for a built-in set and where nothing has that name."""
+    """The absolute path or glob of own files; None for a built-in set, and if nothing has that name."""
     if config.source in SOURCES or find_files(config.source) is None:
         return None
     return absolute(config.source)
@@ -96,7 +99,7 @@ def _tales(config: DataConfig) -> Documents:
 
 
 def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConfig) -> Documents:
-    @cache  # some megabytes that take seconds to collect
+    @cache  # some megabytes, which take seconds to collect
     def texts() -> list[str]:
         return list(read())
 
@@ -110,7 +113,7 @@ def _own(config: DataConfig) -> Documents:
     if files is None:
         is_path, near = any(sign in config.source for sign in "./\\~"), nearest(config.source)
         raise DataError(
-            f"{'there is no file or folder' if is_path else 'unknown source'} '{shown(config.source)}'; "
+            f"{'there is no file or folder' if is_path else 'unknown source'} '{printable(config.source)}'; "
             + (f"the nearest name there is '{near}'; " if near else "")
             + suggest(config.source, SOURCES)
             + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
@@ -131,13 +134,13 @@ def _limited(
     return Documents(config.source, about, f"{fingerprint} {config.max_documents}", scored)
 
 
-SOURCES: dict[str, Source] = {
-    "tales": Source("children's stories from a grammar of known entropy, any number of them", _tales),
-    "pydocs": Source(
+SOURCES: dict[str, BuiltIn] = {
+    "tales": BuiltIn("children's stories from a grammar of known entropy, any number of them", _tales),
+    "pydocs": BuiltIn(
         "prose: Python's language reference and the docstrings of its standard library",
         partial(_from_python, pydocs, "the prose in this Python"),
     ),
-    "pycode": Source(
+    "pycode": BuiltIn(
         "source: the modules of Python's standard library",
         partial(_from_python, pycode, "the source in this Python"),
     ),

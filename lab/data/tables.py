@@ -1,7 +1,4 @@
-"""The column of text in a table: jsonl by `json`, csv and tsv by pandas, parquet by pyarrow.
-
-Rows of jsonl are read by Python's own json, which answers any line with a value or an error.
-"""
+"""Reads the text column of a table: jsonl with `json`, csv and tsv with pandas, parquet with pyarrow."""
 
 import csv
 import json
@@ -11,36 +8,38 @@ from itertools import islice
 from pathlib import Path
 from types import NoneType
 
-from lab.data.paths import shown
+from lab.data.paths import printable
 from settings.errors import DataError
 from settings.messages import short
 
 USUAL_FIELDS = ("text", "content", "story", "body")
-SAMPLE = 100  # rows that show which columns hold text, and how cells are separated
+SAMPLE = 100  # rows that decide which column holds text, and how cells are separated
 BATCH = 1000  # rows of parquet read at once
 CHUNK = 10_000  # rows of csv read at once
 MOST_NAMED = 20  # columns that a message names
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-LONGEST_NAME, MOST_WORDS = 60, 8  # of a column: what is longer is a text
+LONGEST_NAME, MOST_WORDS = 60, 8  # of a column's name: anything longer is taken for a text
 SPACE = re.compile(r"\s*")
 
 Kinds = dict[str, set[type]]  # the types of the values in each column
 
 
 def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
-    """The cells of the column that holds the text; None where a row has none.
+    """The cells of the text column; None for a row without one.
 
-    Raises DataError for a damaged table, for a column that does not exist or holds no text, and where it is not clear
-    which column holds the text or how the cells are separated."""
+    Raises DataError for a damaged table, for a column that does not exist or holds no text, and if it is not clear
+    which column holds the text or how the cells are separated.
+    """
     field = _choose(file, text_field)
     for number, row in enumerate(_rows(file, field), 1):
         text = row.get(field)
         if not isinstance(text, str | None):
             kind = type(text).__name__
-            raise DataError(f"row {number} of {shown(file)} holds no text in {field!r}, but {short(text)} ({kind})")
+            raise DataError(f"row {number} of {printable(file)} holds no text in {field!r}, but {short(text)} ({kind})")
         if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
-            raise DataError(f"row {number} of {shown(file)} holds half of a surrogate pair in {field!r}: write it anew")
+            place = f"row {number} of {printable(file)}"
+            raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
         yield text
 
 
@@ -51,15 +50,15 @@ def _rows(file: Path, field: str | None = None) -> Iterator[dict]:
         yield from read(file, field)
     except DataError:
         raise
-    except Exception as error:  # what pyarrow, pandas and the system raise
-        raise DataError(f"can't read {shown(file)}: {str(error) or type(error).__name__}") from error
+    except Exception as error:  # pyarrow and pandas raise errors of many types
+        raise DataError(f"can't read {printable(file)}: {str(error) or type(error).__name__}") from error
 
 
 # --- which column ----------------------------------------------------------------------------------------------
 
 
 def _choose(file: Path, text_field: str | None) -> str:
-    """The column that holds the text: the named one, or one with a usual name, or the only one with strings."""
+    """The text column: the one named, or one with a usual name, or the only one with strings."""
     kinds: Kinds = {}
     for number, row in enumerate(_rows(file)):
         if number >= SAMPLE and _decided(kinds, text_field):
@@ -70,11 +69,11 @@ def _choose(file: Path, text_field: str | None) -> str:
     named = [text_field] if text_field is not None else [name for name in USUAL_FIELDS if name in strings]
     choice = named[0] if named else strings[0] if len(strings) == 1 else None
     if not kinds:
-        raise DataError(f"{shown(file)} has no rows")
+        raise DataError(f"{printable(file)} has no rows")
     if choice not in strings:
         wanted = "which column holds the text?" if choice is None else f"no text in a column {choice!r}."
         raise DataError(
-            f"{shown(file)}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
+            f"{printable(file)}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
             + (f"Choose one by text_field={strings[0]!r}" if strings else "Give a file with a column of text")
         )
     if not named and file.suffix.lower() in (".csv", ".tsv"):
@@ -83,7 +82,7 @@ def _choose(file: Path, text_field: str | None) -> str:
 
 
 def _decided(kinds: Kinds, text_field: str | None) -> bool:
-    """Whether more rows can't change the choice: nulls tell nothing yet about the column that would be chosen."""
+    """Whether more rows can't change the choice. Nulls do not show yet whether a column holds text."""
     if text_field is not None:
         return bool(kinds.get(text_field, set()) - {NoneType})
     strings, usual = _with_text(kinds), [name for name in USUAL_FIELDS if name in kinds]
@@ -97,11 +96,11 @@ def _with_text(kinds: Kinds) -> list[str]:
 
 
 def _listed(names) -> str:
-    return ", ".join(map(shown, islice(names, MOST_NAMED))) + (" and more" if len(names) > MOST_NAMED else "")
+    return ", ".join(map(printable, islice(names, MOST_NAMED))) + (" and more" if len(names) > MOST_NAMED else "")
 
 
 def _check_names(file: Path, names, choice: str) -> None:
-    """Raises DataError if the first line of a csv looks like a row rather than like names of columns."""
+    """Raises DataError if the first line of a csv looks like a row and not like column names."""
     for name in names:
         is_number = re.fullmatch(r"\s*[-+]?[\d.]+\s*", name)
         if (
@@ -111,8 +110,8 @@ def _check_names(file: Path, names, choice: str) -> None:
             or name.rstrip().endswith(tuple(".!?"))
         ):
             raise DataError(
-                f"{shown(file)}: is its first line a header? '{shown(name)}' looks like a cell, not like the name of "
-                f"a column. Put a line of names above it, or say text_field={choice!r} if the names are right"
+                f"{printable(file)}: is its first line a header? '{printable(name)}' looks like a cell, not like the "
+                f"name of a column. Add a line of names above it, or give text_field={choice!r} if the names are right"
             )
 
 
@@ -120,10 +119,11 @@ def _check_names(file: Path, names, choice: str) -> None:
 
 
 def _json_rows(file: Path, _: str | None) -> Iterator[dict]:
-    """An object per line; null is a row without cells. Objects over several lines and arrays are read as a whole."""
+    """The rows of a jsonl file, an object per line; null is an empty row. Other JSON is read as a whole."""
     for where, value in _json_lines(file) if _is_lines(file) else _json_values(file):
         if not isinstance(value, dict | None):
-            raise DataError(f'can\'t read {shown(file)}: {where} is no object like {{"text": ...}} but {short(value)}')
+            found = f"{where} is not an object like {{\"text\": ...}} but {short(value)}"
+            raise DataError(f"can't read {printable(file)}: {found}")
         yield value or {}
 
 
@@ -132,7 +132,7 @@ def _is_lines(file: Path) -> bool:
         first = next((line for line in stream if not line.isspace()), "null")
     try:
         return isinstance(json.loads(first), dict | None)
-    except (ValueError, RecursionError):  # told by whoever reads the whole
+    except (ValueError, RecursionError):  # reading the whole file raises the error
         return False
 
 
@@ -162,7 +162,7 @@ def _json_values(file: Path) -> Iterator[tuple[str, object]]:
 
 def _bad_json(file: Path, where: str, error: Exception) -> DataError:
     reason = "its brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return DataError(f"can't read {shown(file)}: {where} is no JSON object: {reason}")
+    return DataError(f"can't read {printable(file)}: {where} is not a JSON object: {reason}")
 
 
 # --- parquet ---------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def _parquet_rows(file: Path, field: str | None) -> Iterator[dict]:
 
 
 def _csv_rows(file: Path, field: str | None) -> Iterator[dict]:
-    """Rows as pandas reads them. Cells have no type, so a chosen column is text even where it says 007 or NA."""
+    """Rows as pandas reads them. Cells have no type, so 007 and NA in a chosen column stay text."""
     import pandas
 
     separator = _separator(file)
@@ -194,14 +194,14 @@ def _csv_rows(file: Path, field: str | None) -> Iterator[dict]:
 
 
 def _separator(file: Path) -> str:
-    """The sign between cells. Raises DataError if that is not clear, and for rows that don't fit under the header."""
+    """The separator of cells. Raises DataError if it is not clear, and for rows that do not fit the header."""
     separator = "\t" if file.suffix.lower() == ".tsv" else _detect(file)
     _check_rows(file, separator)
     return separator
 
 
 def _detect(file: Path) -> str:
-    """The sign that splits the header and a row; of several, the one that splits all rows into equally many cells."""
+    """The separator that splits the header and a row; of several, the one that gives all rows the same width."""
     widths = {sign: [len(row) for _, row in _sample(file, sign)] for sign in SEPARATORS}
     splits = [sign for sign, cells in widths.items() if cells and cells[0] > 1 and max(cells[1:], default=0) > 1]
     alike = [sign for sign in splits if len(set(widths[sign])) == 1]
@@ -209,8 +209,8 @@ def _detect(file: Path) -> str:
     if len(splits) > 1 and len(alike) != 1:
         names = " or ".join(SEPARATORS[sign] for sign in alike or splits)
         raise DataError(
-            f"{shown(file)}: are its cells separated by {names}? Put cells that hold such a sign in quotes, or save "
-            "the table as .tsv, which is always separated by tabs"
+            f"{printable(file)}: are its cells separated by {names}? Put cells that hold such a sign in quotes, or "
+            "save the table as .tsv, which is always separated by tabs"
         )
     return chosen[0] if chosen else ","
 
@@ -222,20 +222,20 @@ def _sample(file: Path, separator: str, strict: bool = False) -> Iterator[tuple[
         rows = ((reader.line_num, row) for row in reader if row)
         try:
             yield from islice(rows, SAMPLE)
-        except csv.Error as error:  # else a cell is too long for this reader, not for pandas
+        except csv.Error as error:  # other errors mean a cell too long for this reader; pandas reads it
             if strict and "expected after" in str(error):
-                where = f"can't read {shown(file)}: line {reader.line_num}"
+                where = f"can't read {printable(file)}: line {reader.line_num}"
                 raise DataError(f'{where}: a quote within a quoted cell must be written twice, ""') from error
 
 
 def _check_rows(file: Path, separator: str) -> None:
-    """Raises DataError if rows have more cells than the header has names, unless their first cells number them."""
+    """Raises DataError if rows have more cells than the header, unless their first cells are row numbers."""
     (_, header), *rows = list(_sample(file, separator, strict=True)) or [(0, [])]
     longer = [(line, row) for line, row in rows if len(row) > len(header)]
     numbered = all(len(row) == len(header) + 1 and row[0].isdigit() for _, row in rows)
     if longer and not (numbered and any(row[-1] for _, row in rows)):
         line, row = longer[0]
         raise DataError(
-            f"can't read {shown(file)}: line {line} has {len(row)} cells, but the header has {len(header)}: put cells "
-            f"that hold {SEPARATORS[separator]} in quotes, or give each column a name"
+            f"can't read {printable(file)}: line {line} has {len(row)} cells, but the header has {len(header)}: put "
+            f"cells that hold {SEPARATORS[separator]} in quotes, or give each column a name"
         )

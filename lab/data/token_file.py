@@ -1,4 +1,4 @@
-"""A stream of tokens on disk, and the windows that training and evaluation take from it."""
+"""A stream of tokens, and the windows that training and evaluation take from it."""
 
 import math
 from collections.abc import Iterator
@@ -14,10 +14,9 @@ from settings.errors import DataError
 class TokenFile:
     """Documents as one stream of tokens, each document followed by the end of text.
 
-    name: "train" or "validation". tokens: 1-D, uint16 or uint32, in memory, or mapped if they are many. n_documents.
-    n_bytes: UTF-8 bytes of the texts. log_probability: nats, the sum over the texts; None where nobody knows it.
-    fingerprint: equal for equal documents in equal order, whatever the tokenizer and the settings; "" where nobody has
-    taken it.
+    name: "train" or "validation". tokens: 1-D, uint16 or uint32, in memory, or mapped from disk if they are many.
+    n_bytes: UTF-8 bytes of the texts. log_probability: in nats, the sum over the texts; None if it is not known.
+    fingerprint: equal for equal documents in equal order, with any tokenizer and settings; "" if it is not known.
     """
 
     name: str
@@ -38,13 +37,13 @@ class TokenFile:
 
     @property
     def floor(self) -> float | None:
-        """Nats per token that no model can pass in the mean: -sum(log p) / tokens, the ends of text among them."""
+        """The least mean loss of any model, in nats per token: -sum(log p) / tokens, with the end-of-text tokens."""
         return None if self.log_probability is None else -self.log_probability / len(self)
 
     def n_windows(self, length: int) -> int:
-        """How many windows of `length` targets an epoch of batches has. Raises DataError if there is not even one."""
+        """How many windows of `length` targets an epoch has. Raises DataError if there is none."""
         if length < 1:
-            raise DataError(f"a window has 1 target or more, not {length}")
+            raise DataError(f"a window needs 1 target or more, not {length}")
         if len(self) <= length:
             raise DataError(
                 f"the {self.name} tokens are {len(self):,}, too few for one window of {length} inputs and their "
@@ -52,17 +51,14 @@ class TokenFile:
             )
         return (len(self) - 1) // length
 
-    def tokens_per_epoch(self, length: int) -> int:
-        """Targets seen in one epoch: all tokens but the last few that fill no window."""
-        return self.n_windows(length) * length
-
     def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         """Batch number `step`, (batch_size, length + 1) int64: inputs are [:, :-1], targets [:, 1:].
 
-        A pure function of its arguments. An epoch lays windows over the stream, from a random place on, such that
-        no token is a target twice, and takes them in random order; epoch follows epoch without a gap. The stream is
-        a ring for this: its last token ends a document, its first begins one. Raises DataError for a stream shorter
-        than a window."""
+        A pure function of its arguments. An epoch divides the stream into windows from a random place on, so that no
+        token is a target twice, and takes them in random order. Epochs follow each other without a gap. The stream is
+        used as a ring: its last token ends a document, and its first begins one. Raises DataError for a stream shorter
+        than a window.
+        """
         if seed < 0 or step < 0 or batch_size < 1:
             raise DataError(f"a batch needs seed and step >= 0 and batch_size >= 1, not {seed}, {step}, {batch_size}")
         n_windows = self.n_windows(length)
@@ -80,8 +76,9 @@ class TokenFile:
     def windows(self, length: int, batch_size: int, max_tokens: int | None = None) -> Iterator[np.ndarray]:
         """The stream from its beginning, (up to batch_size, length + 1) int64, one token shared by neighbours.
 
-        Each of the first max_tokens targets (None: all) comes exactly once: if they don't fill the last window, it
-        comes alone and is as short as it must be. Raises DataError for a stream shorter than a window."""
+        Each of the first max_tokens targets (None: all) comes exactly once. A last window that is not full comes alone
+        and is shorter. Raises DataError for a stream shorter than a window.
+        """
         self.n_windows(length)
         if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
             raise DataError(f"batch_size and max_tokens must be 1 or more, not {batch_size} and {max_tokens}")
@@ -89,11 +86,11 @@ class TokenFile:
         return self._windows(length, batch_size, n_targets)
 
     def _check_whole(self) -> None:
-        """Raises DataError if the mapped file was cut: reading behind its end would kill the process."""
+        """Raises DataError if the mapped file was cut, because reading past its end would kill the process."""
         if isinstance(self.tokens, np.memmap) and self.tokens.base.size() < self.tokens.nbytes:
             raise DataError(
                 f"the file of the {self.name} tokens in the cache was cut while it was in use: prepare the data again, "
-                "and it is made anew"
+                "and the file is made again"
             )
 
     def _windows(self, length: int, batch_size: int, n_targets: int) -> Iterator[np.ndarray]:
@@ -109,7 +106,7 @@ class TokenFile:
 
 @lru_cache(maxsize=4)
 def window_starts(n_tokens: int, length: int, seed: int, epoch: int) -> np.ndarray:
-    """Where the windows of an epoch begin, in the order in which they are taken."""
+    """The first tokens of an epoch's windows, in the order in which they are taken."""
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
     starts = random.permutation((n_tokens - 1) // length)
     starts *= length

@@ -1,8 +1,8 @@
 """Text to token ids and back: bytes, characters, our own byte-pair encoding, tiktoken's public encodings.
 
-Our own tokenizers share one layout: ids 0-255 are the single bytes, 256 is the end of text, and from 257 on
-come the longer tokens: characters beyond ASCII, or merges in the order in which they were learned. So any
-text can be encoded, and `bpe-512` is the beginning of `bpe-1024`. All of them encode through `tiktoken`.
+Our own tokenizers share one layout: ids 0-255 are the single bytes, 256 is the end of text, and the longer tokens
+follow from 257 on: characters beyond ASCII, or merges in the order in which they were learned. So any text can be
+encoded, and `bpe-512` is the beginning of `bpe-1024`. All of them encode with `tiktoken`.
 """
 
 import hashlib
@@ -27,44 +27,45 @@ from settings.paths import ROOT
 __all__ = [
     "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable", "list_tokenizers", "load_tokenizer",
     "register_tokenizer", "show_tokens", "tokenizer_from_json",
-]  # fmt: skip
+]
 
 END_OF_TEXT = "<|endoftext|>"
 BPE_SIZES = (512, 1024, 2048, 4096, 8192)
 UNUSED = "\ufffd".encode()
-BATCH_GROUP = 64  # texts handed to a thread at once: one by one, handing over costs more than encoding
+BATCH_GROUP = 64  # texts given to a thread at once: for single texts, this would take longer than encoding
 
-# How GPT-4 cuts text into pieces that no merge crosses: contractions, words with the space before them,
-# digits by three, punctuation, line ends, spaces. This is the form that every regex engine reads alike.
+# How GPT-4 cuts text into pieces that no merge crosses: contractions, words with the space before them, up to three
+# digits, punctuation, line ends, spaces. All regex engines read it in this form in the same way.
 GPT4_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 ONE_CHARACTER = r"(?s:.)"
 
-# What a stored tokenizer may hold: far more than any in use, and little enough to be read in seconds.
+# Limits for a stored tokenizer: far more than any in use has, and little enough to be read in seconds.
 LONGEST_FILE = 1 << 26  # characters
 MOST_TOKENS = 1 << 20
 LONGEST_NAME = 200
 LONGEST_PATTERN = 10_000
 PROBE = "Once upon a time,\n\n  it's 12345 naïve ÜBER-dogs;\t世界 🦊\r\n    x = [y_0, *z] != <|endoftext|>\x00 \n"
 
-# tiktoken's regex engine gives up on about a million spaces in a row, so such a row is encoded in parts.
+# tiktoken's regex engine fails on about a million spaces in a row, so a long row of spaces is encoded in parts.
 LONGEST_SPACE = 100_000
 LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE},}}")
 
-# GPT-2's way to write any byte as one visible character: the visible ones of Latin-1 stand for themselves,
-# the other bytes are numbered from U+0100 on; so a space is "Ġ" and a newline "Ċ".
-_SELVES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in _SELVES]
-VISIBLE = {byte: chr(byte) for byte in _SELVES} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
+# GPT-2 writes each byte as one visible character. The visible ones of Latin-1 are kept; the other bytes are numbered
+# from U+0100 on. So a space is "Ġ" and a newline "Ċ".
+_KEPT = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _KEPT]
+VISIBLE = {byte: chr(byte) for byte in _KEPT} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
 BYTE_OF = {character: byte for byte, character in VISIBLE.items()}
 
 
 class Tokenizer:
     """Text to ids and back. `load_tokenizer`, `bpe_tokenizer` and `tokenizer_from_json` make one.
 
-    name; vocab_size: number of ids, end of text included; end_of_text: the id that separates documents."""
+    vocab_size: the number of ids, with the end of text. end_of_text: the id that separates documents.
+    """
 
     def __init__(self, description: dict, encoding: tiktoken.Encoding):
         self.name: str = description["name"]
@@ -78,25 +79,26 @@ class Tokenizer:
         return f"Tokenizer({self.name!r}, {self.vocab_size:,} ids, end of text {self.end_of_text})"
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`. Never the end of text: "<|endoftext|>" in a text is so many plain characters.
+        """The ids of `text`, never the end of text: "<|endoftext|>" in a text is read as plain characters.
 
-        Raises TokenizerError for what is no Unicode text."""
+        Raises TokenizerError for anything but Unicode text.
+        """
         checked_text(text)
         ids = []
         try:
             for part in _parts(text):
                 ids += self._encoding.encode_ordinary(part)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception and can't be imported
+            if type(error).__name__ != "PanicException":  # raised by Rust: it is not an Exception and can't be imported
                 raise
             raise TokenizerError(
                 f"{self.name!r} can't split a text of {len(text):,} characters: its pattern matches nothing at some "
-                f"place, or needs too many attempts ({error}). Give it a simpler pattern, such as GPT4_PATTERN"
+                f"place, or needs too many steps ({error}). Give it a simpler pattern, such as GPT4_PATTERN"
             ) from error
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """The ids of each text, by all cores together."""
+        """The ids of each text, computed on all cores."""
         if isinstance(texts, str):
             raise TokenizerError("encode_batch takes many texts; for one text use encode")
         texts = list(texts)
@@ -110,9 +112,10 @@ class Tokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that an id stands for; those of U+FFFD for an id that a public encoding leaves unused.
+        """The bytes of an id; those of U+FFFD for an id that a public encoding does not use.
 
-        Raises TokenizerError for what is no id."""
+        Raises TokenizerError for anything but an id.
+        """
         try:
             index = operator.index(id)
         except TypeError as error:
@@ -123,17 +126,17 @@ class Tokenizer:
         return self._tokens[index]
 
     def to_json(self) -> str:
-        """All that `tokenizer_from_json` needs: our own with every token, public encodings by name."""
+        """The tokenizer as JSON for `tokenizer_from_json`: our own with every token, public encodings by name."""
         return json.dumps(self._description, ensure_ascii=False, indent=1) + "\n"
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for equal tokenizers on every machine; part of the key under which prepared data is kept."""
+        """Equal for equal tokenizers on every machine; part of the key of prepared data."""
         return hashlib.sha256(self.to_json().encode("utf-8")).hexdigest()[:16]
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of that name; "gpt2" means r50k_base. Raises TokenizerError where there is none."""
+    """The tokenizer of that name; "gpt2" means r50k_base. Raises TokenizerError if there is none."""
     if not isinstance(name, str):
         raise TokenizerError(f"load_tokenizer takes a name, such as 'bpe-2048', not {type(name).__name__}")
     name = {"gpt2": "r50k_base"}.get(name, name)
@@ -154,21 +157,22 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def vocabulary_size(name: str) -> int:
-    """How many ids the tokenizer of that name has; those in config.py are not loaded for it. Raises TokenizerError for
-    an unknown name."""
+    """How many ids the tokenizer of that name has. It is not loaded if config.py knows the number. Raises
+    TokenizerError for an unknown name."""
     return VOCABULARIES.get(name) or load_tokenizer(name).vocab_size
 
 
 def list_tokenizers() -> list[str]:
-    """Every name that `load_tokenizer` knows: our own, the registered ones, the public encodings."""
+    """All names that `load_tokenizer` knows: our own, registered ones, and public encodings."""
     return [*_REGISTRY, *tiktoken.list_encoding_names()]
 
 
 def register_tokenizer(name: str, factory: Callable[[], Tokenizer]) -> None:
-    """Lets `load_tokenizer(name)` call `factory`. A later factory of the same name takes its place.
+    """Makes `load_tokenizer(name)` call `factory`. A later factory of the same name replaces it.
 
-    What the factory gives is checked when it is loaded: see `check_storable`. Raises TokenizerError for the name of a
-    built-in tokenizer, and where `factory` can't be called."""
+    The tokenizer is checked when it is loaded: see `check_storable`. Raises TokenizerError for the name of a built-in
+    tokenizer, and if `factory` can't be called.
+    """
     if not isinstance(name, str) or not name or not callable(factory):
         raise TokenizerError("register_tokenizer takes a name and a function that gives a Tokenizer")
     if name in (*_OWN, *tiktoken.list_encoding_names()):
@@ -179,16 +183,17 @@ def register_tokenizer(name: str, factory: Callable[[], Tokenizer]) -> None:
 def bpe_tokenizer(name: str, merges: Iterable[tuple[bytes, bytes]], pattern: str = GPT4_PATTERN) -> Tokenizer:
     """Byte-pair encoding: each pair of `merges`, in this order, joins two tokens to a new one.
 
-    Raises TokenizerError where a pair joins what is no token yet, or makes one that exists already."""
+    Raises TokenizerError if a pair joins bytes that are not a token yet, or makes a token that exists already.
+    """
     try:
-        lines = [f"{visible(left)} {visible(right)}" for left, right in merges]
+        lines = [f"{to_visible(left)} {to_visible(right)}" for left, right in merges]
     except (KeyError, TypeError, ValueError) as error:
         raise TokenizerError("each merge must be a pair of bytes, like (b' ', b't')") from error
     return _build(_checked({"kind": "bpe", "name": name, "pattern": pattern, "merges": lines}))
 
 
 def character_tokenizer(name: str, characters: str) -> Tokenizer:
-    """One id for each ASCII character and for each of `characters`; any other is spelled in bytes."""
+    """One id for each ASCII character and each of `characters`; other characters are encoded as bytes."""
     return _build(_checked({"kind": "character", "name": name, "characters": characters}))
 
 
@@ -198,10 +203,11 @@ def tokenizer_from_json(text: str) -> Tokenizer:
 
 
 def check_storable(tokenizer: Tokenizer) -> None:
-    """Raises TokenizerError if a run could not store the tokenizer and read it back as the same, or if it loses text.
+    """Raises TokenizerError if a run could not store the tokenizer and read back the same one, or if it loses text.
 
-    A run keeps what `to_json` writes, never code. So a subclass, or a tokenizer that encodes in another way than what
-    is stored, would come back as another tokenizer."""
+    A run stores what `to_json` writes, never code. So a subclass, or a tokenizer that encodes differently from what is
+    stored, would be another tokenizer when it is read.
+    """
     if type(tokenizer) is not Tokenizer:
         raise TokenizerError(
             f"a {type(tokenizer).__name__} can't be stored in a run, which keeps no code: give a Tokenizer as "
@@ -210,9 +216,9 @@ def check_storable(tokenizer: Tokenizer) -> None:
     again, ids = tokenizer_from_json(tokenizer.to_json()), tokenizer.encode(PROBE)
     if (again.vocab_size, again.end_of_text, again._tokens) != (
         tokenizer.vocab_size, tokenizer.end_of_text, tokenizer._tokens,
-    ) or again.encode(PROBE) != ids or tokenizer.encode_batch([PROBE]) != [ids]:  # fmt: skip
+    ) or again.encode(PROBE) != ids or tokenizer.encode_batch([PROBE]) != [ids]:
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} encodes in another way than what a run stores of it (to_json): make it "
+            f"the tokenizer {tokenizer.name!r} encodes differently from what a run stores of it (to_json): make it "
             "by bpe_tokenizer, character_tokenizer or train_bpe, and change nothing afterwards"
         )
     if tokenizer.decode(ids) != PROBE:
@@ -223,7 +229,7 @@ def check_storable(tokenizer: Tokenizer) -> None:
 
 
 def checked_text(text: str) -> str:
-    """The text itself. Raises TokenizerError for what is no Unicode text."""
+    """The text itself. Raises TokenizerError for anything but Unicode text."""
     if not isinstance(text, str):
         raise TokenizerError(f"only text (str) can be encoded, not {type(text).__name__}")
     try:
@@ -237,17 +243,17 @@ def checked_text(text: str) -> str:
     return text
 
 
-def visible(token: bytes) -> str:
+def to_visible(token: bytes) -> str:
     """Bytes in GPT-2's visible alphabet: b" the" is "Ġthe"."""
     return "".join(map(VISIBLE.__getitem__, token))
 
 
 def from_visible(text: str) -> bytes:
-    """What `visible` wrote; KeyError for a character outside of the alphabet."""
+    """The bytes that `to_visible` wrote. Raises KeyError for a character outside of the alphabet."""
     return bytes(map(BYTE_OF.__getitem__, text))
 
 
-# --- from a description, which is what the JSON file holds, to a tokenizer ---------------------------------
+# --- from a description, the content of the JSON file, to a tokenizer --------------------------------------
 
 
 def _byte(description: dict) -> Tokenizer:
@@ -255,7 +261,7 @@ def _byte(description: dict) -> Tokenizer:
 
 
 def _character(description: dict) -> Tokenizer:
-    # A character that is no token falls apart into bytes, for no part of its UTF-8 is another character's.
+    # Other characters are split into bytes: no part of their UTF-8 is the whole of another character.
     longer = [character.encode("utf-8") for character in description["characters"] if not character.isascii()]
     return _own(description, ONE_CHARACTER, longer)
 
@@ -270,7 +276,7 @@ def _bpe(description: dict) -> Tokenizer:
         except (AttributeError, KeyError, ValueError) as error:
             raise TokenizerError(f"{where} must be two tokens in visible bytes, like 'Ġ t'") from error
         if not {left, right} <= known or left + right in known:
-            raise TokenizerError(f"{where} must join two tokens that exist to one that does not exist yet")
+            raise TokenizerError(f"{where} must join two existing tokens to a new one")
         tokens.append(left + right)
         known.add(left + right)
     return _own(description, description["pattern"], tokens)
@@ -285,7 +291,7 @@ def _own(description: dict, pattern: str, longer: list[bytes]) -> Tokenizer:
         special = {END_OF_TEXT: 256}
         encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     except ValueError as error:
-        raise TokenizerError(f"{name}: the split pattern is no regular expression: {error}") from error
+        raise TokenizerError(f"{name}: the split pattern is not a regular expression: {error}") from error
     return Tokenizer(description, encoding)
 
 
@@ -322,19 +328,19 @@ def _parse(text: str) -> dict:
     try:
         return _checked(parse_json(text))
     except ConfigError as error:
-        raise TokenizerError(f"damaged tokenizer file: it is no JSON: {error}") from error
+        raise TokenizerError(f"damaged tokenizer file: it is not JSON: {error}") from error
     except TokenizerError as error:
         raise TokenizerError(f"damaged tokenizer file: {error}") from error
 
 
 def _checked(description: object) -> dict:
-    """The description, if its fields are what its kind needs. Raises TokenizerError."""
+    """The description, if it has the fields that its kind needs. Raises TokenizerError."""
     if not isinstance(description, dict) or description.get("kind") not in [*_KINDS]:
         raise TokenizerError(f'"kind" must be one of {", ".join(_KINDS)}')
     for field, type_ in {"name": str, **_KINDS[description["kind"]][1]}.items():
         value, most = description.get(field), LIMITS[field]
         if not isinstance(value, type_):
-            raise TokenizerError(f'"{field}" is missing or no {type_.__name__}')
+            raise TokenizerError(f'"{field}" is missing or not a {type_.__name__}')
         if len(value) > most:
             raise TokenizerError(f'"{field}" has a length of {len(value):,}; at most {most:,} are read')
         if type_ is str:
@@ -352,7 +358,7 @@ def _shipped(folder: str, size: int | None = None) -> Tokenizer:
         description = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TokenizerError(
-            f"can't read {path}: {error.strerror}. Restore it from the repository, or make it anew: "
+            f"can't read {path}: {error.strerror}. Restore it from the repository, or make it again: "
             "python -m lab.data.bpe_training"
         ) from error
     if size is not None:

@@ -1,7 +1,7 @@
-"""The sandbox's pictures: how a training went, what a schedule does, what a model expects next.
+"""Pictures of a training and of what a model expects next; texts shaded by probability or set side by side.
 
-Each function returns a `Picture`: one PNG in a notebook, a sentence in a terminal, `.save(path)` for a file. Texts
-shaded by probability or set side by side are HTML in a notebook and plain text in a terminal.
+A `Picture` is a PNG in a notebook and a sentence in a terminal; `.save(path)` writes it. The texts are HTML in a
+notebook and plain text in a terminal.
 """
 
 import math
@@ -9,7 +9,6 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import zip_longest
 
 import numpy as np
@@ -17,21 +16,34 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
-from lab.display.style import BLUE, INK, SKY, VERMILLION, Picture, PlotError, axes, drawable
-from lab.display.token_display import BOX, readable
+from lab.display.html import render
+from lab.display.palette import BLUE, INK, PROBABLE, SKY, VERMILLION, translucent
+from lab.display.style import Picture, PlotError, axes, drawable
+from lab.display.token_box import readable, split_end, token_box, visible
 
-MOST_POINTS = 1_000  # of one line: more can't be told apart on the page
+MOST_POINTS = 1_000  # of one line: more can't be seen
 MOST_BARS = 50
 MOST_MARKERS = 20  # on one line
 DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 GAP = " │ "
+SHADED = """
+<div style="line-height:1.9"><div>probability of each token: {{ scale|safe }}</div>
+<div style="font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere">{{ tokens|safe }}</div></div>
+"""
+COLUMNS = """
+{% set style = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;" ~
+"line-height:1.5" %}
+<table style="width:100%;table-layout:fixed">
+<tr>{% for name in texts %}<th style="{{ style }}">{{ name }}</th>{% endfor %}</tr>
+<tr>{% for text in texts.values() %}<td style="{{ style }}">{{ text }}</td>{% endfor %}</tr>
+</table>
+"""
 
 
 def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -> Picture:
     """Training and validation loss by step, as logged. Raises PlotError for a log without rows.
 
-    The bold line is the median of the steps around each. floor: the entropy of the data in nats per token, below which
-    no model can get.
+    The bold line is the running median. floor: the entropy of the data in nats per token, which no model can beat.
     """
     log = log.dropna(subset=["loss"])
     if not len(log):
@@ -72,49 +84,46 @@ def loss_curve(log: pd.DataFrame, floor: float | None = None, title: str = "") -
 
 
 def next_token_bars(labels: Sequence[str], probabilities: Sequence[float], title: str = "") -> Picture:
-    """What may come next, the first on top; spaces and control characters are marked in the labels."""
+    """A bar for each next token, the first on top. The labels mark spaces and control characters."""
     marked = [readable(label.encode()).replace("\n", "") or "(nothing)" for label in labels]
     shares = probabilities_of(probabilities)
     return horizontal_bars(marked, 100 * shares, [percent(share) for share in shares], "probability (%)", title)
 
 
 def bars(labels: Sequence[str], values: Sequence[float], unit: str, title: str = "") -> Picture:
-    """A few amounts beside each other, each with its number, as in a timing."""
+    """A bar for each amount, with its number: for timings, say."""
     amounts = numbers(values, "values")
     return horizontal_bars(labels, amounts, [f"{amount:,.4g} {unit}" for amount in amounts], unit, title)
 
 
 def shaded_tokens(pieces: Sequence[str], probabilities: Sequence[float]) -> "ShadedTokens":
-    """A text whose tokens are the bluer, the more probable the model thought them."""
+    """A text in which a token is the bluer, the more probable the model found it."""
     same_length(pieces, probabilities)
     shares = probabilities_of(probabilities).tolist() if len(pieces) else []
     return ShadedTokens(tuple(pieces), tuple(shares))
 
 
 def side_by_side(texts: dict[str, str]) -> "SideBySide":
-    """Texts in columns under their names, such as one sample per strategy."""
+    """Texts in columns under their names: a sample of each strategy, say."""
     if not texts:
-        raise PlotError("there are no texts to set side by side; give a dict of name: text")
+        raise PlotError("there are no texts to show side by side; give a dict of name: text")
     return SideBySide(dict(texts))
 
 
 @dataclass(frozen=True, repr=False)
 class ShadedTokens:
-    """Tokens of a text with the probability of each: shades in a notebook, tenths as small digits in a terminal."""
+    """A text's tokens with their probabilities: shades in a notebook, tenths as small digits in a terminal."""
 
     pieces: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     def _repr_html_(self) -> str:
-        steps = "".join(shade(f"\u00a0{share:.0%}\u00a0", share, "") for share in (0, 0.25, 0.5, 0.75, 1))
+        scale = "".join(shade(f"\u00a0{share:.0%}\u00a0", share, "") for share in (0, 0.25, 0.5, 0.75, 1))
         tokens = "".join(
             shade(visible(piece), share, f"{visible(piece)} {percent(share)}")
             for piece, share in zip(self.pieces, self.probabilities)
         )
-        return (
-            f'<div style="line-height:1.9"><div>probability of each token: {steps}</div>'
-            f'<div style="font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere">{tokens}</div></div>'
-        )
+        return render(SHADED, scale=scale, tokens=tokens)
 
     def __str__(self) -> str:
         tenths = (DIGITS[min(9, int(10 * share))] for share in self.probabilities)
@@ -131,13 +140,7 @@ class SideBySide:
     texts: dict[str, str]
 
     def _repr_html_(self) -> str:
-        style = (
-            "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;"
-            "font-size:13px;line-height:1.5"
-        )
-        names = "".join(f'<th style="{style}">{escape(name)}</th>' for name in self.texts)
-        cells = "".join(f'<td style="{style}">{escape(text)}</td>' for text in self.texts.values())
-        return f'<table style="width:100%;table-layout:fixed"><tr>{names}</tr><tr>{cells}</tr></table>'
+        return render(COLUMNS, texts=self.texts)
 
     def __str__(self) -> str:
         room = shutil.get_terminal_size().columns + len(GAP)
@@ -150,10 +153,10 @@ class SideBySide:
 
 
 def horizontal_bars(labels: Sequence[str], values: np.ndarray, texts: list[str], unit: str, title: str) -> Picture:
-    """One bar under the other, in the order given, each with its text at its end."""
+    """Bars from top to bottom in the order given, each with its text at its end."""
     same_length(labels, values)
     if len(values) > MOST_BARS:
-        raise PlotError(f"{len(values)} bars can't be read; give the {MOST_BARS} that matter most at most")
+        raise PlotError(f"{len(values)} bars can't be read; give at most {MOST_BARS}, those that matter most")
     with axes(0.75 + 0.4 * bool(title) + 0.29 * len(values), title) as plot:
         rows = range(len(values))
         drawn = plot.barh(rows, values, height=0.68, color=BLUE)
@@ -168,19 +171,19 @@ def horizontal_bars(labels: Sequence[str], values: np.ndarray, texts: list[str],
 
 
 def steps_axis(plot: Axes, last: int) -> None:
-    """Whole steps from 0 to the last one, thousands marked."""
+    """Labels the x axis with whole steps from 0 to the last one, as in 12,000."""
     plot.set(xlabel="step", xlim=(0, 1.02 * max(2, last)))
     plot.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
     plot.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def usual_smoothing(n_rows: int) -> int:
-    """Rows whose median makes one point of a smooth line: odd, so that each row is its own middle; 1 for a few rows."""
+    """How many rows make one point of the running median: 1 for a few rows, else odd, with the row in the middle."""
     return 1 if n_rows < 10 else min(201, max(5, n_rows // 40)) | 1
 
 
 def extremes(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of the least and the greatest value of each stretch, so that a thinned line keeps its spikes."""
+    """Indices of the least and greatest value of each stretch of a line. So a thinned line keeps its spikes."""
     if len(values) <= most:
         return np.arange(len(values))
     stretches = np.array_split(np.arange(len(values)), most // 2)
@@ -189,7 +192,7 @@ def extremes(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
 
 
 def numbers(values: Sequence[float], name: str) -> np.ndarray:
-    """As an array. Raises PlotError where there are none, or one is negative or not finite."""
+    """The values as an array. Raises PlotError if there are none, or one is negative or not finite."""
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all() or array.min() < 0:
         raise PlotError(f"{name} must be a list of one number or more, each 0 or more, not {values!r:.200}")
@@ -216,21 +219,14 @@ def of(title: str) -> str:
     return f" of {title}" if title else ""
 
 
-def visible(piece: str) -> str:
-    """The controls of a token marked, its spaces left as they are, so that the text reads as text."""
-    return " ".join(readable(part.encode()) for part in piece.split(" "))
-
-
-def shade(text: str, share: float, hint: str) -> str:
-    """`text` on blue, translucent so that it suits any page; a line break at its end stays outside the box."""
-    inside = text.removesuffix("\n")
-    style = f"background:rgba(40,140,210,{0.65 * share:.2f});{BOX}"
-    return f'<span title="{escape(hint)}" style="{style}">{escape(inside)}</span>' + text[len(inside) :]
+def shade(text: str, share: float, title: str) -> str:
+    """`text` in a box, the bluer the more probable it is."""
+    return token_box(text, title, translucent(PROBABLE, round(0.65 * share, 2)))
 
 
 def add_digit(text: str, digit: str) -> str:
-    inside = text.removesuffix("\n")
-    return inside + digit + text[len(inside) :]
+    inside, end = split_end(text)
+    return inside + digit + end
 
 
 def wrapped(text: str, width: int) -> list[str]:

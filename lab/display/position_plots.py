@@ -1,4 +1,4 @@
-"""Position encodings seen: vectors that are added, angles that turn, biases that fall, and how far each one reaches."""
+"""Pictures of position encodings: vectors, rotations and biases, and the loss at positions near and far."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -7,25 +7,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from lab.display.heat_maps import PLAIN, heat_maps
-from lab.display.style import BLUE, INK, MOST_LINES, VERMILLION, Picture, PlotError, axes, drawable, panels, series
+from lab.display.heat_maps import PLAIN, Labels, Scale, heat_maps
+from lab.display.palette import BLUE, INK, VERMILLION
+from lab.display.style import MOST_LINES, Picture, PlotError, axes, drawable, panels, series
 
 MOST_HEADS = 8
-ENCODINGS = ("none", "learned", "sinusoidal", "rope", "alibi", "alibi-duplicate")  # one colour each, in every picture
-STEPS_APART = 0.22  # between two labels of turned vectors, as a share of the longest
+ENCODINGS = ("none", "learned", "sinusoidal", "rope", "alibi", "alibi-duplicate")  # the same colours in all pictures
+STEPS_APART = 0.22  # between two labels of rotated vectors, as a share of the longest vector
 
 
 def position_vectors(table: np.ndarray, name: str) -> Picture:
-    """What an encoding adds to the embedding: a row per position, a column per channel; table (T, C)."""
+    """The vectors (T, C) that an encoding adds to the embedding: a row per position, a column per channel."""
     positions, channels = ([str(i) for i in range(n)] for n in table.shape)
     return heat_maps(
-        {f"{name}: what is added at each position": table}, positions, channels, row_name="position",
-        column_name="channel", unit="value", signed=True,
-    )  # fmt: skip
+        {f"{name}: what is added at each position": table}, Labels("position", positions),
+        Labels("channel", channels), Scale("value", signed=True),
+    )
 
 
 def rotations(turned: np.ndarray, pairs: Sequence[int], theta: float) -> Picture:
-    """One vector turned by RoPE at positions 0, 1, 2, …, seen in some of its planes; turned (T, D), d with d + D/2."""
+    """One vector rotated by RoPE at positions 0, 1, 2, …, in some planes. turned (T, D); d pairs with d + D/2."""
     half = turned.shape[1] // 2
     with panels(2.3, len(pairs)) as plots:
         for plot, pair in zip(plots, pairs):
@@ -42,11 +43,11 @@ def rotations(turned: np.ndarray, pairs: Sequence[int], theta: float) -> Picture
             step = np.degrees(theta ** (-pair / half))
             plot.set_title(f"channels {pair} and {pair + half}\n{step:.3g}° a step", fontsize=9)
         steps = len(turned) - 1
-        return Picture(plots[0].figure, f"A vector turned by RoPE at positions 0 to {steps}, in {len(pairs)} planes")
+        return Picture(plots[0].figure, f"A vector rotated by RoPE at positions 0 to {steps}, in {len(pairs)} planes")
 
 
 def ends_of(x: np.ndarray, y: np.ndarray) -> list[tuple[str, int]]:
-    """The positions 0, 1 and the last, each with its label; those too near to a former one share its label."""
+    """Labels for the positions 0, 1 and the last. Positions too near to each other share a label."""
     named: dict[int, list[str]] = {}
     for i in dict.fromkeys((0, len(x) - 1, 1)):
         apart = STEPS_APART * np.hypot(x, y).max()
@@ -56,13 +57,13 @@ def ends_of(x: np.ndarray, y: np.ndarray) -> list[tuple[str, int]]:
 
 
 def line_styles(names: Collection[str]) -> list[dict]:
-    """Colour, dash and marker for each name: position encodings keep theirs in every picture, others go in turn."""
+    """Colour, dash and marker for each name. A position encoding has the same in every picture; others go in turn."""
     known = all(name in ENCODINGS for name in names)
     return [series(ENCODINGS.index(name) if known else i) for i, name in enumerate(names)]
 
 
 def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
-    """slope · (key − query) for the keys that a query sees, head by head."""
+    """slope · (key − query) for the keys that a query can attend to, a panel for each head."""
     shown = list(slopes)[:MOST_HEADS]
     offsets = np.arange(length)[None, :] - np.arange(length)[:, None]
     biases = [np.where(offsets <= 0, slope * offsets, np.nan) for slope in shown]
@@ -80,10 +81,10 @@ def alibi_biases(slopes: Sequence[float], length: int = 24) -> Picture:
 
 
 def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
-    """The slopes of each head on a logarithmic scale, for one or more rules."""
+    """Each head's slope on a logarithmic scale, for one or more rules."""
     with axes(2.8, "ALiBi's slopes, head by head") as plot:
         for i, (style, (name, values)) in enumerate(zip(line_styles(slopes), slopes.items())):
-            size = 11 - 5 * i / max(1, len(slopes) - 1)  # marks on one another stay visible
+            size = 11 - 5 * i / max(1, len(slopes) - 1)  # marks that coincide stay visible
             style |= dict(linestyle="", markersize=size, fillstyle="none", markeredgewidth=1.8)
             plot.plot(range(len(values)), values, label=name, **style)
         plot.set(xlabel="head", ylabel="slope", xticks=range(max(map(len, slopes.values()))))
@@ -96,8 +97,10 @@ def slope_dots(slopes: Mapping[str, Sequence[float]]) -> Picture:
 
 
 def scores_by_offset(scores: Mapping[str, np.ndarray], title: str) -> Picture:
-    """The score of one query with one key at every distance, for several places of the query. Where the lines lie on
-    one another, only the distance counts. Each array holds the scores at distances 0, 1, 2, …"""
+    """The scores of one query with one key at distances 0, 1, 2, …, a line for each position of the query.
+
+    If the lines coincide, the score depends on the distance only.
+    """
     with axes(2.9, title) as plot:
         for i, (name, values) in enumerate(scores.items()):
             every = max(1, len(values) // 12)
@@ -110,10 +113,10 @@ def scores_by_offset(scores: Mapping[str, np.ndarray], title: str) -> Picture:
 def extrapolation_curves(
     results: pd.DataFrame, title: str = "", unit: str = "nats per token", trained: Sequence[int] | None = None
 ) -> Picture:
-    """Loss by length of the window, a line per variant: the mean over seeds, bars of one sd where there are several.
+    """Loss by length of the window, a line per variant: the mean over seeds, with bars of one standard deviation.
 
-    results: columns variant, length, loss (NaN where learned positions end), as `extrapolation` gives them. The legend
-    says where positions end. trained: the lengths of the training (None: the shortest), dotted.
+    results: columns variant, length, loss (NaN beyond the last learned position), as `extrapolation` returns them. The
+    legend says where positions end. trained: the lengths of the training (None: the shortest), dotted.
     """
     lengths, facts = sorted(results["length"].unique()), []
     means = results.groupby(["variant", "length"], sort=False)["loss"].agg(["mean", "std"])
@@ -123,10 +126,10 @@ def extrapolation_curves(
     with axes(3.6 + legend_height(labels.values()), title or "Longer than the training") as plot:
         for i, (name, style) in enumerate(zip(names, line_styles(names))):
             by_length = means.loc[name].dropna(subset="mean").sort_index()
-            # lines on one another stay visible: the later, the smaller
+            # smaller marks for later lines, so that lines that coincide stay visible
             style |= dict(markersize=max(4, 8 - i), capsize=3, label=drawable(labels[name], most=52))
             plot.errorbar(by_length.index, by_length["mean"], yerr=by_length["std"].fillna(0), **style)
-            ends = dict.fromkeys((*by_length.index[:1], *by_length.index[-1:]))  # one, where it goes no further
+            ends = dict.fromkeys((*by_length.index[:1], *by_length.index[-1:]))  # one entry if there is only one length
             facts.append(f"{labels[name]} " + " and ".join(f"{by_length['mean'][n]:.3f} at {n:,}" for n in ends))
         for length in lengths[:1] if trained is None else trained:
             plot.axvline(length, color=INK, linewidth=0.8, linestyle=":")
@@ -140,9 +143,9 @@ def extrapolation_curves(
 def position_losses(
     losses: Mapping[str, np.ndarray], trained: int | Sequence[int], title: str = "", unit: str = "nats per token"
 ) -> Picture:
-    """Loss by position in the window, the mean of 16 neighbours; dotted where the training, or each of them, ended.
+    """Loss by position in the window, each point the mean of 16 positions. Dotted: the training lengths.
 
-    A model whose positions end before all windows has no values, and the legend says so.
+    If a model's positions end before the windows do, it has no values, and the legend says so.
     """
     check_lines(list(losses), measured=any(len(values) for values in losses.values()))
     labels = [name if len(values) else f"{name} (no such positions)" for name, values in losses.items()]
@@ -159,7 +162,7 @@ def position_losses(
 
 
 def positions_end(losses: pd.Series) -> str:
-    """For a label, where the positions of a model end, from its losses by length, NaN beyond."""
+    """Text for a label that says where a model's positions end: its losses by length are NaN from there on."""
     reached = losses.dropna().index
     if len(reached) == len(losses):
         return ""
@@ -168,19 +171,19 @@ def positions_end(losses: pd.Series) -> str:
 
 def check_lines(names: Sequence[str], measured: bool) -> None:
     if not measured:
-        raise PlotError("there is no loss to draw: no model accepts such lengths; take shorter ones")
+        raise PlotError("there is no loss to draw: no model accepts such lengths; give shorter ones")
     if len(names) > MOST_LINES:
         raise PlotError(f"give the losses of 1 to {MOST_LINES} models, not of {len(names)}: more can't be told apart")
 
 
 def legend(plot: Axes, names: Collection[str]) -> None:
-    """Beside the lines where the names are few and short, below where they are not."""
+    """Puts the legend beside the lines if the names are few and short, else below."""
     below = legend_height(names) > 0
     plot.figure.legend(loc="outside lower center" if below else "outside right center", ncols=2 if below else 1)
 
 
 def legend_height(names: Collection[str]) -> float:
-    """Inches that a legend takes below."""
+    """Inches that a legend below the lines needs, 0 for one beside them."""
     beside = len(names) <= 6 and max(map(len, names)) <= 16
     return 0.0 if beside else 0.1 + 0.19 * -(-len(names) // 2)
 

@@ -1,10 +1,12 @@
-"""Questions that check themselves: buttons or a text field in a notebook, folded answers where no kernel runs."""
+"""Questions that check the answer: buttons or a text field in a notebook, folded answers where no kernel runs."""
 
 import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from lab.display.html import render
+from lab.display.palette import SKY, translucent
 from settings.errors import GlassboxError
 from settings.messages import suggest
 
@@ -12,9 +14,17 @@ if TYPE_CHECKING:
     import ipywidgets
 
 Answer = str | int | tuple[int, ...]
-BOX = "border-left:4px solid rgba(86,180,233,.9);padding:2px 0 2px 12px;line-height:1.5"
+BOX = f"border-left:4px solid {translucent(SKY, 0.9)};padding:2px 0 2px 12px;line-height:1.5"
+FOLDED = """
+<div style="{{ box }}"><b>?</b> {{ question|safe }}
+{% for head, body in folded.items() %}
+<details><summary style="cursor:pointer">{{ head|safe }}</summary>
+<div style="margin-left:1.2em">{{ body|safe }}</div></details>
+{% endfor %}
+</div>
+"""
 
-# How numbers may be typed: 2208, 2_208, 2F = 208, 40 channels; several as a shape; one alone with thousands, 2,208, too
+# Numbers may be typed as 2208, 2_208, 2F = 208, 40 channels; several as a shape; a single one also as 2,208
 AXES = r"(?:\d*[A-Za-z]\w*(?:\s*[+|/*]\s*\d*[A-Za-z]\w*)*\s*=\s*)?"
 UNITS = (
     r"(?:\s*(?:axes|axis|bytes?|blocks?|channels?|dimensions?|elements?|features?|heads?|keys?|layers?|numbers?"
@@ -26,11 +36,11 @@ THOUSANDS = re.compile(rf"{AXES}(\d{{1,3}}(?:[, ']\d{{3}})+){UNITS}")
 
 
 class QuizError(GlassboxError, ValueError):
-    """A question that can't be asked, or a reply that is none of its choices."""
+    """A question that can't be asked, or a reply that is not among its choices."""
 
 
 class Verdict(NamedTuple):
-    """Whether a reply is right, and what there is to say about it."""
+    """Whether a reply is right, and an explanation."""
 
     right: bool
     text: str
@@ -41,9 +51,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """Shows itself as the last line of a cell; `check` judges a reply anywhere. Made by `ask`.
+    """A question made by `ask`. It shows itself as the last line of a cell; `check` checks a reply.
 
-    wrong: what to say to each wrong reply that was foreseen.
+    wrong: the explanation for each expected wrong reply.
     """
 
     text: str
@@ -54,20 +64,20 @@ class Question:
 
     @property
     def choices(self) -> list[str]:
-        """The replies to choose from, in an order that does not give the answer away."""
+        """The replies to choose from, in an order that does not reveal the answer."""
         return sorted([self.answer, *self.wrong], key=lambda choice: (len(choice), choice))
 
     def check(self, reply: Answer) -> Verdict:
-        """Whether `reply` is right, and why. A shape may be typed as 3, 17 or (B=3, T=17), a number with its axes
-        before it or its unit behind it, as in 2F=208 or 40 channels. Nothing is calculated.
+        """Whether `reply` is right, and why.
 
-        Raises QuizError for a reply that is none of the choices.
+        A shape may be typed as 3, 17 or (B=3, T=17); a number with its axes or its unit, as in 2F=208 or 40 channels.
+        Nothing is calculated. Raises QuizError for a reply that is not among the choices.
         """
         given = _plain(reply)
         if self.typed:
             return self._check_typed(given)
         if given not in self.choices:
-            raise QuizError(f"{given!r} is none of the choices; {suggest(given, self.choices)}")
+            raise QuizError(f"{given!r} is not among the choices; {suggest(given, self.choices)}")
         return Verdict(given == self.answer, self.why if given == self.answer else self.wrong[given])
 
     def _check_typed(self, given: str) -> Verdict:
@@ -89,30 +99,30 @@ class Question:
     # --- how it looks -----------------------------------------------------------------------------------------
 
     def _ipython_display_(self) -> None:
-        """The widgets where a kernel runs, and their static twin, which is what stays in a stored notebook."""
+        """Shows the widgets if a kernel runs, and their static twin, which stays in a stored notebook."""
         self.widget()._ipython_display_()
 
     def widget(self) -> "ipywidgets.VBox":
-        """The question, a button for each choice or a field to write in, and below them the verdict."""
+        """The question, a button for each choice or a field to type in, and the verdict below."""
         import ipywidgets as widgets
 
         from lab.display.static_twin import Html, WithTwin
 
         verdict = widgets.HTML()
 
-        def judge(reply: str) -> bool:
+        def show_verdict(reply: str) -> bool:
             found = self.check(reply)
             verdict.value = f'<div role="status" style="{BOX}">{_marked(str(found))}</div>'
             return found.right
 
         def press(button: widgets.Button) -> None:
-            button.button_style = "success" if judge(button.description) else "danger"
+            button.button_style = "success" if show_verdict(button.description) else "danger"
 
         if self.typed:
             field = widgets.Text(placeholder="your answer", continuous_update=False)
-            field.observe(lambda change: judge(change["new"]), "value")  # Enter
+            field.observe(lambda change: show_verdict(change["new"]), "value")  # Enter
             button = widgets.Button(description="Check", button_style="primary")
-            button.on_click(lambda _: judge(field.value))
+            button.on_click(lambda _: show_verdict(field.value))
             replies = [widgets.HBox([field, button])]
         else:
             natural = widgets.Layout(width="max-content", max_width="100%")
@@ -124,17 +134,12 @@ class Question:
 
     @property
     def html(self) -> str:
-        """Needs no kernel: each choice unfolds to its verdict; under a question to type, the answer is folded."""
+        """The question without a kernel: each choice unfolds its verdict, or the answer is folded below."""
         if self.typed:
             folded = {"the answer": f"<b>{escape(self.answer)}</b> {_marked(self.why)}"}
         else:
             folded = {escape(choice): _marked(str(self.check(choice))) for choice in self.choices}
-        parts = "".join(
-            f'<details><summary style="cursor:pointer">{head}</summary>'
-            f'<div style="margin-left:1.2em">{body}</div></details>'
-            for head, body in folded.items()
-        )
-        return f'<div style="{BOX}"><b>?</b> {_marked(self.text)}{parts}</div>'
+        return render(FOLDED, box=BOX, question=_marked(self.text), folded=folded)
 
     def __str__(self) -> str:
         return "\n".join([f"? {self.text}", *(f"  · {choice}" for choice in self.choices if not self.typed)])
@@ -145,12 +150,11 @@ class Question:
 def ask(
     question: str, answer: Answer, why: str, wrong: dict[Answer, str] | None = None, typed: bool = False
 ) -> Question:
-    """A question to answer in a notebook; `answer`, taken from the live model, is the only reply that is right.
+    """A question to answer in a notebook. `answer`, taken from the live model, is the only right reply.
 
-    wrong: replies with what each of them overlooks: the other choices or, where the answer is typed, mistakes to be
-    ready for. One that equals the answer, as may be with other sizes, is left out. `code` may stand in the texts.
-
-    Raises QuizError where there is nothing to choose from, or a typed answer is no number and no shape.
+    wrong: wrong replies, each with an explanation. They are the other choices, or the mistakes to expect where the
+    answer is typed. A wrong reply that equals the answer is left out: with other sizes this may happen. The texts may
+    contain `code`. Raises QuizError if there is nothing to choose from, or a typed answer is not a number or a shape.
     """
     right = _plain(answer)
     others = {_plain(reply): explanation for reply, explanation in (wrong or {}).items()}
@@ -163,13 +167,13 @@ def ask(
 
 
 def _plain(reply: Answer) -> str:
-    return str(tuple(reply)) if isinstance(reply, tuple) else str(reply).strip()  # torch.Size is a tuple too
+    return str(tuple(reply)) if isinstance(reply, tuple) else str(reply).strip()  # torch.Size too is a tuple
 
 
 def _numbers(text: str, alone: bool = False) -> tuple[int, ...] | None:
-    """Those of `(3, 17)`, `3 x 17` or `(B=3, H+2G=17)`; None where the text is something else.
+    """The numbers of `(3, 17)`, `3 x 17` or `(B=3, H+2G=17)`; None for any other text.
 
-    alone: one number is expected, so that 2,208 is one.
+    alone: one number is expected, so 2,208 is read as one.
     """
     bare = text.strip()
     if alone and (found := THOUSANDS.fullmatch(bare)):

@@ -1,8 +1,8 @@
-"""Widgets with a static twin: a notebook shows the twin wherever the widgets do not work.
+"""Widgets with a static twin: a notebook shows the twin where the widgets do not work.
 
-JupyterLab writes "Loading widget..." or "model not found" in place of a widget whose kernel is busy or gone, whatever
-else the same output holds. So the twin is an output of its own above the widgets. While the widgets live, a style
-that comes with them hides the twin; while they do not, a style that comes with the twin hides JupyterLab's message.
+When the kernel is busy or gone, JupyterLab writes "Loading widget..." or "model not found" in place of the output with
+the widget. So the twin is a separate output above the widgets. While the widgets work, a style that comes with them
+hides the twin. While they do not, a style that comes with the twin hides JupyterLab's message.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from IPython.display import DisplayHandle, display
 from lab.display.kernel import has_reader
 from lab.display.style import Picture
 
-# JupyterLab takes letters and arrows for commands to the notebook, even while a slider or a list of ours has the
-# focus: it would insert or cut cells. This attribute of the focused element tells it not to.
+# JupyterLab reads letters and arrows as commands, such as cutting a cell, even while one of our sliders or lists has
+# the focus. This attribute of the focused element stops it.
 KEYS = """
 window.glassboxKeys ??= window.addEventListener('keydown', event => {
   if (!event.target.closest('.glassbox-widgets')) return
@@ -28,7 +28,7 @@ window.glassboxKeys ??= window.addEventListener('keydown', event => {
 
 @dataclass(frozen=True, repr=False)
 class Html:
-    """HTML, and the words that stand for it where no HTML is shown."""
+    """HTML, and a text for places that show no HTML."""
 
     html: str
     text: str
@@ -41,10 +41,10 @@ class Html:
 
 
 class WithTwin(widgets.VBox):
-    """Widgets in a column, the `children`, with a static twin.
+    """The widgets `children` in a column, with a static twin.
 
-    twin: what is kept of them, a Picture or something with an HTML form. `keep` sets it anew as the widgets change,
-    before they are shown if it was not given here.
+    twin: a Picture or an object with an HTML form. `keep` replaces it when the widgets change. If no twin is given
+    here, `keep` must be called before the widgets are shown.
     """
 
     def __init__(self, children: list[widgets.Widget], twin: object = None, **traits):
@@ -57,22 +57,22 @@ class WithTwin(widgets.VBox):
         self.twin, self.kept = twin, None
 
     def mark(self, part: str) -> str:
-        """The CSS class of one part, the "twin" or the "widgets"."""
+        """The CSS class of the "twin" or of the "widgets"."""
         return f"glassbox-{part}-{self.model_id}"
 
     def keep(self, twin: object) -> None:
-        """Makes `twin` the static twin from now on."""
+        """Replaces the static twin."""
         self.twin = twin
         if self.kept is not None:
             self.kept.update(self._twin_bundle(), raw=True)
 
     def show(self) -> DisplayHandle:
-        """Shows the twin and the widgets as two outputs; returns the second one's handle."""
+        """Shows the twin and the widgets as two outputs. Returns the handle of the second."""
         self.kept = display(self._twin_bundle(), raw=True, display_id=True)
         return display(self._repr_mimebundle_(), raw=True, display_id=True)
 
     def _ipython_display_(self) -> None:
-        """A program that executes a notebook gets the twin alone, which is what is to be stored."""
+        """Shows the twin alone to a program that executes the notebook, because the twin is what it stores."""
         if has_reader():
             self.show()
         else:
@@ -88,7 +88,7 @@ class WithTwin(widgets.VBox):
         }
 
     def close_all(self) -> None:
-        """Closes all widgets, with their layouts and styles, so that no state of theirs is left."""
+        """Closes all widgets with their layouts and styles, so that none of their state is left."""
         _close(self)
 
 

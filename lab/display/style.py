@@ -1,7 +1,6 @@
-"""The look that all pictures share: one light card that reads the same on a light and on a dark page.
+"""The look of all pictures: a light card, the same on light and dark pages.
 
-Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colour-blind readers too; no picture relies on them
-alone. A figure is drawn under this style whatever the user's own rcParams say, and leaves those as they were.
+A figure is drawn in this style whatever the user's own rcParams say, and leaves those as they were.
 """
 
 import base64
@@ -21,17 +20,14 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 from PIL import Image
 
+from lab.display.palette import CARD, FAINT, INK, LINES
 from lab.files.atomic import atomic_write_bytes
 from settings.errors import GlassboxError
 
-BLUE, VERMILLION, SKY = "#0072B2", "#D55E00", "#56B4E9"
-INK, FAINT, CARD = "#222222", "#d4d4d0", "#f5f5f2"
-# of the lines of one picture, told apart without the colour too
-COLOURS = (BLUE, VERMILLION, SKY, "#009E73", "#CC79A7", INK)
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "X", "P")
-MOST_LINES = 60  # more can't be told apart
-FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same on every machine
+MOST_LINES = 60  # of one picture: more can't be told apart
+FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same picture
 STYLE = {
     "font.family": FONT, "font.size": 10, "text.parse_math": False,
     "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -41,11 +37,11 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": FAINT, "grid.linewidth": 0.7,
     "legend.frameon": False, "legend.fontsize": 9,
-}  # fmt: skip
-WIDTH = 7.2  # inches: what a notebook's column takes without shrinking
-CSS_DPI = 96  # an inch on the page
-SHARPNESS = 2  # pixels drawn for each of the page's, for fine screens
-PALETTE = 64  # colours of the PNG: a third of the size in full colour, and no difference to see
+}
+WIDTH = 7.2  # inches: fits a notebook's column without shrinking
+CSS_DPI = 96  # pixels per inch of an HTML page
+SHARPNESS = 2  # drawn pixels per pixel of the page, for fine screens
+PNG_COLOURS = 64  # a third of the size of full colour, without a visible difference
 
 
 class PlotError(GlassboxError, ValueError):
@@ -64,7 +60,7 @@ class Picture:
         pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         buffer = io.BytesIO()
         self.width, self.height = pixels.width // SHARPNESS, pixels.height // SHARPNESS
-        pixels.quantize(PALETTE, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
+        pixels.quantize(PNG_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
         self.png = buffer.getvalue()
 
     def __repr__(self) -> str:
@@ -75,25 +71,25 @@ class Picture:
 
     @property
     def html(self) -> str:
-        """The PNG within an HTML image, as wide as it was drawn or as there is room."""
+        """An HTML image with the PNG inside, as wide as it was drawn, or narrower where there is less room."""
         source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
         style = f"display:block;width:100%;max-width:{self.width}px"
         return f'<img src="{source}" alt="{escape(self.description)}" style="{style}">'
 
     def save(self, path: Path | str) -> None:
-        """Writes the PNG, whole or not at all."""
+        """Writes the PNG atomically."""
         atomic_write_bytes(path, self.png)
 
 
 class PlainLog(LogFormatter):
-    """0.2 and 3000 at the ticks that LogFormatter names."""
+    """Writes 0.2 and 3000, at the ticks that LogFormatter labels."""
 
     def __call__(self, value: float, position: int | None = None) -> str:
         return f"{value:g}" if super().__call__(value, position) else ""
 
 
 def _write_plain_ticks(figure: Figure) -> None:
-    """Ticks of logarithmic axes in plain digits: matplotlib writes them as formulas, which STYLE leaves unread."""
+    """Labels logarithmic axes with plain digits. matplotlib's own labels are formulas, and STYLE turns formulas off."""
     for axis in (axis for plot in figure.axes for axis in (plot.xaxis, plot.yaxis)):
         for formatter, set_formatter in (
             (axis.get_major_formatter(), axis.set_major_formatter),
@@ -108,10 +104,10 @@ def _write_plain_ticks(figure: Figure) -> None:
 def panels(
     height: float, columns: int, margins: dict[str, float] | None = None, rows: int = 1
 ) -> Iterator[list[Axes]]:
-    """Empty axes side by side, `height` inches high with their margins, in one row or more, row by row; make the
-    Picture inside the `with`.
+    """Yields empty axes, row by row, in a figure `height` inches high. Make the Picture inside the `with`.
 
-    margins: where the axes' sides are, as shares of the figure; None fits them to the labels, at twice the time.
+    margins: where the sides of the axes are, as shares of the figure; None fits them to the labels and takes twice as
+    long.
     """
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, height), layout=None if margins else "constrained")
@@ -122,19 +118,19 @@ def panels(
 
 @contextmanager
 def axes(height: float, title: str, margins: dict[str, float] | None = None) -> Iterator[Axes]:
-    """One panel with its title."""
+    """Yields the axes of a figure with one panel and a title."""
     with panels(height, 1, margins) as (drawn,):
         drawn.set_title(drawable(title))
         yield drawn
 
 
 def series(i: int) -> dict:
-    """Colour, dash and marker of line i: no two of the first 42 share both colour and marker."""
-    return dict(color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)])
+    """Colour, dash and marker of line i: no two of the first 63 share both colour and marker."""
+    return dict(color=LINES[i % len(LINES)], linestyle=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)])
 
 
 def drawable(text: str, most: int = 76) -> str:
-    """`text` cut to `most` characters; those that the font lacks, and controls, are written as ⟨U+4E2D⟩."""
+    """`text` cut to `most` characters. Control characters and those that the font lacks become ⟨U+4E2D⟩."""
     known = _characters()
     text = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(c if c.isprintable() and ord(c) in known else f"⟨U+{ord(c):04X}⟩" for c in text)

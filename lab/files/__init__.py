@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and the one door for reading what may be damaged."""
+"""Atomic writing of files, and safe reading of files that may be damaged."""

@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one can't exist: write beside the target, then rename over it."""
+"""Writes files atomically: first beside the target, then renamed to it. So a half-written file can't exist."""
 
 import os
 import tempfile
@@ -28,9 +28,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
-    """Deletes what `atomic_path` leaves of files of these names in `folder` where its process was killed.
+    """Deletes the unfinished files of these names that killed processes left in `folder`.
 
-    For those alone who know that nobody else is writing such a file there."""
+    Call it only if no other process can be writing such a file there.
+    """
     for name in names:
         for path in folder.glob(f".{escape(name)}.*.part"):
             path.unlink(missing_ok=True)
@@ -51,7 +52,7 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 
 
 def _umask() -> int:
-    """The permissions a plainly opened file would lose; mkstemp alone gives 0600, which others can't read."""
+    """The permissions that a new file does not get. mkstemp gives 0600, which other users can't read."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,8 +1,8 @@
-"""How true a model's foresight is, on held-out tokens, beside what counting alone foresees.
+"""Calibration: how well a model predicts the windows ahead, on held-out tokens, beside baselines that only count.
 
-Baselines, from the training tokens, for the same windows: "unigram", (count(v) + 1) / (n + V); "bigram", what stood in
-the window after the current token c, smoothed towards the unigram by Witten and Bell's rule (1991):
-P(v | c) = (count(c, v) + D(c) · unigram(v)) / (count(c) + D(c)), D(c) being the number of different tokens seen there.
+The baselines count in the training tokens, for the same windows. "unigram" is (count(v) + 1) / (n + V). "bigram" counts
+the tokens v in the window after the current token c, smoothed towards the unigram by Witten and Bell's rule (1991):
+P(v | c) = (count(c, v) + D(c) · unigram(v)) / (count(c) + D(c)), with D(c) the number of different tokens seen there.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from lab.analysis.forward_pass import AnalysisError
 from lab.compute.eval_mode import eval_mode
 from lab.data.packing import TokenData
 from lab.evaluation.evaluate import BATCH
-from lab.future_sight.foreseen import Level, predicted, read_levels
+from lab.future_sight.predictions import Level, predicted, read_levels
 from modules.losses import CHUNK, future_windows
 from modules.transformer import Transformer
 
@@ -29,21 +29,21 @@ PIECE = 1 << 22  # training tokens counted at once: bounds the memory
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """What `calibration` found.
+    """The result of `calibration`.
 
-    measures: level; first and last, its offsets; predictor; windows, how many were complete; loss, nats per token of
-    the window, −mean log share(token); share, the mean share given to the window's tokens; top_window and top_10, how
-    much of the window's different tokens is among the predictor's W (as many as the window has) and 10 likeliest;
-    calibration_error, of the model alone.
+    measures: level; first and last, its offsets; predictor; windows, the number of complete ones; loss, nats per token
+    of the window, −mean log share(token); share, the mean share given to the window's tokens; top_window and top_10,
+    the part of the window's different tokens that is among the W likeliest (W tokens are in the window) and among the
+    10 likeliest; calibration_error, of the model only.
 
-    bins, of the model: level; low and high, the bin's ends; predicted and observed, the means over all pairs of a
-    window and a token of the vocabulary whose prediction lies in the bin; pairs, how many those are for each window.
-    What is observed of a bag is the token's share of the window, count / W: the bag loss is least where the prediction
-    is just its expectation, however the window's tokens depend on each other, as 1 − (1 − p)^W for "is there" would
-    deny. Of a multi_hot level it is 1 where the token is there and else 0, against the chance that the level gives it.
+    bins, of the model only: level; low and high, the ends of the bin; predicted and observed, the means over all pairs
+    of a window and a token of the vocabulary whose prediction lies in the bin; pairs, their number for each window. For
+    a bag the observed value is the token's share of the window, count / W, because the bag loss is least when the
+    prediction equals the expectation of this share. For a multi_hot level it is 1 if the token occurs and 0 if not, and
+    the predicted value is the level's probability.
 
-    calibration_error = Σ_bins |Σ predicted − Σ observed| / Σ observed, 0 at best. Bins count by what they hold and not
-    by their pairs, for nearly all of the vocabulary is next to 0 everywhere.
+    calibration_error = Σ_bins |Σ predicted − Σ observed| / Σ observed, 0 at best. A bin counts by its predictions and
+    not by its pairs, because nearly all tokens of the vocabulary have a probability near 0 everywhere.
     """
 
     measures: pd.DataFrame
@@ -57,15 +57,16 @@ class Calibration:
 
 
 def calibration(model: Transformer, data: TokenData, max_tokens: int = 32_768) -> Calibration:
-    """How well each level foresees the complete windows of the first max_tokens held-out tokens, in texts as long as
+    """How well each level predicts the complete windows of the first max_tokens held-out tokens, in texts as long as
     the model's context.
 
-    Raises AnalysisError for levels of vectors, tokens that the model lacks, a level without a complete window.
+    Raises AnalysisError for levels that predict vectors, for tokens that the model lacks, and for a level without a
+    complete window.
     """
     vocab_size = model.config.vocab_size
     if data.tokenizer.vocab_size > vocab_size:
         raise AnalysisError(
-            f"{data.tokenizer.name} has {data.tokenizer.vocab_size:,} tokens, the model {vocab_size:,}: take the data "
+            f"{data.tokenizer.name} has {data.tokenizer.vocab_size:,} tokens, the model {vocab_size:,}: give the data "
             "that it was trained on, run.load_data()"
         )
     unigram = unigram_shares(data.train.tokens, vocab_size)
@@ -87,7 +88,7 @@ def calibration(model: Transformer, data: TokenData, max_tokens: int = 32_768) -
                     tallies[level].add(dict(zip(PREDICTORS, shares)), bags.chance, true)
     empty = [level.name for level, tally in tallies.items() if not tally.n_windows]
     if empty:
-        raise AnalysisError(f"no window {', '.join(empty)} is complete in max_tokens={max_tokens}; raise it")
+        raise AnalysisError(f"no window {', '.join(empty)} is complete in max_tokens={max_tokens}; raise max_tokens")
     return Calibration(
         measures=pd.DataFrame([row for tally in tallies.values() for row in tally.measures()]),
         bins=pd.DataFrame([row for tally in tallies.values() for row in tally.bins()]),
@@ -104,7 +105,7 @@ def unigram_shares(tokens: np.ndarray, vocab_size: int) -> Tensor:
 
 
 class Bigrams:
-    """P(v | c) for the window of a level after the token c; only the pairs that were seen are stored."""
+    """P(v | c) for the window of a level after the token c. Only pairs that occur are stored."""
 
     def __init__(self, tokens: np.ndarray, level: Level, unigram: Tensor):
         self.unigram, vocab_size = unigram, len(unigram)
@@ -119,13 +120,13 @@ class Bigrams:
         for row, token in zip(table, different.tolist()):
             seen = slice(self.starts[token], self.starts[token + 1])
             row[self.ahead[seen]] = self.counts[seen]
-        kinds = (table > 0).sum(-1, keepdim=True).clamp(min=1)  # after a token never seen: the unigram
+        kinds = (table > 0).sum(-1, keepdim=True).clamp(min=1)  # after an unknown token this gives the unigram
         table = (table + kinds * self.unigram) / (table.sum(-1, keepdim=True) + kinds)
         return table[place]
 
 
 def pair_counts(tokens: np.ndarray, level: Level, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each token stood first to last places after each other: c · V + v in order, and the counts."""
+    """How often each token v occurs first to last places after each token c: c · V + v in order, and the counts."""
     found = []
     for offset in range(level.first, level.last + 1):
         for start in range(0, len(tokens) - offset, PIECE):
@@ -181,7 +182,7 @@ class Tally:
 
 
 def coverage(share: Tensor, true: Tensor, first: Tensor, k: int) -> Tensor:
-    """Σ over windows of the part of their different tokens (the `first` among `true`) that is among the k likeliest."""
+    """The sum over windows of the part of their different tokens (those marked by `first`) among the k likeliest."""
     likeliest = torch.zeros_like(share, dtype=torch.bool)
     likeliest.scatter_(1, share.topk(min(k, share.shape[1])).indices, True)
     hits = likeliest.gather(1, true) & first

@@ -1,4 +1,4 @@
-"""How seeing the future must not be built: layers that read the true future. Kept to be seen failing."""
+"""A demonstration of leakage: how a network fails whose layers read the true future."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,8 @@ from lab.compute.eval_mode import eval_mode
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState, build_model
 from lab.data.packing import TokenData
-from lab.display.style import BLUE, INK, VERMILLION, Picture, axes
+from lab.display.palette import BLUE, INK, VERMILLION
+from lab.display.style import Picture, axes
 from lab.generation.generate import generate_text
 from lab.generation.sampling_settings import STRATEGIES
 from modules.future import FutureState
@@ -21,16 +22,17 @@ from settings.errors import ConfigError
 
 
 class LeakyTransformer(Transformer):
-    """A future-sighted network whose layers attend to pools of the TRUE future embeddings, as the first one's did.
+    """A future-sighted network whose layers attend to pools of the TRUE future embeddings.
 
-    Position t − 1 holds the pool of tokens t + 1 and t + 2, and position t reads it: the very token it is to predict.
-    Where the text ends, at generation always, the pools are 0. The rest is as in the network that does not leak.
+    Position t − 1 holds the pool of tokens t + 1 and t + 2. Position t reads it, and t + 1 is the token that it must
+    predict. Beyond the end of the text, and so always in generation, the pools are 0. The rest is as in the causal
+    network.
     """
 
     causal = False
 
     def state(self, tokens: Tensor, cache=None) -> FutureState:
-        """The last block's state. There is no cache: what is to come can't be kept."""
+        """The last block's state. There is no cache, because future tokens can't be stored before they exist."""
         embedded = self.embedding(tokens)
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -43,17 +45,17 @@ class LeakyTransformer(Transformer):
         return state
 
     def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:
-        """The mean of what stands first to last places ahead of each position, 0 behind the end: (B, T, 1, C)."""
+        """The mean of the embeddings first to last places ahead of each position, 0 beyond the end: (B, T, 1, C)."""
         padded = F.pad(embedded, (0, 0, 0, last))
         return padded[:, first:].unfold(1, last - first + 1, 1).mean(-1)[:, : embedded.shape[1], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """What a short training gave, for the model as it is ("causal") and its leaky copy ("leaky").
+    """The result of a short training of the model ("causal") and of its leaky copy ("leaky"); losses in nats per token.
 
-    losses: of each step. held_out: on tokens of held-out texts that are read whole. blind: on the same tokens, each
-    read from a text that ends before it, as in generation. texts: what each makes of a prompt. All in nats per token.
+    losses: of each step. held_out: on tokens of held-out texts, with the whole text as input. blind: on the same
+    tokens, each with an input that ends before it, as in generation. texts: what each model generates from a prompt.
     """
 
     losses: dict[str, list[float]]
@@ -63,9 +65,9 @@ class Leak:
 
 
 def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: int = 256) -> Leak:
-    """Trains a future-sighted network and its leaky copy side by side, on the same batches from the same weights.
+    """Trains a future-sighted network and its leaky copy on the same batches, from the same weights.
 
-    Raises ConfigError for any other network, and where several vectors stand for a window.
+    Raises ConfigError for any other network, and for levels with several vectors.
     """
     model_config, config = settings
     if model_config.block.kind != "future" or max(model_config.block.counts) > 1:
@@ -98,7 +100,7 @@ def train_all_steps(state: TrainingState) -> list[float]:
 
 
 def leak_curves(found: Leak, floor: float | None = None) -> Picture:
-    """Loss by step of both; floor: the least that any model can have without seeing the future."""
+    """Loss by step of both networks. floor: the least loss that is possible without seeing the future."""
     with axes(3.6, "The next token's loss while training") as plot:
         style = {"causal": dict(color=BLUE, linestyle="-"), "leaky": dict(color=VERMILLION, linestyle="--")}
         for name, losses in found.losses.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.display.token_display import readable
+from lab.display.token_box import readable
 from lab.generation.request import Request, check_ids, check_length, check_prompts
 from lab.generation.sampling import probabilities, sample
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig

@@ -1,20 +1,32 @@
-"""Live source with the true sizes of a pass in the margin of each statement."""
+"""Live source with the sizes of a traced pass in the margin of each statement."""
 
 import ast
 import textwrap
 from dataclasses import dataclass
 from html import escape
 
-from lab.display.source_view import CODE, GROUND, QUIET, Source, highlighted, show
-from lab.shapes.axis_colours import coloured
+from lab.display.html import render
+from lab.display.palette import GREY, translucent
+from lab.display.source_view import CODE, GROUND, QUIET, SourceCode, highlight, show
+from lab.shapes.axis_colours import axes_html
 from settings.messages import suggest
 from tracing.rows import Row
 from tracing.traces import Trace, TraceError
 
+PAGE = """
+<div style="{{ ground }}"><div style="opacity:{{ quiet }}">{{ header }}</div>
+<div style="{{ code }};display:grid;grid-template-columns:max-content max-content">
+{%- for margin, look, line in lines -%}
+<div style="padding-right:1.5em">{{ margin|safe }}</div><div style="padding-left:1em;{{ look }}">{{ line|safe }}</div>
+{%- endfor -%}
+</div></div>
+"""
+BORDER = f"border-left:1px solid {translucent(GREY, 0.5)}"
+IDLE = f"opacity:{QUIET};border-left:1px dashed"
 
 @dataclass(frozen=True)
 class Note:
-    """What a statement made: the variables that had the same axes, and these axes."""
+    """What a statement made: the names of the variables with the same axes, and these axes."""
 
     names: str
     row: Row
@@ -25,34 +37,25 @@ class Note:
 
     @property
     def html(self) -> str:
-        axes = escape(self.row.axes) if self.row.shape is None else coloured(self.row.claim or (), self.row.shape)
+        axes = escape(self.row.axes) if self.row.shape is None else axes_html(self.row.claim or (), self.row.shape)
         return f"{escape(self.names)} {axes} {escape(self.more)}".strip()
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """notes: by line number, from the line's first run; idle: the lines that did not run, shown without colours."""
+    """notes: by line number, from the line's first run. idle: the lines that did not run, shown without colours."""
 
-    source: Source
+    source: SourceCode
     notes: dict[int, list[Note]]
     idle: frozenset[int]
 
     def _repr_html_(self) -> str:
-        cells = []
-        lines = zip(self.source.lines, highlighted(self.source.lines))
-        for number, (plain, ran) in enumerate(lines, self.source.first):
+        lines, both = [], zip(self.source.lines, highlight(self.source.lines))
+        for number, (plain, coloured) in enumerate(both, self.source.first):
             margin = "\n".join(note.html for note in self.notes.get(number, ()))
             idle = number in self.idle
-            look = f"opacity:{QUIET};border-left:1px dashed" if idle else "border-left:1px solid rgba(128,128,128,.5)"
-            cells.append(
-                f'<div style="padding-right:1.5em">{margin}</div>'
-                f'<div style="padding-left:1em;{look}">{(escape(plain) if idle else ran) or " "}</div>'
-            )
-        return (
-            f'<div style="{GROUND}"><div style="opacity:{QUIET}">{escape(self.source.header)}</div>'
-            f'<div style="{CODE};display:grid;grid-template-columns:max-content max-content">'
-            f"{''.join(cells)}</div></div>"
-        )
+            lines.append((margin, IDLE if idle else BORDER, (escape(plain) if idle else coloured) or " "))
+        return render(PAGE, ground=GROUND, quiet=QUIET, code=CODE, header=self.source.header, lines=lines)
 
     def __str__(self) -> str:
         width = max([len(str(note)) for notes in self.notes.values() for note in notes], default=0)
@@ -67,8 +70,8 @@ class Annotated:
     __repr__ = __str__
 
 
-def annotated(trace: Trace, thing: object) -> Annotated:
-    """The source of a class, of a function, or of the class of the module at a path, as it ran in the trace.
+def annotate(trace: Trace, thing: object) -> Annotated:
+    """The source of a class or function, or of the class of the module at a path, as it ran in the trace.
 
     Raises TraceError for what did not run, SourceError for what has no source.
     """
@@ -78,16 +81,12 @@ def annotated(trace: Trace, thing: object) -> Annotated:
     source = show(thing)
     last = source.first + len(source.lines) - 1
     inside = range(source.first, last + 1)
-    ran = {
-        line for at, file, line in trace.ran if file == source.file and line in inside and path in (None, at)
-    }  # fmt: skip
+    ran = {line for at, file, line in trace.ran if file == source.file and line in inside and path in (None, at)}
     if not ran:
         traced = {row.owner.partition(".")[0] for row in trace.rows if row.line}
         raise TraceError(f"nothing of {source.name} ran statement by statement; {suggest(source.name, traced)}")
-    rows = [
-        row for row in trace.rows
-        if row.file == source.file and row.line in inside and path in (None, row.path)
-    ]  # fmt: skip
+    here = (row for row in trace.rows if row.file == source.file and row.line in inside)
+    rows = [row for row in here if path in (None, row.path)]
     lines = {line: [row for row in rows if row.line == line] for line in {row.line for row in rows}}
     return Annotated(source, {line: _notes(found) for line, found in lines.items()}, _idle(source, ran))
 
@@ -100,7 +99,7 @@ def _class_at(trace: Trace, path: str) -> type:
 
 
 def _notes(rows: list[Row]) -> list[Note]:
-    """The first run's values, those of the same axes together; how many shapes there were if they differ."""
+    """The values of the first run, grouped by axes; and how many shapes there were, if they differ."""
     shapes: dict[str, dict[object, None]] = {}
     for row in rows:
         shapes.setdefault(row.variable, {})[row.shape if row.shape is not None else row.value] = None
@@ -119,7 +118,7 @@ def _notes(rows: list[Row]) -> list[Note]:
     return notes
 
 
-def _idle(source: Source, ran: set[int]) -> frozenset[int]:
+def _idle(source: SourceCode, ran: set[int]) -> frozenset[int]:
     """The lines of statements, and of whole functions, that did not run."""
     tree = ast.parse(textwrap.dedent("\n".join(source.lines)))
     idle: set[int] = set()

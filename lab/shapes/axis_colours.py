@@ -1,24 +1,21 @@
-"""Axes in colours: each letter has a hue of its own, and always stands there as a letter too."""
+"""Axes in colours. Each letter has its own colour, and is always written too."""
 
 from html import escape
 
+from lab.display.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILLION, YELLOW, translucent
 from tracing.axes import ELLIPSIS, Axes
 from tracing.glossary import GLOSSARY
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; translucent, behind letters in the page's own
-# colour, for light and dark pages
-BLUE, ORANGE, GREEN, PINK = "0,114,178", "230,159,0", "0,158,115", "204,121,167"
-VERMILLION, SKY, YELLOW, GREY = "213,94,0", "86,180,233", "240,228,66", "128,128,128"
-AXIS_HUE = {  # letters that share one are no neighbours
+# Letters that share a colour do not stand side by side in a shape
+AXIS_COLOURS = {
     "B": BLUE, "T": GREEN, "S": SKY, "C": ORANGE, "H": PINK, "G": YELLOW, "D": VERMILLION, "E": VERMILLION,
-    "F": YELLOW, "V": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY,
-    "W": SKY, "J": PINK,
-}  # fmt: skip
+    "F": YELLOW, "V": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY, "W": SKY, "J": PINK,
+}
 OPACITY = 0.34
 
 
 def axis_texts(axes: Axes, shape: tuple[int, ...]) -> list[tuple[str, str]]:
-    """The pieces of `(B=3, T=17)`, each with the letter that gives it its colour, or ""."""
+    """The pieces of `(B=3, T=17)`, each with the letter that decides its colour, "" for none."""
     if axes and axes[0] == ELLIPSIS:
         axes = ("",) * (len(shape) - len(axes) + 1) + axes[1:]
     if len(axes) != len(shape):
@@ -31,11 +28,15 @@ def axis_texts(axes: Axes, shape: tuple[int, ...]) -> list[tuple[str, str]]:
     return [*pieces, (")", "")]
 
 
-def coloured(axes: Axes, shape: tuple[int, ...]) -> str:
-    """`(B=3, T=17, C=40)` as HTML; a letter's meaning shows when it is pointed at."""
+def axis_colour(letter: str) -> str:
+    return translucent(AXIS_COLOURS[letter], OPACITY)
+
+
+def axes_html(axes: Axes, shape: tuple[int, ...]) -> str:
+    """`(B=3, T=17, C=40)` as HTML. A letter's meaning shows when the pointer is over it."""
     parts = []
     for text, letter in axis_texts(axes, shape):
-        style = f"background:rgba({AXIS_HUE[letter]},{OPACITY});border-radius:3px" if letter else ""
+        style = f"background:{axis_colour(letter)};border-radius:3px" if letter else ""
         mark = f'<span style="{style}" title="{escape(GLOSSARY[letter])}">{escape(text)}</span>' if letter else ""
         parts.append(mark or escape(text))
     return "".join(parts)

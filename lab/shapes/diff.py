@@ -1,12 +1,13 @@
-"""Two traces side by side, statement by statement: only what differs."""
+"""The differences between two traces, statement by statement."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from html import escape
 
-from lab.shapes.axis_colours import coloured
+from lab.display.html import render
+from lab.shapes.axis_colours import axes_html
 from tracing.rows import Row
-from tracing.text import label
+from tracing.text import row_label
 from tracing.traces import Trace
 
 Key = tuple[str, str, str, str, int]
@@ -14,7 +15,7 @@ Key = tuple[str, str, str, str, int]
 
 @dataclass(frozen=True)
 class Difference:
-    """pairs: the rows that differ, None where one side has no such row; alike: how many are alike."""
+    """pairs: the rows that differ, None if one side has no such row. alike: how many rows are equal."""
 
     pairs: tuple[tuple[Row | None, Row | None], ...]
     alike: int
@@ -25,14 +26,14 @@ class Difference:
     @property
     def summary(self) -> str:
         if not self.pairs:
-            return f"nothing differs: all {self.alike:,} rows are alike"
+            return f"nothing differs: all {self.alike:,} rows are equal"
         left = sum(right is None for _, right in self.pairs)
         right = sum(left is None for left, _ in self.pairs)
         changed = len(self.pairs) - left - right
-        return f"rows that differ: {changed:,} · only left: {left:,} · only right: {right:,} · alike: {self.alike:,}"
+        return f"rows that differ: {changed:,} · only left: {left:,} · only right: {right:,} · equal: {self.alike:,}"
 
     def _lines(self) -> list[tuple[str, str, Row | None, Row | None]]:
-        """path, name, left, right; a path only where it changes."""
+        """path, name, left, right. The path is "" where it is that of the line above."""
         lines, path = [], None
         for left, right in self.pairs:
             row = left or right
@@ -54,16 +55,8 @@ class Difference:
     def _repr_html_(self) -> str:
         if not self.pairs:
             return f"<div>{escape(self.summary)}</div>"
-        lines = "".join(
-            f"<tr>{_cell(escape(path), bold=True)}{_cell(escape(name))}{_cell(_html(left))}{_cell(_html(right))}</tr>"
-            for path, name, left, right in self._lines()
-        )
-        head = "".join(f'<th scope="col" style="text-align:left">{title}</th>' for title in HEAD)
-        return (
-            f'<div style="overflow-x:auto"><div>{escape(self.summary)}</div>'
-            f'<table style="border-collapse:collapse;color:inherit"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{lines}</tbody></table></div>"
-        )
+        lines = [(path, name, _html(left), _html(right)) for path, name, left, right in self._lines()]
+        return render(PAGE, summary=self.summary, head=HEAD, lines=lines, cell=CELL)
 
 
 HEAD = ("module", "value", "left", "right")
@@ -71,10 +64,20 @@ CELL = (
     "text-align:left;white-space:nowrap;padding:1px 1.4em 1px 0;vertical-align:top;"
     "font-family:ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:12px"
 )
+PAGE = """
+<div style="overflow-x:auto"><div>{{ summary }}</div><table style="border-collapse:collapse;color:inherit">
+<thead><tr>{% for title in head %}<th scope="col" style="text-align:left">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for path, name, left, right in lines %}
+<tr><td style="{{ cell }};font-weight:bold">{{ path }}</td><td style="{{ cell }}">{{ name }}</td>
+<td style="{{ cell }}">{{ left|safe }}</td><td style="{{ cell }}">{{ right|safe }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+"""
 
 
 def difference(left: Trace, right: Trace) -> Difference:
-    """Rows that go together are those of the same module, function and variable, the n-th of these on either side."""
+    """Compares rows of the same module, function and variable: the first with the first, and so on."""
     ours, theirs = _keyed(left.rows), _keyed(right.rows)
     alone = _between(ours, theirs), _between(theirs, ours)
     pairs: list[tuple[Row | None, Row | None]] = []
@@ -89,7 +92,7 @@ def difference(left: Trace, right: Trace) -> Difference:
 
 
 def _between(own: dict[Key, Row], other: dict[Key, Row]) -> dict[Key | None, list[Row]]:
-    """The rows that only one side has, by the common one that they follow."""
+    """The rows that only one side has, by the common row that they follow."""
     found, common = defaultdict(list), None
     for key, row in own.items():
         if key in other:
@@ -114,7 +117,7 @@ def _said(row: Row) -> tuple:
 
 
 def _name(row: Row) -> str:
-    return f"{row.owner} (output)" if row.kind == "module" else f"{row.owner}: {label(row)}"
+    return f"{row.owner} (output)" if row.kind == "module" else f"{row.owner}: {row_label(row)}"
 
 
 def _text(row: Row | None) -> str:
@@ -124,8 +127,4 @@ def _text(row: Row | None) -> str:
 def _html(row: Row | None) -> str:
     if row is None:
         return '<span title="not on this side">—</span>'
-    return escape(row.axes) if row.shape is None else f"{coloured(row.claim or (), row.shape)} {row.dtype}"
-
-
-def _cell(html: str, bold: bool = False) -> str:
-    return f'<td style="{CELL}{";font-weight:bold" * bold}">{html}</td>'
+    return escape(row.axes) if row.shape is None else f"{axes_html(row.claim or (), row.shape)} {row.dtype}"

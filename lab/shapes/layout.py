@@ -1,17 +1,17 @@
-"""Where the boxes of a graph stand: layers from top to bottom, long edges in lanes of their own (Sugiyama 1981)."""
+"""Positions for the boxes of a graph: layers from top to bottom, long edges in lanes (Sugiyama 1981)."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-SWEEPS = 12  # of ordering and of placing; far more than the small graphs here need
+SWEEPS = 12  # of ordering and of placing; more than enough for small graphs
 
 
 @dataclass(eq=False)
 class Item:
-    """What takes place in a layer: a box, or the piece of an edge that passes. left, right: from its anchor, in px.
+    """A box, or the piece of an edge that crosses a layer. left, right: the distances from x to its sides, in px.
 
-    above, below: what it is tied to, and how strongly.
+    above, below: the items that it is connected to, each with a weight.
     """
 
     layer: int
@@ -27,8 +27,8 @@ class Item:
 
 @dataclass(eq=False)
 class Layout:
-    """boxes: key -> item, in even layers. routes: for each edge the items from its source to its target; the first in
-    between is its label, in the odd layer under the source."""
+    """boxes: key -> item, in even layers. routes: the items of each edge from its source to its target. The second one
+    is the edge's label, in the odd layer under the source."""
 
     boxes: dict[Hashable, Item]
     routes: list[list[Item]]
@@ -38,9 +38,10 @@ class Layout:
 def arrange(
     widths: dict[Hashable, float], edges: list[tuple[Hashable, Hashable, float]], gap: float = 18.0
 ) -> Layout:
-    """widths: of each box, in an order in which sources come before targets; edges: source, target, label's width.
+    """widths: of each box, sources before targets. edges: source, target, width of the label.
 
-    What leads nowhere stands at the bottom."""
+    Boxes without outgoing edges stand at the bottom.
+    """
     layer = dict.fromkeys(widths, 0)
     for key in widths:
         layer[key] = max([layer[source] + 2 for source, target, _ in edges if target == key], default=0)
@@ -56,7 +57,7 @@ def arrange(
         route.append(boxes[target])
         routes.append(route)
         for upper, lower in pairwise(route):
-            # a long edge is straight in itself, and does not pull its boxes out of the main line
+            # a long edge is straight, and does not pull its boxes out of the main line
             tie = 1.0 if len(route) == 3 else 0.1 if upper is route[0] or lower is route[-1] else 8.0
             upper.below.append((lower, tie))
             lower.above.append((upper, tie))
@@ -67,7 +68,7 @@ def arrange(
 
 
 def _order(layers: list[list[Item]]) -> None:
-    """Fewer crossings: each item to the middle of those it is tied to, down and up in turn."""
+    """Moves each item to the mean of its neighbours, down and up in turn, so that fewer edges cross."""
     for sweep in range(SWEEPS):
         for row in layers[:: -1 if sweep % 2 else 1]:
             for item in row:
@@ -84,19 +85,19 @@ def _place(layers: list[list[Item]], gap: float) -> None:
             item.x *= 100
     for sweep in range(2 * SWEEPS):
         for row in layers[:: -1 if sweep % 2 else 1]:
-            _apart(row, upwards=sweep % 2 == 1, gap=gap)
+            _place_row(row, upwards=sweep % 2 == 1, gap=gap)
     left = min(item.x - item.left for row in layers for item in row)
     for row in layers:
         for item in row:
             item.x -= left
 
 
-def _apart(row: list[Item], upwards: bool, gap: float) -> None:
-    """Each as near to what it is tied to as order and distance allow: least squares, by pooling violators."""
+def _place_row(row: list[Item], upwards: bool, gap: float) -> None:
+    """Moves each item as near to its neighbours as order and distance allow: least squares, by pooling violators."""
     offsets = [0.0]
     for a, b in pairwise(row):
         offsets.append(offsets[-1] + a.right + gap + b.left)
-    pools: list[tuple[float, float, int]] = []  # mean, weight, members
+    pools: list[tuple[float, float, int]] = []  # mean, weight, number of members
     for item, offset in zip(row, offsets):
         near = item.ties(upwards) or [(item, 0.1)]
         weight = sum(tie for _, tie in near)

@@ -1,9 +1,9 @@
-"""A trace that can be looked at: `with trace(model) as shapes: model(tokens)`, then `shapes` alone in a cell."""
+"""A trace with views: `with trace(model) as shapes: model(tokens)`, then `shapes` alone in a cell."""
 
 import pandas
 
-from lab.shapes.annotate import Annotated, annotated
-from lab.shapes.diagram import Diagram, draw
+from lab.shapes.annotate import Annotated, annotate
+from lab.shapes.diagram import Diagram, diagram
 from lab.shapes.diff import Difference, difference
 from lab.shapes.tree import tree
 from tracing.rows import Row, Statistics
@@ -19,28 +19,28 @@ class Shapes(Trace):
         return tree(self)
 
     def frame(self) -> pandas.DataFrame:
-        """A line per row: where it happened, what it is called, its axes, shape, type, size; and what was measured,
-        statistics under names such as gradient_std."""
+        """A line per row: place, name, axes, shape, type and size. Statistics have names such as gradient_std."""
         return pandas.DataFrame([_record(row) for row in self.rows], columns=_columns(self.rows))
 
     def annotate(self, thing: object) -> Annotated:
-        """The live source of a class or function, as in shapes.annotate(Attention), or of a module by its path, with
-        the true sizes in the margin of each statement; dim where it did not run.
+        """The live source with the traced sizes in the margin of each statement; lines that did not run are dim.
+
+        thing: a class or function, as in shapes.annotate(Attention), or the path of a module.
 
         Raises TraceError for what was not traced, SourceError for what has no source.
         """
-        return annotated(self, thing)
+        return annotate(self, thing)
 
     def diff(self, other: Trace) -> Difference:
-        """What differs from another trace: of another architecture, or another sequence length."""
+        """The differences from another trace: of another architecture, or of another sequence length, say."""
         return difference(self, other)
 
     def diagram(self, path: str = "") -> Diagram:
-        """The parts of the module at `path`, drawn: boxes, the operations that join them, sizes along the edges.
+        """A drawing of the module at `path`: its parts, the operations that join them, sizes along the edges.
 
-        Raises TraceError where nothing can be drawn.
+        Raises TraceError if nothing can be drawn.
         """
-        return draw(self, path)
+        return diagram(self, path)
 
 
 trace = Shapes  # reads well in `with trace(model) as shapes:`
@@ -52,7 +52,7 @@ def _record(row: Row) -> dict[str, object]:
         "axes": "" if row.claim is None else f"({', '.join(row.claim)})", "shape": row.shape, "value": row.value,
         "dtype": row.dtype, "bytes": row.nbytes, "parameters": row.parameters, "source": row.text,
         "where": row.where,
-    }  # fmt: skip
+    }
     for name in MEASURES:
         value = getattr(row, name)
         if isinstance(value, Statistics):
@@ -63,7 +63,7 @@ def _record(row: Row) -> dict[str, object]:
 
 
 def _columns(rows: list[Row]) -> list[str]:
-    """Those that every row has, and the measures that any has."""
+    """The columns that every row has, and the measures that some rows have."""
     found = dict.fromkeys(_record(Row("module", "", "", 0, 0, "")))
     for row in rows:
         found |= dict.fromkeys(_record(row))

@@ -21,7 +21,8 @@ from lab.compute.device import explain_out_of_memory, pick_device
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
-from lab.display.style import BLUE, SKY, VERMILLION, Picture, axes
+from lab.display.palette import BLUE, SKY, VERMILLION
+from lab.display.style import Picture, axes
 from lab.runs.checks import check_vocabulary
 from settings.errors import ConfigError
 

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from lab.display.style import FAINT, INK, VERMILLION, Picture, PlotError, drawable, panels
+from lab.display.palette import FAINT, INK, VERMILLION
+from lab.display.style import Picture, PlotError, drawable, panels
 from lab.training.watch import by_layer
 
 MAP, SHADES = "viridis", 20  # even steps of lightness, which colour-blind readers can distinguish

@@ -81,11 +81,11 @@ def test_a_change_marks_the_text_as_old_until_a_new_one_is_written(panel, contro
 
 
 def test_an_interrupted_writing_is_said_and_passed_on(panel, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     before = shown(panel)
     monkeypatch.setattr(lab.widgets, "continuation", interrupted)
     with pytest.raises(KeyboardInterrupt):
         child(panel, "Write").click()
-    assert shown(panel).startswith("<b>the writing was broken off</b>") and before in shown(panel)
+    assert shown(panel).startswith("<b>the generation was interrupted</b>") and before in shown(panel)

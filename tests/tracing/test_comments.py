@@ -12,7 +12,7 @@ from settings.paths import ROOT
 from tests.helpers.traced_passes import everything, shallow, tokens, traced
 from tests.helpers.variants import VARIANTS, vary
 from tracing.axes import AxesError, claims, malformed, size
-from tracing.checking import bind, check_row, mismatches
+from tracing.checks import check_row, letter_sizes, mismatches
 from tracing.glossary import GLOSSARY, LOCAL, MAY_AGREE
 from tracing.traces import Trace
 
@@ -70,7 +70,7 @@ def test_no_comment_could_say_anything_else():
     """Each comment of each file, changed in every way there is, becomes a lie that some pass shows."""
     passes = [(rows, trace.model.axis_sizes) for trace in traces_for_lies() for rows in telling_rows(trace)]
     passes.sort(key=lambda found: len(found[0]))  # a short pass is checked sooner
-    sizes = [bind(rows, known) for rows, known in passes]
+    sizes = [letter_sizes(rows, known) for rows, known in passes]
     said = {}
     for number, (rows, _) in enumerate(passes):
         for row in rows:
@@ -118,7 +118,7 @@ def shown(rows, known, where, variable, claim, lie) -> bool:
         row.claim = lie
     try:
         if not LOCAL & set("".join(lie)):
-            sizes = bind(rows, known)
+            sizes = letter_sizes(rows, known)
             if any(check_row(row, sizes) for row in changed):
                 return True
         return bool(mismatches(rows, GLOSSARY, known, distinct=True))

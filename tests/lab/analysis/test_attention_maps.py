@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config import NoPositionConfig
-from lab.analysis.attention_maps import AttentionMaps, attention_maps, summarised
+from lab.analysis.attention_maps import AttentionMaps, attention_maps, mean_measures
 from lab.analysis.attention_plots import attention_map, attention_overview, attention_summary
 from lab.analysis.forward_pass import AnalysisError
 from lab.data.tokenizers import load_tokenizer
@@ -23,7 +23,7 @@ FAMILIES = [
     "sinusoidal", "parallel", "factored", "factored-alibi", "factored-dense", "factored-mixed-frozen", "sasp",
     "shaped-rope", "shaped-learned", "future", "future-max", "future-self-attention",
     "multi-token", "multi-token-post-norm", "multi-token-one",
-]  # fmt: skip
+]
 LENGTH = 13
 
 
@@ -138,7 +138,7 @@ def test_summaries_of_heads_known_by_heart():
     first[:, 0] = 1
     previous[0, 0] = previous[1, 0] = previous[2, 1] = previous[3, 2] = 1
     even = torch.ones(4, 4).tril() / torch.arange(1, 5)[:, None]
-    found = summarised(torch.stack((first, previous, even)))
+    found = mean_measures(torch.stack((first, previous, even)))
     seen = [2, 3, 4]  # by the second, third and fourth token
     expected = {
         "entropy": [0, 0, np.mean([math.log(i) for i in seen])],
@@ -225,7 +225,7 @@ def test_refuses_what_makes_no_sense(spoken, maps):
         (lambda: attention_maps(model, None, "a"), GenerationError, "tokenizer"),
         (lambda: attention_maps(model, tokenizer, "a" * 69), GenerationError, "accepts 68 positions; shorten"),
         (lambda: attention_maps(model, None, [1, 2, 3], limit=2 * 2 * 4 * 9 * 4 - 1), AnalysisError, "shorten"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(error, match=message):
             wrong()
     assert isinstance(attention_maps(model, None, [1, 2, 3], limit=2 * 2 * 4 * 9 * 4), AttentionMaps)

@@ -6,10 +6,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lab.analysis.forward_pass import AnalysisError
+from lab.analysis.intervention_plots import ablation_heatmap
 from lab.analysis.interventions import (
     ablate_heads,
     ablate_streams,
-    ablation_heatmap,
     amplified,
     amplify,
     one_stream,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 FAMILIES = [
     "gpt2", "llama-grouped", "alibi", "alibi-grouped-six-heads", "sasp", "shaped-rope", "factored", "factored-alibi",
     "factored-dense", "factored-mixed-frozen", "future", "future-max", "future-attention", "multi-token",
-]  # fmt: skip
+]
 TEXT = "A text of a few bytes, for a model that has never been trained."
 
 
@@ -117,7 +117,7 @@ class Softmaxes(TorchFunctionMode):
         "future-attention": 5 + 3 + 3, "future-self-attention": 4 + 2 + 2,  # and a pool for each level
         "multi-token": 3,  # the three further heads are not in the pass
     }.items(),
-)  # fmt: skip
+)
 def test_every_attention_logit_is_amplified(name, count):
     model = stirred(VARIANTS[name])
     ids, vocab_size = prompts(model.config), model.config.vocab_size

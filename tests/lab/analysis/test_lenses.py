@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from config import ARCHITECTURES, FactoredBlockConfig
 from lab.analysis.forward_pass import AnalysisError, readers
 from lab.analysis.lens_plots import lens_curves, lens_heatmap
-from lab.analysis.lenses import Translator, TunedLens, lens_quality, read_layers, untrained
+from lab.analysis.lenses import Translator, TunedLens, lens_quality, read_layers, untrained_copy
 from lab.analysis.tuned_lens import keys, load_lens, train_lens
 from lab.data.packing import prepare
 from lab.data.token_file import TokenFile
@@ -105,9 +105,9 @@ def test_baselines_by_hand(name, held_out):
     """Random: the states of another model at its start. Shuffled: what this model predicts in the window before."""
     model = stirred(VARIANTS[name])
     frame = lens_quality(model, held_out, batches=1, seed=7).set_index(["stream", "layer", "lens", "baseline"])["kl"]
-    other = untrained(model, 7)
-    assert torch.equal(other.embedding.weight, untrained(model, 7).embedding.weight)
-    assert not torch.equal(other.embedding.weight, untrained(model, 8).embedding.weight)
+    other = untrained_copy(model, 7)
+    assert torch.equal(other.embedding.weight, untrained_copy(model, 7).embedding.weight)
+    assert not torch.equal(other.embedding.weight, untrained_copy(model, 8).embedding.weight)
     ids = torch.from_numpy(held_out.batch(7, 0, 4, 17))[:, :-1]
     stream, reader = list(readers(model).items())[-1]
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_baselines_by_hand(name, held_out):
     for lens, baseline, expected in (
         ("logit", "model", divergence(p, q)), ("logit", "random", divergence(p, random)),
         ("logit", "shuffled", divergence(shuffled, q)), ("logit (no norm)", "random", divergence(p, bare)),
-    ):  # fmt: skip
+    ):
         assert frame[stream, 1, lens, baseline] == pytest.approx(expected.mean(), abs=1e-9)
     assert frame[stream, 2, "logit", "model"] == pytest.approx(0, abs=1e-12)
     assert len(frame) == len(readers(model)) * 3 * 2 * 3

@@ -25,7 +25,7 @@ LENGTH = 11
 WHOLE_HEADS = [name for name in VARIANTS if name in {
     "factored", "factored-alibi", "factored-raw", "factored-raw-values", "factored-raw-output", "factored-head-norm",
     "factored-mixed-frozen", "factored-head-norm-frozen",
-}]  # fmt: skip
+}]
 CASES = {
     **{name: VARIANTS[name] for name in WHOLE_HEADS},
     "none": vary("factored-alibi", position=NoPositionConfig(), n_layers=3),

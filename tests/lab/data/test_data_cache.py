@@ -124,7 +124,7 @@ def test_limit_is_read(monkeypatch, text, size):
 def test_bad_limit_is_named_before_any_work(monkeypatch, config, folder, text):
     monkeypatch.setenv("GLASSBOX_CACHE_LIMIT", text)
     monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("work was done"))
-    with pytest.raises(DataError, match=rf"GLASSBOX_CACHE_LIMIT='{text}' is no size: .* as in 4G"):
+    with pytest.raises(DataError, match=rf"GLASSBOX_CACHE_LIMIT='{text}' is not a size: .* as in 4G"):
         prepare(config)
     assert not folder.exists()
 
@@ -220,7 +220,7 @@ DAMAGE = {
 def test_damaged_entry_is_made_anew(config, folder, fault):
     whole = np.array(prepare(config).train.tokens)
     DAMAGE[fault](folder / list_cache()[0].key)
-    with pytest.warns(UserWarning, match=f"a.jsonl .* is damaged \\({fault}.*made anew"):
+    with pytest.warns(UserWarning, match=f"a.jsonl .* is damaged \\({fault}.*made again"):
         again = prepare(config)
     assert np.array_equal(again.train.tokens, whole)
     assert len(list(folder.iterdir())) == 1
@@ -252,7 +252,7 @@ def test_a_cache_file_cut_while_it_is_in_use_harms_nobody(config, mapped):
     for line in result.stdout.splitlines():
         assert line.startswith(lost) if mapped == "0" else line == "0"
     assert len(result.stdout.splitlines()) == 2
-    with pytest.warns(UserWarning, match=r"train\.bin has 0 bytes instead of .* made anew"):
+    with pytest.warns(UserWarning, match=r"train\.bin has 0 bytes instead of .* made again"):
         assert len(prepare(config).train) > 30
 
 
@@ -291,7 +291,7 @@ def test_a_foreign_folder_in_the_way_is_left_alone(config, folder):
     clear_cache()
     (folder / key).mkdir()
     (folder / key / "notes.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(DataError, match=f"{key} is in the way, and not made by Glassbox"):
+    with pytest.raises(DataError, match=f"{key} is in the way, and Glassbox did not make it"):
         prepare(config)
     assert [path.name for path in folder.rglob("*")] == [key, "notes.txt"]
 

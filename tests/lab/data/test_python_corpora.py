@@ -97,7 +97,7 @@ def test_exactly_the_expected_documents_in_order(installation):
     class_a = f"Of A:\n\n{LONG}."  # dedented, and without the characters that its escapes stand for
     assert list(pydocs()) == [
         f"First, {LONG}.", f"Second, {LONG}.", class_a, f"Café: {LONG}.", f"Zoo: {LONG}.",
-    ]  # fmt: skip
+    ]
     a, latin, zoo = pycode()
     assert a == (installation / "pack/a.py").read_text(encoding="utf-8").strip("\n")
     assert latin.startswith(f'# -*- coding: latin-1 -*-\n"""Café: {LONG}."""\n# ü')

@@ -139,15 +139,15 @@ def test_the_same_documents_as_before(name):
 DEEP = "[" * 10_000 + "]" * 10_000
 DEADLY = {
     "null": ("null\n" + '{"text": "a"}\n', "['a']"), "nulls": ("null\n" * 3, "a.jsonl has no rows"),
-    "deep": (DEEP, "can't read a.jsonl: value 1 is no JSON object: its brackets are nested too deeply"),
-    "deep cell": (f'{{"text": "a"}}\n{{"x": {DEEP}}}\n', "line 2 is no JSON object: its brackets are nested"),
+    "deep": (DEEP, "can't read a.jsonl: value 1 is not a JSON object: its brackets are nested too deeply"),
+    "deep cell": (f'{{"text": "a"}}\n{{"x": {DEEP}}}\n', "line 2 is not a JSON object: its brackets are nested"),
     "deep object": ('{"a":' * 10_000 + "1" + "}" * 10_000, "its brackets are nested too deeply"),
-    "digits": ('{"text": "a"}\n{"x": ' + "1" * 5000 + "}\n", "line 2 is no JSON object: Exceeds the limit"),
+    "digits": ('{"text": "a"}\n{"x": ' + "1" * 5000 + "}\n", "line 2 is not a JSON object: Exceeds the limit"),
     "nested": ('{"text": ' + "[" * 900 + "]" * 900 + "}\n" + '{"text": "a"}\n', "row 1 of a.jsonl holds no text"),
-    "number": ("5\n", "value 1 is no object like {\"text\": ...} but 5"),
+    "number": ("5\n", "value 1 is not an object like {\"text\": ...} but 5"),
     "half": ('{"text": "\\ud800"}\n', "half of a surrogate pair"),
-    "cut": ('{"text": "a"}\n{"text": "b', "line 2 is no JSON object: Unterminated string"),
-}  # fmt: skip
+    "cut": ('{"text": "a"}\n{"text": "b', "line 2 is not a JSON object: Unterminated string"),
+}
 
 
 def test_no_line_of_jsonl_ends_the_process():

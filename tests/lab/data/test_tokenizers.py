@@ -36,7 +36,8 @@ from lab.data.tokenizers import (
     show_tokens,
     tokenizer_from_json,
 )
-from lab.display.token_display import HUES, MOST_SHOWN
+from lab.display.palette import NEIGHBOURS
+from lab.display.token_display import MOST_SHOWN
 from settings.errors import TokenizerError
 from settings.paths import ROOT
 from tokenizers import Regex, pre_tokenizers
@@ -262,8 +263,8 @@ def test_the_pattern_means_the_same_in_training_and_to_openai(monkeypatch):
     [
         ((["a b"], 256), "vocab_size 256 is too small"),
         ((["the the the"], 400), r"too short for vocab_size 400: after \d merges"),
-        (("the the", 260), "put a single one into a list"),
-        ((["the the"], 258, "(oops"), "no regular expression"),
+        (("the the", 260), "put a single text into a list"),
+        ((["the the"], 258, "(oops"), "not a regular expression"),
     ],
 )
 def test_training_refuses(arguments, message):
@@ -294,16 +295,16 @@ GOOD = {"kind": "bpe", "name": "x", "pattern": ".+", "merges": ["a b", "ab c"]}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON"),
-        (json.dumps(GOOD)[:-9], "no JSON"),
+        ("", "not JSON"),
+        (json.dumps(GOOD)[:-9], "not JSON"),
         ("[1]", '"kind" must be one of byte, character, bpe, tiktoken'),
         (json.dumps(GOOD | {"kind": "word"}), '"kind" must be one of'),
         (json.dumps(GOOD | {"kind": ["bpe"]}), '"kind" must be one of'),
         (json.dumps({"kind": "bpe", "name": "x", "pattern": "."}), '"merges" is missing'),
-        (json.dumps(GOOD | {"name": 5}), '"name" is missing or no str'),
-        (json.dumps(GOOD | {"pattern": "(?<"}), "no regular expression"),
-        (json.dumps(GOOD | {"merges": ["a b", "a b"]}), "merge 2, 'a b', must join two tokens that exist"),
-        (json.dumps(GOOD | {"merges": ["ab c"]}), "merge 1, 'ab c', must join two tokens that exist"),
+        (json.dumps(GOOD | {"name": 5}), '"name" is missing or not a str'),
+        (json.dumps(GOOD | {"pattern": "(?<"}), "not a regular expression"),
+        (json.dumps(GOOD | {"merges": ["a b", "a b"]}), "merge 2, 'a b', must join two existing tokens"),
+        (json.dumps(GOOD | {"merges": ["ab c"]}), "merge 1, 'ab c', must join two existing tokens"),
         (json.dumps(GOOD | {"merges": ["a  b"]}), "merge 1, 'a  b', must be two tokens"),
         (json.dumps(GOOD | {"merges": ["a \n"]}), "must be two tokens in visible bytes"),
         (json.dumps(GOOD | {"merges": [3]}), "merge 1, 3, must be two tokens"),
@@ -319,7 +320,7 @@ def test_damaged_files_are_refused(text, message):
 
 def test_a_missing_shipped_file_says_how_to_get_it_back(monkeypatch, tmp_path):
     monkeypatch.setattr("lab.data.tokenizers.ROOT", tmp_path)
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json.*python -m lab\.bpe_training"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json.*python -m lab\.data\.bpe_training"):
         load_tokenizer("bpe-512")
 
 
@@ -480,7 +481,7 @@ def test_html_shows_each_token_once_with_its_id():
         ["id 10: b'\\n'", "⏎"], ["id 195: b'\\xc3'", "⟨C3⟩"], ["id 169: b'\\xa9'", "⟨A9⟩"],
         ["id 204: b'\\xcc'", "⟨CC⟩"], ["id 129: b'\\x81'", "⟨81⟩"], ["id 9: b'\\t'", "⇥"],
         ["id 226: b'\\xe2'", "⟨E2⟩"], ["id 128: b'\\x80'", "⟨80⟩"], ["id 174: b'\\xae'", "⟨AE⟩"],
-    ]  # fmt: skip
+    ]
     assert "<b>" not in html
 
 
@@ -508,11 +509,11 @@ def test_letters_stand_out_from_each_hue_in_both_themes():
 
     style = show_tokens("abcde", load_tokenizer("byte"))._repr_html_()
     alphas = {float(alpha) for alpha in re.findall(r"background:rgba\(\d+,\d+,\d+,([\d.]+)\)", style)}
-    assert len(alphas) == 1 and len(set(HUES)) == 5
+    assert len(alphas) == 1 and len(set(NEIGHBOURS)) == 5
     alpha = alphas.pop()
     for page, letters in ((255, 33), (17, 224)):
-        for hue in HUES:
-            box = [alpha * int(value) + (1 - alpha) * page for value in hue.split(",")]
+        for colour in NEIGHBOURS:
+            box = [alpha * int(colour[i : i + 2], 16) + (1 - alpha) * page for i in (1, 3, 5)]
             light, dark = sorted((luminance(box), luminance([letters] * 3)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) > 4.5
 

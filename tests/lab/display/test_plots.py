@@ -4,6 +4,7 @@ import io
 import math
 import re
 import warnings
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,8 +14,10 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from lab.compute.schedule_preview import schedule_preview
+from lab.display.palette import BLUE, CARD, INK, VERMILLION, translucent
 from lab.display.plots import bars, loss_curve, next_token_bars, shaded_tokens, side_by_side
-from lab.display.style import BLUE, CARD, INK, VERMILLION, Picture, axes
+from lab.display.style import Picture, axes, series
+from lab.display.token_box import token_box
 from settings.errors import GlassboxError
 from tests.helpers.measures import contrast
 
@@ -45,7 +48,7 @@ def test_the_loss_curve_shows_the_log_and_says_what_it_shows():
     drawn = lines(picture)
     assert list(drawn) == [
         "training loss of each step", "training loss", "validation loss", "grammar's entropy (floor)",
-    ]  # fmt: skip
+    ]
     assert np.array_equal(drawn["training loss of each step"], log[["step", "loss"]].to_numpy())
     assert np.array_equal(drawn["validation loss"][:, 0], [50, 100, 150, 200])
     assert np.array_equal(drawn["grammar's entropy (floor)"][:, 1], [1.9, 1.9])
@@ -105,7 +108,7 @@ def test_the_schedule_names_warm_up_peak_and_end():
     assert points == [[[i + 1, rate] for i, rate in enumerate(rates)], [[3, 0.3]], [[6, 0.05]]]
     assert [entry.get_text() for entry in picture.figure.legends[0].get_texts()] == [
         "warm-up: 3 steps", "peak: 0.3 at step 3", "final: 0.05 at step 6",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_constant_rate_has_no_warm_up():
@@ -215,7 +218,7 @@ def test_ticks_of_logarithmic_axes_are_plain_numbers(ends, base):
     for axis in (plot.xaxis, plot.yaxis):
         labels = [label for minor in (False, True) for label in axis.get_ticklabels(minor=minor) if label.get_text()]
         assert labels and [float(label.get_text()) for label in labels] == pytest.approx(
-            [label.get_position()[axis is plot.yaxis] for label in labels], rel=1e-4)  # fmt: skip
+            [label.get_position()[axis is plot.yaxis] for label in labels], rel=1e-4)
     assert picture.png.startswith(b"\x89PNG")
 
 
@@ -258,3 +261,41 @@ def test_texts_side_by_side_fit_the_terminal(monkeypatch):
     columns = list(zip(*(([*row.split("│"), "", ""])[:3] for row in rows[2:])))
     assert [" ".join(" ".join(column).split()) for column in columns] == [" ".join(t.split()) for t in words.values()]
     assert "&lt;b&gt;" in shown._repr_html_() and "<b>" not in shown._repr_html_()
+
+
+# --- colours --------------------------------------------------------------------------------------------------
+
+# What each kind of colour blindness makes of linear red, green and blue (Machado et al. 2009)
+SEEN = {
+    "all colours": np.eye(3),
+    "without red": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "without green": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+}
+
+
+def perceived(colour: str, matrix: np.ndarray) -> np.ndarray:
+    """CIELAB's lightness, red-green and blue-yellow of a colour, as such an eye sees it."""
+    share = np.array(rgb(colour)) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ np.clip(matrix @ linear, 0, 1) / (0.9505, 1, 1.0888))
+    return np.array([116 * y, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eye", SEEN)
+def test_nine_lines_have_nine_colours_that_every_eye_tells_apart(eye):
+    """A difference of 2.3 in CIELAB is just seen (Mahy et al. 1994)."""
+    nine = [series(i) for i in range(9)]
+    colours = [perceived(style["color"], SEEN[eye]) for style in nine]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 6 * 2.3
+    assert all(contrast(rgb(style["color"]), rgb(CARD)) > 2 for style in nine)
+    assert len({(style["marker"], style["linestyle"]) for style in nine}) == 9, "and without colour, too"
+
+
+def test_a_colour_is_the_same_in_hex_and_translucent():
+    assert translucent("#0072B2", 0.5) == "rgba(0,114,178,0.5)" and translucent("#D55E00", 0) == "rgba(213,94,0,0)"
+
+
+def test_a_token_box_keeps_its_line_break_outside():
+    assert token_box("a<\n", 'say "x"').endswith("\">a&lt;</span>\n") and "&quot;x&quot;" in token_box("a", 'say "x"')
+    assert "background" not in token_box("a", "") and "<sub>+1</sub></span>" in token_box("a", "", note="+1")

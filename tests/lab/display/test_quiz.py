@@ -17,7 +17,7 @@ def typed():
     return ask(
         "What is `q`'s shape?", torch.zeros(QUERIES).shape, "G only counts `k` and `v`.",
         wrong={(3, 2, 17, 10): "These are `k`'s heads."}, typed=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def test_a_single_number():
 RIGHT = (
     "2208", " 2,208 ", "2 208", "2_208", "2'208", "2F=2208", "2F = 2,208", "2208 channels", "(2208,)",
     "torch.Size([2208])",
-)  # fmt: skip
+)
 OTHER = ("2F=208", "2F = 208", "208", "F=208", "22 208 channels")
 SEVERAL = ("2, 208", "(2,208)", "2 x 208", "F=104, 2F=208")
 NO_NUMBER = (
     "2*1104=2208", "2208=2F", "2F=2208=2F", "1104*2", "2.208", "2208.", "2.2e3", "-2208", "2208 million", "2k",
     "2208 or 208", "22 08", "2,2,08", "(2208", "2208)", "",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import lab.display.source_view
 import modules.attention
 from config import ResidualBlockConfig
 from lab.display.source_view import INKS, SourceError
-from lab.shapes.axis_colours import AXIS_HUE
+from lab.shapes.axis_colours import AXIS_COLOURS
 from lab.shapes.tree import MOST_ROWS
 from modules.attention import Attention, DotProductAttention
 from modules.logging_module import LoggingModule
@@ -109,7 +109,7 @@ def test_tree_names_axes_and_parameters(shapes):
 
 
 def test_every_letter_has_a_hue():
-    assert AXIS_HUE.keys() == GLOSSARY.keys()
+    assert AXIS_COLOURS.keys() == GLOSSARY.keys()
 
 
 def test_tree_shows_every_pass_and_measures_only_where_asked():
@@ -244,7 +244,7 @@ def test_margin_and_text_line_up(shapes):
 THEMES = [
     ((255, 255, 255), (0, 0, 0, 0.87)), ((17, 17, 17), (255, 255, 255, 1)), ((255, 255, 255), (31, 35, 40, 1)),
     ((13, 17, 23), (240, 246, 252, 1)), ((31, 31, 31), (204, 204, 204, 1)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("page, text", THEMES)
@@ -346,7 +346,7 @@ def test_diff_of_two_architectures_has_both_sides(shapes):
 
 def test_diff_of_the_same_is_nothing(shapes):
     difference = shapes.diff(run(vary("llama", **GROUPED)))
-    assert len(difference) == 0 and str(difference) == f"nothing differs: all {len(shapes)} rows are alike"
+    assert len(difference) == 0 and str(difference) == f"nothing differs: all {len(shapes)} rows are equal"
     assert "nothing differs" in Page(difference._repr_html_()).text["div"][0]
 
 
@@ -378,7 +378,7 @@ def check_picture(diagram) -> ElementTree.Element:
     space = "{http://www.w3.org/2000/svg}"
     assert picture.get("role") == "img" and picture[0].tag == f"{space}title" and picture[1].tag == f"{space}desc"
     boxes = [r for r in picture.iter(f"{space}rect") if r.get("stroke")]
-    assert len(boxes) == len(diagram.parts)
+    assert len(boxes) == len(diagram.nodes)
     areas = [tuple(float(r.get(name)) for name in ("x", "y", "width", "height")) for r in boxes]
     for path in picture.iter(f"{space}path"):
         numbers = [float(number) for number in re.findall(r"-?\d+\.\d", path.get("d"))]
@@ -402,7 +402,7 @@ def test_block_has_both_residual_branches(shapes):
     assert named_edges(diagram) == [
         ("x", "attention_norm"), ("attention_norm", "attention"), ("x", "+ (1)"), ("attention", "+ (1)"),
         ("+ (1)", "mlp_norm"), ("mlp_norm", "mlp"), ("+ (1)", "+ (2)"), ("mlp", "+ (2)"), ("+ (2)", "return"),
-    ]  # fmt: skip
+    ]
     assert all(edge.axes == ("B", "T", "C") and edge.shape == (3, 17, 40) for _, _, edge in diagram.edges)
     check_picture(diagram)
 
@@ -415,7 +415,7 @@ def test_parallel_block_reads_one_norm():
 
 def test_attention_shows_queries_keys_and_values(shapes):
     diagram = shapes.diagram("blocks.1.attention")
-    into = {edge.name: edge.shape for _, target, edge in diagram.edges if diagram.parts[target].name == "attention"}
+    into = {edge.name: edge.shape for _, target, edge in diagram.edges if diagram.nodes[target].name == "attention"}
     assert into == {"q": (3, 4, 17, 10), "k": (3, 2, 17, 10), "v": (3, 2, 17, 10)}
     check_picture(diagram)
 
@@ -423,7 +423,7 @@ def test_attention_shows_queries_keys_and_values(shapes):
 @pytest.mark.parametrize("n_layers, boxes", [(1, 1), (4, 4), (5, 3), (9, 3)])
 def test_a_row_of_blocks_is_folded_when_it_is_long(n_layers, boxes):
     diagram = run(vary("gpt2", n_layers=n_layers)).diagram()
-    names = [part.name for part in diagram.parts.values()]
+    names = [node.name for node in diagram.nodes.values()]
     assert names[:3] == ["tokens", "embedding", "position"] and names[-3:] == ["norm", "head", "return"]
     assert len([name for name in names if name.startswith("blocks")]) == boxes
     edges = named_edges(diagram)
@@ -468,7 +468,7 @@ def test_both_streams_have_a_lane():
     with trace(model) as shapes:
         model(tokens())
     whole, block = shapes.diagram(), shapes.diagram("blocks.0")
-    between = [edge.name for a, b, edge in whole.edges if whole.parts[b].name == "blocks.1"]
+    between = [edge.name for a, b, edge in whole.edges if whole.nodes[b].name == "blocks.1"]
     assert between == ["state.xt", "state.xe"]
     edges = named_edges(block)
     assert ("state.xe", "+ (1)") in edges and ("state.xt", "+ (2)") in edges
@@ -531,7 +531,7 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
     [
         (Attention.attend_by_hand, "def attend_by_hand(self", "return self.dropout(self.weights(q, k, place)) @ v"),
         (GatedMLP, "class GatedMLP(BaseMLP):", "return projected.chunk(2, dim=-1)[0]"),
-        (ResidualBlock, '@register("block", "residual")', "return x + self.dropout(self.mlp_post_norm"),
+        (ResidualBlock, '@built_in("block", "residual")', "return x + self.dropout(self.mlp_post_norm"),
         (ResidualBlockConfig, "@settings", "parallel: bool = False"),
         (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
         (run, "def run(config", "return shapes"),

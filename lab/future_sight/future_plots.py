@@ -1,8 +1,9 @@
-"""Foresight in pictures: windows over a sentence, bags beneath what came, calibration, what the thoughts are for."""
+"""Pictures of predicted futures: windows over a sentence, predictions under what came, calibration, attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,80 +12,110 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
 from config import FutureBlockConfig
-from lab.display.heat_maps import heat_maps
+from lab.display.heat_maps import Labels, Scale, heat_maps
+from lab.display.html import render
+from lab.display.palette import CARD, INK, LINES
 from lab.display.plots import percent
-from lab.display.style import CARD, COLOURS, INK, Picture, PlotError, axes, drawable, panels, series
-from lab.display.token_display import BOX
+from lab.display.style import Picture, PlotError, axes, drawable, panels, series
+from lab.display.token_box import token_box
 from lab.future_sight.calibration import PREDICTORS, Calibration
-from lab.future_sight.foreseen import NOTHING, ahead
+from lab.future_sight.future_attention import NOTHING
+from lab.future_sight.predictions import ahead
 
 HIT = "✓"
-MOST_AHEAD = 44  # columns drawn to the right of the token that foresees; a window that ends beyond is cut
+MOST_AHEAD = 44  # columns to the right of the predicting token; a window that ends beyond is cut
 LEAST_COLUMNS = 20
-CONTEXT = 8  # tokens before it in a table
+CONTEXT = 8  # tokens before the predicting one in a table
 LINE = 0.17  # inches
-EXPECTED = 10  # occurrences that a bin must expect, to be drawn
+EXPECTED = 10  # a bin is drawn if it expects so many occurrences
+
+# The lines of a bag have width 0, so that long lines may cover the empty cells to their right
+TABLE = """
+{% set style = "text-align:left;vertical-align:top;padding:2px 4px;white-space:nowrap" %}
+<div>Predicted after the outlined token, under the window of the prediction ({{ hit }}: it came there)</div>
+<div style="overflow-x:auto"><table>
+<tr><th style="{{ style }}">token</th>{% for box in boxes %}<th style="{{ style }}">{{ box|safe }}</th>{% endfor %}</tr>
+{% for bag, colour, before in bags %}
+<tr><th style="{{ style }}">{{ bag.name }}</th><td colspan="{{ before }}"></td>
+<td colspan="{{ bag.last + 1 - bag.first }}"
+ style="{{ style }};border-top:3px solid {{ colour }};background:{{ colour }}22">
+<div style="width:0;overflow:visible">
+{%- for line in bag.lines -%}
+{{ "<br>"|safe if not loop.first else "" }}
+{%- if line.endswith(hit) %}<b><u>{{ line }}</u></b>{% else %}{{ line }}{% endif %}
+{%- endfor -%}
+</div></td></tr>
+{% endfor %}
+</table></div>
+"""
 
 
 # --- windows over a sentence ------------------------------------------------------------------------------------
 
 
 def windows_diagram(block: FutureBlockConfig, tokens: Sequence[str], position: int) -> Picture:
-    """Which tokens each level is about, seen from one token of a sentence: 1 ahead, then window after window.
+    """The tokens that each level predicts, seen from one token of a sentence: the next one, then window after window.
 
     tokens: the sentence, a text for each; windows may reach past its end. Raises PlotError for a position outside.
     """
-    windows = [(1, 1), *block.windows]
     kind = "pool" if not block.of_vocabulary else "bag"
-    lines = [["the next token"]] + [
-        [f"level {level}: a {kind} of {last - first + 1}"] for level, (first, last) in enumerate(block.windows, 1)
+    levels = [(1, 1, "the next token")] + [
+        (first, last, f"level {level}: a {kind} of {last - first + 1}")
+        for level, (first, last) in enumerate(block.windows, 1)
     ]
-    names = [ahead(*window) for window in windows]
-    return staircase(list(tokens), position, windows, names, lines, "What each level foresees", ", ".join(names))
+    windows = [DrawnWindow(first, last, ahead(first, last), [text]) for first, last, text in levels]
+    about = ", ".join(window.name for window in windows)
+    return staircase(list(tokens), position, windows, "The tokens that each level predicts", about)
 
 
 def foresight_picture(frame: pd.DataFrame, position: int | None = None) -> Picture:
-    """`foresight_table` as a picture: each bag, its likeliest token on top, beneath the tokens that came."""
+    """`foresight_table` as a picture: the likeliest tokens of each window under the tokens that came."""
     table = foresight_table(frame, position)
-    windows = [(bag.first, bag.last) for bag in table.bags]
-    lines = [[bag.line(i) for i in range(len(bag.texts))] for bag in table.bags]
-    title = f"What is foreseen after «{table.labels[table.position]}» ({HIT} it came in that window)"
-    names = [bag.name for bag in table.bags]
-    return staircase(table.labels, table.position, windows, names, lines, title, str(table).replace("\n", "; "))
+    windows = [DrawnWindow(bag.first, bag.last, bag.name, bag.lines) for bag in table.bags]
+    title = f"Predicted after «{table.labels[table.position]}» ({HIT} it came in that window)"
+    return staircase(table.labels, table.position, windows, title, str(table).replace("\n", "; "))
 
 
-def staircase(
-    labels: list[str], position: int, windows: list[tuple[int, int]], names: list[str], lines: list[list[str]],
-    title: str, about: str,
-) -> Picture:  # fmt: skip
-    """The sentence along the top; below it a row for each window, a bracket under its tokens and lines under that."""
+class DrawnWindow(NamedTuple):
+    """A window from first to last tokens ahead, its name, and the lines of text under its bracket."""
+
+    first: int
+    last: int
+    name: str
+    lines: list[str]
+
+
+def staircase(labels: list[str], position: int, windows: list[DrawnWindow], title: str, about: str) -> Picture:
+    """The sentence along the top. Below it a row for each window: a bracket under its tokens, and lines of text."""
     check_position(labels, position)
-    if windows[-1][0] > MOST_AHEAD:
-        raise PlotError(f"a window {windows[-1][0]} ahead can't be drawn, only up to {MOST_AHEAD}; take fewer levels")
-    right = position + min(windows[-1][1], MOST_AHEAD)
+    end = windows[-1]
+    if end.first > MOST_AHEAD:
+        raise PlotError(f"a window {end.first} ahead can't be drawn, only up to {MOST_AHEAD}; take fewer levels")
+    right = position + min(end.last, MOST_AHEAD)
     left = max(0, min(position - 2, right + 1 - LEAST_COLUMNS))
-    room = max(right, position + windows[-1][0] + 0.25 * (right - left))  # the last row's text must fit, too
-    heights = [LINE * (len(texts) + 1.1) for texts in lines]
+    room = max(right, position + end.first + 0.25 * (right - left))  # the text of the last row must fit too
+    heights = [LINE * (len(window.lines) + 1.1) for window in windows]
     with axes(1.35 + sum(heights), title) as plot:
         plot.set(xlim=(left - 0.5, room + 0.5), ylim=(sum(heights) + 0.05, -0.85), xticks=[])
         size = min(8.5, 300 / (room - left + 1))
         for column in range(left, right + 1):
             draw_token(plot, column, labels[column] if column < len(labels) else "", column == position, size)
         middles, top = [], 0.0
-        for level, ((first, last), texts, height) in enumerate(zip(windows, lines, heights)):
-            colour, start, end = COLOURS[level % len(COLOURS)], position + first - 0.45, position + last + 0.45
+        for level, (window, height) in enumerate(zip(windows, heights)):
+            colour = LINES[level % len(LINES)]
+            start, end = position + window.first - 0.45, position + window.last + 0.45
             plot.add_patch(Rectangle((start, -0.8), end - start, top + 0.95, color=colour, alpha=0.22, linewidth=0))
             ends, bar = top + 0.07, top + 0.15
             plot.plot([start, start, end, end], [ends, bar, bar, ends], color=colour, linewidth=2)
-            for i, text in enumerate(texts):
+            for i, text in enumerate(window.lines):
                 weight = "bold" if text.endswith(HIT) else "normal"
                 place = (start + 0.05, top + LINE * (i + 1) + 0.05)
-                # on a ground of its own: long ones stand before the bands of the next levels
+                # with a background, because long lines cover the bands of the next levels
                 ground = dict(facecolor=CARD, edgecolor="none", pad=2.2)
                 plot.text(*place, drawable(text, most=40), va="top", fontsize=8.5, fontweight=weight, bbox=ground)
             middles.append(top + height / 2 + 0.03)
             top += height
-        plot.set_yticks([-0.4, *middles], ["token", *names])
+        plot.set_yticks([-0.4, *middles], ["token", *(window.name for window in windows)])
         plot.tick_params(length=0)
         plot.grid(visible=False)
         for spine in plot.spines.values():
@@ -93,13 +124,13 @@ def staircase(
 
 
 def draw_token(plot: Axes, column: int, text: str, here: bool, size: float) -> None:
-    """One token of the sentence in its box: dark where it foresees from, dashed where nothing has come yet."""
+    """Draws one token of the sentence in its box: dark for the predicting token, dotted where nothing has come yet."""
     style = dict(facecolor=INK if here else CARD, edgecolor=INK, linewidth=0.8, linestyle="-" if text else ":")
     plot.add_patch(Rectangle((column - 0.45, -0.8), 0.9, 0.8, **style))
     plot.text(
         column, -0.4, drawable(text, most=9), rotation=90 if len(text) > 2 else 0, ha="center", va="center",
         fontsize=size, color=CARD if here else INK, fontweight="bold" if here else "normal",
-    )  # fmt: skip
+    )
 
 
 def check_position(labels: list[str], position: int) -> None:
@@ -107,12 +138,12 @@ def check_position(labels: list[str], position: int) -> None:
         raise PlotError(f"position {position} is outside the sentence; choose 0 to {len(labels) - 1}")
 
 
-# --- bags under what came ---------------------------------------------------------------------------------------
+# --- predictions under what came --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Bag:
-    """The ranked tokens of one window; hits: whether each came, NA while the window has not come as a whole."""
+    """The likeliest tokens of one window. hits: whether each came, NA if the text ends before the window."""
 
     first: int
     last: int
@@ -124,21 +155,23 @@ class Bag:
     def name(self) -> str:
         return ahead(self.first, self.last) + (" (to come)" if pd.isna(self.hits).any() else "")
 
-    def line(self, i: int) -> str:
-        hit = f" {HIT}" if self.hits[i] is True else ""
-        return f"{self.texts[i]} {percent(self.shares[i])}{hit}"
+    @property
+    def lines(self) -> list[str]:
+        """A line for each token: its text, its share, and a mark if it came."""
+        rows = zip(self.texts, self.shares, self.hits)
+        return [f"{text} {percent(share)}" + (f" {HIT}" if hit is True else "") for text, share, hit in rows]
 
 
 @dataclass(frozen=True, repr=False)
 class ForesightTable:
-    """A sentence with what is foreseen from one of its tokens: a table in a notebook, lines in a terminal."""
+    """A sentence with the predictions after one of its tokens: a table in a notebook, lines in a terminal."""
 
     labels: list[str]
     position: int
     bags: list[Bag]
 
     def __str__(self) -> str:
-        lines = [f"{bag.name}: " + ", ".join(map(bag.line, range(len(bag.texts)))) for bag in self.bags]
+        lines = [f"{bag.name}: " + ", ".join(bag.lines) for bag in self.bags]
         return "\n".join([f"after «{self.labels[self.position]}» ({HIT} came)", *lines])
 
     __repr__ = __str__
@@ -146,40 +179,21 @@ class ForesightTable:
     def _repr_html_(self) -> str:
         left, right = max(0, self.position - CONTEXT), self.position + self.bags[-1].last + 1
         shown = [*self.labels, *["…"] * (right - len(self.labels))][left:right]
-        style = "text-align:left;vertical-align:top;padding:2px 4px;white-space:nowrap"
-        boxes = {self.position: f"outline:2px solid;font-weight:bold;{BOX}"}
-        head = "".join(
-            f'<th style="{style}"><span style="{boxes.get(i, BOX)}">{escape(text)}</span></th>'
-            for i, text in enumerate(shown, left)
-        )
-        body = "".join(
-            f'<tr><th style="{style}">{bag.name}</th><td colspan="{self.position + bag.first - left}"></td>'
-            f'<td colspan="{bag.last + 1 - bag.first}" style="{style};border-top:3px solid {colour};'
-            f'background:{colour}22">{bag_html(bag)}</td></tr>'
-            for bag, colour in zip(self.bags, COLOURS * len(self.bags))
-        )
-        return (
-            f"<div>Foreseen after the outlined token, beneath the window that it is for ({HIT}: it came there)</div>"
-            f'<div style="overflow-x:auto"><table><tr><th style="{style}">token</th>{head}</tr>{body}</table></div>'
-        )
-
-
-def bag_html(bag: Bag) -> str:
-    """A token in each line; no wider than nothing, so that long ones stand over the empty cells to their right."""
-    lines = (escape(bag.line(i)) for i in range(len(bag.texts)))
-    marked = "<br>".join(f"<b><u>{line}</u></b>" if line.endswith(HIT) else line for line in lines)
-    return f'<div style="width:0;overflow:visible">{marked}</div>'
+        here = "outline:2px solid;font-weight:bold"
+        boxes = [token_box(text, "", style=here if i == self.position else "") for i, text in enumerate(shown, left)]
+        bags = [(bag, colour, self.position + bag.first - left) for bag, colour in zip(self.bags, cycle(LINES))]
+        return render(TABLE, boxes=boxes, bags=bags, hit=HIT)
 
 
 def foresight_table(frame: pd.DataFrame, position: int | None = None) -> ForesightTable:
-    """What `foreseen` found after one token, each bag beneath the tokens that it is for; hits are marked.
+    """The `future_predictions` after one token, each window's under the tokens of this window; hits are marked.
 
-    position: whose foresight; None: the last one's whose windows have all come, or the last of all. Raises PlotError
-    for a position outside of the frame, or a frame that lacks the sentence.
+    position: the predicting token. None: the last one whose windows all lie inside the sentence, or the last of all.
+    Raises PlotError for a position outside of the frame, or a frame that lacks positions of the sentence.
     """
     labels = frame.groupby("position")["after"].first()
     if not len(labels) or labels.index.tolist() != list(range(len(labels))):
-        raise PlotError("the frame must hold every position of its sentence; give what foreseen returns")
+        raise PlotError("the frame must hold every position of its sentence; give what future_predictions returns")
     if position is None:
         reach = frame["last"].max()
         position = len(labels) - 1 - (reach if reach < len(labels) else 0)
@@ -196,8 +210,8 @@ def foresight_table(frame: pd.DataFrame, position: int | None = None) -> Foresig
 
 
 def calibration_plot(found: Calibration) -> Picture:
-    """By level: nats per token, and how much of a window of W tokens is among the W likeliest, beside the baselines;
-    then what was observed by what was predicted, without the bins that expect it fewer than 10 times."""
+    """Three panels: loss by level, and how much of a window of W tokens is among the W likeliest, with the baselines;
+    observed by predicted frequency, without bins that expect fewer than 10 occurrences."""
     measures, facts = found.measures, []
     levels = measures.drop_duplicates("level")
     names = [ahead(first, last).removesuffix(" ahead") for first, last in zip(levels["first"], levels["last"])]
@@ -229,11 +243,12 @@ def calibration_plot(found: Calibration) -> Picture:
         return Picture(figure, "Nats per token of the windows " + ", ".join(names) + ": " + "; ".join(facts))
 
 
-def thought_maps(frame: pd.DataFrame, head: int | None = None) -> Picture:
-    """What each position reads of its thoughts, a panel for each layer and window; head None: the mean over heads.
+def future_attention_maps(frame: pd.DataFrame, head: int | None = None) -> Picture:
+    """How each position attends to predictions, a panel for each layer and window. head None: the mean over heads.
 
-    The first column is `nothing`, the same for all windows of a layer; the colours end where the thoughts do. frame:
-    what `thought_attention` returns. Raises PlotError for a head that it lacks.
+    The first column is `nothing`, the same for all windows of a layer; the colours end at the largest weight of a
+    prediction. frame: what `future_attention` returns, with layers from 1 and heads from 0. Raises PlotError for a head
+    that it lacks.
     """
     heads = sorted(frame["head"].unique())
     if head is not None and head not in heads:
@@ -248,7 +263,7 @@ def thought_maps(frame: pd.DataFrame, head: int | None = None) -> Picture:
         table[:, 0] = frame[nothing & (frame["layer"] == layer)].groupby("position")["weight"].sum()
         tables[f"layer {layer}: {reads}"] = table / frame["head"].nunique()
     return heat_maps(
-        tables, labels, [NOTHING, *labels], row_name="who reads", column_name="foreseen after", unit="weight",
-        title="What each token reads of its thoughts: " + ("mean over heads" if head is None else f"head {head}"),
-        most=max(np.nanmax(table[:, 1:]) for table in tables.values()),
-    )  # fmt: skip
+        tables, Labels("query token", labels), Labels("predicted after", [NOTHING, *labels]),
+        Scale("weight", most=max(np.nanmax(table[:, 1:]) for table in tables.values())),
+        "Attention to predicted futures: " + ("mean over heads" if head is None else f"head {head}"),
+    )

@@ -1,4 +1,4 @@
-"""What to say when a pass fails: the statement, and the operands that met there with their axes."""
+"""Explains a failed pass: its statement, and the operands with their axes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tracing.statements import source_lines, statements_of
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor that went into an operation. name: its variable or parameter, "" for a value between."""
+    """An operation's argument. name: its variable or parameter, "" for an intermediate value."""
 
     name: str
     axes: tuple[str, ...]
@@ -19,19 +19,19 @@ class Operand:
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.name or '(between)'}  {letters(self.axes, self.shape)}  {self.dtype}"
+        return f"{self.name or '(no name)'}  {letters(self.axes, self.shape)}  {self.dtype}"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An operation that raised. equation: einsum's."""
+    """An operation that raised an error. equation: that of einsum."""
 
     operation: str
     operands: tuple[Operand, ...]
     equation: str = ""
 
     def reason(self) -> str:
-        """Which axes do not go together, where that can be told."""
+        """Which axes do not match; "" if that is not known."""
         if len({operand.dtype for operand in self.operands}) > 1 and self.operation in PRODUCTS:
             return "their types differ: " + " and ".join(operand.dtype for operand in self.operands)
         if len(self.operands) < 2:
@@ -49,7 +49,7 @@ class Failure:
         return ""
 
     def _einsum_reason(self) -> str:
-        """The first index that stands for two sizes, or for an axis that is not there."""
+        """The first index with two sizes, or with no axis."""
         inputs = self.equation.replace(" ", "").partition("->")[0].split(",")
         seen: dict[str, tuple[Operand, int]] = {}
         for indices, operand in zip(inputs, self.operands):
@@ -68,7 +68,7 @@ PRODUCTS = ("matmul", "linear", "bmm", "mm", "__matmul__")
 BROADCASTING = (
     "add", "sub", "mul", "div", "true_divide", "where", "masked_fill", "add_", "sub_", "mul_", "div_", "__radd__",
     "__rsub__", "__rmul__", "__rdiv__",
-)  # fmt: skip
+)
 
 
 def _unequal(a: Operand, i: int, b: Operand, j: int) -> str:
@@ -80,14 +80,14 @@ def _unequal(a: Operand, i: int, b: Operand, j: int) -> str:
 def _axis(operand: Operand, index: int) -> str:
     place = {-1: "the last axis", -2: "the last axis but one"}.get(index, f"axis {len(operand.shape) + index}")
     named = len(operand.axes) == len(operand.shape) and operand.axes[index]
-    return f"{place} of {operand.name or 'the value between'}, {f'{named}=' if named else ''}{operand.shape[index]}"
+    return f"{place} of {operand.name or 'an unnamed value'}, {f'{named}=' if named else ''}{operand.shape[index]}"
 
 
 def explain(
     error: Exception, failure: Failure | None, followed: Callable[[FrameType], bool],
     path_of: Callable[[FrameType], str | None],
-) -> None:  # fmt: skip
-    """Adds a note to `error`: the model's statements on the way to it, and which shapes met there."""
+) -> None:
+    """Adds a note to `error`: the model's statements that led to it, and the shapes of the failed operation."""
     way, path, step = [], None, error.__traceback__
     while step is not None:
         found = path_of(step.tb_frame)

@@ -1,4 +1,4 @@
-"""What a network foresees and reads of it, against plain loops; calibration against counting; and the pictures."""
+"""Predictions of the future and attention to them, against plain loops; calibration against counting; pictures."""
 
 import math
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lab.future_sight.calibration
-import lab.future_sight.foreseen
+import lab.future_sight.predictions
 from config import ALiBiConfig, DataConfig, FutureBlockConfig, ModelConfig, NoPositionConfig, RoPEConfig
 from lab.analysis.forward_pass import AnalysisError
 from lab.data.packing import TokenData
@@ -18,14 +18,15 @@ from lab.data.token_file import TokenFile
 from lab.data.tokenizers import load_tokenizer
 from lab.display.style import PlotError
 from lab.future_sight.calibration import Bigrams, calibration, unigram_shares
-from lab.future_sight.foreseen import Level, foreseen, thought_attention
-from lab.future_sight.foreseen_plots import (
+from lab.future_sight.future_attention import future_attention
+from lab.future_sight.future_plots import (
     calibration_plot,
     foresight_picture,
     foresight_table,
-    thought_maps,
+    future_attention_maps,
     windows_diagram,
 )
+from lab.future_sight.predictions import Level, future_predictions
 from modules.future import CrossAttention
 from modules.losses import CHUNK
 from modules.transformer import Transformer
@@ -52,7 +53,7 @@ def file_of(tokens) -> TokenFile:
 def data_of(train, held_out, vocab_size: int = 11) -> TokenData:
     return TokenData(
         DataConfig(), SimpleNamespace(name="numbers", vocab_size=vocab_size), file_of(train), file_of(held_out)
-    )  # fmt: skip
+    )
 
 
 def by_formula(model: Transformer, ids: list[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -74,10 +75,10 @@ def by_formula(model: Transformer, ids: list[int]) -> dict[int, tuple[np.ndarray
 
 
 @pytest.mark.parametrize("predicts", ["bag", "multi_hot"])
-def test_foreseen_equals_the_formula(predicts, monkeypatch):
-    monkeypatch.setattr(lab.future_sight.foreseen, "CHUNK", 4)
+def test_predictions_equal_the_formula(predicts, monkeypatch):
+    monkeypatch.setattr(lab.future_sight.predictions, "CHUNK", 4)
     model = stirred_alike(two_levels(predicts))
-    frame, expected = foreseen(model, None, IDS, top=4), by_formula(model, IDS)
+    frame, expected = future_predictions(model, None, IDS, top=4), by_formula(model, IDS)
     assert len(frame) == 9 * 3 * 4
     for (position, level), rows in frame.groupby(["position", "level"]):
         first, last = WINDOWS[level]
@@ -93,38 +94,38 @@ def test_foreseen_equals_the_formula(predicts, monkeypatch):
             assert rows["came"].isna().all()
 
 
-def test_a_model_without_levels_foresees_the_next_token():
+def test_a_model_without_levels_predicts_the_next_token():
     model = stirred_alike(VARIANTS["llama"])
-    frame = foreseen(model, None, IDS, top=2)
+    frame = future_predictions(model, None, IDS, top=2)
     assert set(frame["level"]) == {0} and len(frame) == 18
     with torch.no_grad():
         best = model(torch.tensor([IDS]))[0].argmax(-1)
     assert frame.loc[frame["rank"] == 1, "token"].tolist() == best.tolist()
 
 
-# --- attention to thoughts --------------------------------------------------------------------------------------
+# --- attention to predictions -----------------------------------------------------------------------------------
 
 
 def test_attention_equals_a_softmax_by_hand():
     model = stirred_alike(two_levels(position=NoPositionConfig(), n_kv_heads=1, bias=True))
     inputs = {}
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(model.blocks, 1):
         if block.cross is not None:
             block.cross.register_forward_hook(lambda _, given, __, layer=layer: inputs.update({layer: given[:2]}))
-    frame = thought_attention(model, None, IDS)
-    orders = {2: [(2, 0), (2, 1)], 3: [(2, 0), (2, 1), (1, 0), (1, 1)]}  # (level, vector), the furthest first
+    frame = future_attention(model, None, IDS)
+    orders = {3: [(2, 0), (2, 1)], 4: [(2, 0), (2, 1), (1, 0), (1, 1)]}  # by layer, from 1: (level, vector)
     checked = 0
     for layer, vectors in orders.items():
-        cross = model.blocks[layer].cross
-        x, thoughts = (part[0].detach() for part in inputs[layer])
+        cross = model.blocks[layer - 1].cross
+        x, predicted = (part[0].detach() for part in inputs[layer])
         q = (x @ cross.q.weight.T + cross.q.bias).view(9, 2, 4)
         rows = frame[frame["layer"] == layer].set_index(["head", "position", "reads", "level", "vector", "source"])
         for head, t in ((0, 0), (0, 8), (1, 5)):
             scores = {("nothing", pd.NA, pd.NA, pd.NA): (q[t, head] @ cross.nothing[0, 0, 0] / 2).item()}
             for s in range(t + 1):
                 for j, (level, vector) in enumerate(vectors):
-                    thought = thoughts[s, j] / (thoughts[s, j].square().mean() + torch.finfo(x.dtype).eps).sqrt()
-                    key = cross.kv.weight[:4] @ thought + cross.kv.bias[:4]
+                    normed = predicted[s, j] / (predicted[s, j].square().mean() + torch.finfo(x.dtype).eps).sqrt()
+                    key = cross.kv.weight[:4] @ normed + cross.kv.bias[:4]
                     name = "2-3 ahead" if level == 1 else "4-7 ahead"
                     scores[name, level, vector, s] = (q[t, head] @ key / 2).item()
             total = sum(map(math.exp, scores.values()))
@@ -143,17 +144,17 @@ def test_the_weights_are_those_that_the_fused_kernel_used(position):
     handles = [
         module.register_forward_hook(lambda cross, given, out: seen.append((cross, given, out)))
         for module in model.modules() if isinstance(module, CrossAttention)
-    ]  # fmt: skip
-    frame = thought_attention(model, None, IDS)
+    ]
+    frame = future_attention(model, None, IDS)
     assert len(handles) == len(seen) == 2 and all(cross.fused for cross, _, _ in seen)
-    for layer, (cross, given, out) in zip((2, 3), seen):
+    for layer, (cross, given, out) in zip((3, 4), seen):
         n_keys = 9 * cross.n_vectors + 1
         weights = torch.zeros(2, 9, n_keys, dtype=torch.float64)
         rows = frame[frame["layer"] == layer]
         order = {(2, 0): 0, (2, 1): 1, (1, 0): 2, (1, 1): 3}
         for row in rows.itertuples():
-            thought = row.reads != "nothing"
-            key = 1 + row.source * cross.n_vectors + order[row.level, row.vector] if thought else 0
+            is_vector = row.reads != "nothing"
+            key = 1 + row.source * cross.n_vectors + order[row.level, row.vector] if is_vector else 0
             weights[row.head, row.position, key] = row.weight
         _, _, v = cross.project(*given[:3])
         torch.testing.assert_close(cross.out((weights @ v[0]).transpose(0, 1).flatten(1)), out[0], rtol=0, atol=1e-6)
@@ -193,7 +194,7 @@ def test_baselines_equal_a_dict_loop(piece, monkeypatch):
 
 @pytest.mark.parametrize("predicts", ["bag", "multi_hot"])
 def test_measures_equal_a_plain_loop(predicts, monkeypatch):
-    for module in (lab.future_sight.foreseen, lab.future_sight.calibration):
+    for module in (lab.future_sight.predictions, lab.future_sight.calibration):
         monkeypatch.setattr(module, "CHUNK", 7)
     random = np.random.default_rng(1)
     train = random.permutation(np.repeat(np.arange(11), np.arange(2, 13))).tolist()  # no token as often as another
@@ -309,19 +310,19 @@ def test_calibration_twice_gives_the_same_digits(cycle):
 def test_refuses_what_makes_no_sense(cycle):
     model, stream, _ = cycle
     vectors = Transformer(two_levels("vector_cosine"))
-    frame, attention = foreseen(model, None, IDS[:3]), thought_attention(vectors, None, IDS)
+    frame, attention = future_predictions(model, None, IDS[:3]), future_attention(vectors, None, IDS)
     for question, error, message in (
-        (lambda: foreseen(vectors, None, IDS), AnalysisError, "predict vectors .'vector_cosine'.*bag.*thought_att"),
+        (lambda: future_predictions(vectors, None, IDS), AnalysisError, "predict vectors .'vector_cosine'.*future_att"),
         (lambda: calibration(vectors, data_of(stream, stream)), AnalysisError, "predict vectors"),
-        (lambda: foreseen(model, None, IDS, top=12), AnalysisError, "between 1 and the vocabulary's 11, not 12"),
-        (lambda: thought_attention(stirred_alike(VARIANTS["llama"]), None, IDS), AnalysisError, "a residual block"),
+        (lambda: future_predictions(model, None, IDS, 12), AnalysisError, "between 1 and the vocabulary's 11, not 12"),
+        (lambda: future_attention(stirred_alike(VARIANTS["llama"]), None, IDS), AnalysisError, "a residual block"),
         (lambda: calibration(model, data_of(stream, stream, 12)), AnalysisError, "numbers has 12 tokens, the model 11"),
         (lambda: calibration(model, data_of(stream, stream), 5), AnalysisError, "no window 4-7 ahead .* max_tokens=5"),
         (lambda: foresight_table(frame, 3), PlotError, "position 3 is outside the sentence; choose 0 to 2"),
         (lambda: foresight_table(frame[frame["position"] > 0]), PlotError, "every position of its sentence"),
         (lambda: windows_diagram(FutureBlockConfig(), ["a"], -1), PlotError, "choose 0 to 0"),
         (lambda: windows_diagram(FutureBlockConfig(levels=6), ["a"], 0), PlotError, "64 ahead can't be drawn"),
-        (lambda: thought_maps(attention, 2), PlotError, "no head 2; choose from 0, 1"),
+        (lambda: future_attention_maps(attention, 2), PlotError, "no head 2; choose from 0, 1"),
     ):
         with pytest.raises(error, match=message):
             question()
@@ -345,7 +346,7 @@ def test_brackets_stand_under_their_windows():
 
 def test_bags_stand_under_what_came_with_their_hits(cycle):
     model, stream, _ = cycle
-    frame = foreseen(model, None, stream[:20], top=2)
+    frame = future_predictions(model, None, stream[:20], top=2)
     table = foresight_table(frame)
     assert table.position == 12 and [(bag.first, bag.last) for bag in table.bags] == list(WINDOWS.values())
     assert str(table).splitlines()[0] == "after «#0» (✓ came)"
@@ -353,7 +354,7 @@ def test_bags_stand_under_what_came_with_their_hits(cycle):
     picture = foresight_picture(frame)
     assert brackets(picture) == [(13, 13), (14, 15), (16, 19)]
     texts = [text.get_text() for text in picture.figure.axes[0].texts]
-    assert [text for text in texts if "%" in text] == [bag.line(i) for bag in table.bags for i in (0, 1)]
+    assert [text for text in texts if "%" in text] == [line for bag in table.bags for line in bag.lines]
     html = table._repr_html_()
     assert html.count("<b><u>") == str(table).count("✓") - 1 and 'colspan="10"' in html  # 8 before it, itself, one
     at_end = foresight_table(frame, 19)
@@ -362,16 +363,16 @@ def test_bags_stand_under_what_came_with_their_hits(cycle):
 
 def test_markup_in_tokens_stays_text():
     model = stirred_alike(vary("future", vocab_size=257))
-    html = foresight_table(foreseen(model, load_tokenizer("byte"), "<b>&", top=3))._repr_html_()
+    html = foresight_table(future_predictions(model, load_tokenizer("byte"), "<b>&", top=3))._repr_html_()
     assert "&lt;" in html and "&amp;" in html and "><<" not in html
 
 
 def test_maps_hold_the_weights_and_nothing_first(cycle):
-    frame = thought_attention(cycle[0], None, cycle[1][:6])
-    cells = [plot.collections[0].get_array() for plot in thought_maps(frame, 1).figure.axes[:3]]
-    titles = [plot.get_title(loc="left") for plot in thought_maps(frame).figure.axes[:3]]
-    assert titles == ["layer 2: 4-7 ahead", "layer 3: 4-7 ahead", "layer 3: 2-3 ahead"]
-    rows = frame[(frame["layer"] == 3) & (frame["head"] == 1) & (frame["position"] == 4)]
+    frame = future_attention(cycle[0], None, cycle[1][:6])
+    cells = [plot.collections[0].get_array() for plot in future_attention_maps(frame, 1).figure.axes[:3]]
+    titles = [plot.get_title(loc="left") for plot in future_attention_maps(frame).figure.axes[:3]]
+    assert titles == ["layer 3: 4-7 ahead", "layer 4: 4-7 ahead", "layer 4: 2-3 ahead"]
+    rows = frame[(frame["layer"] == 4) & (frame["head"] == 1) & (frame["position"] == 4)]
     both = rows[(rows["level"] == 2) & (rows["source"] == 2)]["weight"]
     assert len(both) == 2 and cells[1][4, 3] == pytest.approx(both.sum())
     assert cells[1][4, 0] == cells[2][4, 0] == pytest.approx(rows[rows["reads"] == "nothing"]["weight"].item())

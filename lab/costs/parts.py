@@ -1,0 +1,7 @@
+"""The names of the parts that costs are told by."""
+
+
+def part_of(path: str) -> str:
+    """The part that a parameter or a module belongs to: "blocks.0.mlp.up.weight" -> "blocks.0.mlp"."""
+    names = path.split(".")
+    return ".".join(names[: 3 if names[0] == "blocks" else 1])
