@@ -27,7 +27,7 @@ def idea_source(config: ModelConfig) -> str | None:
         sources = kind(family, name).sources
         if not sources:
             raise IdeaError(
-                f"the source of {part(family, name).__name__} can't be read, so the run could not keep it; define it in "
+                f"the source of {part(family, name).__name__} can't be read, so no run could keep it; define it in "
                 "a file or in a notebook's cell"
             )
         for file, text in sources.items():
