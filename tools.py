@@ -18,8 +18,8 @@ HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
         "HeadConfig", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
-        "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig",
-        "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
+        "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
+        "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
     ),
     "lab.analysis.attention_maps": ("attention_maps",),
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
