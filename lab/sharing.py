@@ -22,6 +22,7 @@ from lab.analysis.tuned_lens import lens_path, load_lens
 from lab.files import reading as guarded
 from lab.files.atomic import atomic_path
 from lab.files.reading import MIB, named_path, reading
+from lab.runs.idea_source import IdeaNeeded
 from lab.runs.lock import build_folder
 from lab.runs.names import check_name, runs_folder
 from lab.runs.run import Run
@@ -174,7 +175,7 @@ def check_sums(archive: zipfile.ZipFile, members: list[str], sums: dict) -> None
 
 def check_contents(folder: Path) -> None:
     """Raises RunError unless every file of the run has the content that its name promises."""
-    for name, check in {"README.md": check_text, "loss.png": check_png, "watch.png": check_png}.items():
+    for name, check in CONTENTS.items():
         if os.path.lexists(folder / name):
             with reading(folder / name):
                 check(name, (folder / name).read_bytes())
@@ -186,6 +187,8 @@ def check_contents(folder: Path) -> None:
                 read()
         if os.path.lexists(lens_path(run)):
             load_lens(run)
+    except IdeaNeeded:
+        raise
     except GlassboxError as error:
         raise RunError(f"the run is damaged: {error}") from error
 
@@ -217,3 +220,6 @@ def check_png(name: str, data: bytes) -> None:
         raise RunError(f"{name} is not a PNG: {error}") from error
     if pixels > MOST_PIXELS or not data.endswith(PNG_END):
         raise RunError(f"{name} must be a plain PNG of at most {MOST_PIXELS:,} pixels")
+
+
+CONTENTS = {"README.md": check_text, "idea.py": check_text, "loss.png": check_png, "watch.png": check_png}

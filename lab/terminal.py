@@ -1,6 +1,7 @@
 """The commands of `python tools.py`. Their flags come from the settings classes. Torch is imported only by the commands
 that need it, so that help appears at once."""
 
+import importlib
 import io
 import os
 import signal
@@ -21,6 +22,7 @@ from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
 from settings.messages import short
 from settings.paths import ROOT
+from settings.registry import REGISTRY
 
 Positional = tyro.conf.Positional
 
@@ -54,6 +56,7 @@ def run_command(arguments: list[str]) -> None:
     """Reads the arguments and calls what they name."""
     if any("\0" in argument for argument in arguments):
         raise ConfigError("an argument holds a NUL character, which no name, path or text can have; leave it out")
+    REGISTRY.load_ideas = lambda: importlib.import_module("modules.ideas")
     arguments = import_ideas(arguments)
     if arguments[:1] == ["train"]:
         train(parse_training(arguments[1:]))

@@ -18,6 +18,7 @@ from config import ModelConfig
 from settings.checked import Config, field_types, settings_in, settings_of
 from settings.errors import ConfigError, IdeaError
 from settings.kinds_used import kind_marker
+from settings.paths import ROOT
 from settings.registry import kinds_of
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
@@ -51,7 +52,10 @@ def import_idea(path: Path) -> None:
     """Runs a Python file that registers ideas. Raises IdeaError where there is none or it fails, with its line."""
     if not path.is_file():
         raise IdeaError(f"no file {path}; --idea takes a Python file that registers an idea")
-    name = f"idea_{path.stem}"
+    of_repository = path.resolve().parent == ROOT / "modules" / "ideas"
+    name = f"{'modules.ideas.' if of_repository else 'idea_'}{path.stem}"
+    if of_repository and name in sys.modules:
+        return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise IdeaError(f"{path} is no Python file: its name must end in .py")

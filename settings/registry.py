@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from settings.errors import ConfigError, IdeaError
 from settings.messages import short, suggest
+from settings.source_files import read_source
 
 T = TypeVar("T")
 FAMILIES = ("norm", "activation", "position", "mixing", "pool", "block", "head")
@@ -26,11 +27,18 @@ UNWRITTEN = ("", "_forward_unimplemented", "Position.embed", "Position.place", "
 
 @dataclass
 class Kind:
-    """One kind: its settings class (None: those of its family), what computes it, whether config.py named it."""
+    """One kind: its settings class (None: those of its family), what computes it, whether config.py named it.
+
+    sources: of an idea, the texts of the files that define it, as they were when it was registered.
+    """
 
     settings: type | None = None
     part: Any = None
     built_in: bool = False
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def keep_source(self, defined: Any) -> None:
+        self.sources |= dict(filter(None, [read_source(defined)]))
 
 
 @dataclass
@@ -56,7 +64,9 @@ def name_settings(family: str, name: str, settings: type, built_in: bool) -> Non
     known = REGISTRY.kinds[family].get(name)
     if known and (known.built_in != built_in or (known.settings and not same_class(known.settings, settings))):
         raise taken(family, name, settings, known)
-    REGISTRY.kinds[family][name] = Kind(settings, known.part if known else None, built_in)
+    REGISTRY.kinds[family][name] = made = Kind(settings, known.part if known else None, built_in)
+    if not built_in:
+        made.keep_source(settings)
 
 
 def register(family: str, name: str) -> Callable[[T], T]:
@@ -76,6 +86,7 @@ def register(family: str, name: str) -> Callable[[T], T]:
             raise taken(family, name, part, known)
         check_part(family, part)
         known.part = part
+        known.keep_source(part)
         REGISTRY.kinds[family][name] = known
         return part
 

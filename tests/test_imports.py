@@ -127,6 +127,13 @@ def test_modules_are_torch_and_the_standard_library(name):
     assert not called(source) & {"print", "open", "exec", "eval"}
 
 
+def test_ideas_are_imported_by_tools_alone():
+    """A stored run must not bring code, and a broken idea must stop nothing that does not need it."""
+    inside = {name for name in FILES if name.startswith("modules/ideas/")}
+    assert len(inside) > 1
+    assert not [name for name in FILES if name not in inside and own_modules(name) & inside]
+
+
 def test_no_file_hides_a_package():
     """An __init__.py in tokenizers/ would hide Hugging Face's package; modules/logging.py, Python's own."""
     assert not (ROOT / "tokenizers" / "__init__.py").exists()

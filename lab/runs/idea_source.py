@@ -1,10 +1,7 @@
 """The source of the ideas that a model uses, kept in its run as text to read. It is never executed from there."""
 
 import ast
-import linecache
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from config import ModelConfig
 from settings.errors import ConfigError, IdeaError, RunError
@@ -24,32 +21,26 @@ def idea_source(config: ModelConfig) -> str | None:
 
     Raises IdeaError for a class whose source can't be read, such as one that was typed at Python's prompt.
     """
-    files: dict[str, list[str]] = {}
+    files: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for family, name in ideas_used(config):
-        for defined in filter(None, (part(family, name), kind(family, name).settings)):
-            files.setdefault(file_of(defined), []).append(f"{family} {name!r}")
-    texts = [f"# {', '.join(dict.fromkeys(names))}\n\n{definitions(file)}" for file, names in files.items()]
+        sources = kind(family, name).sources
+        if not sources:
+            raise IdeaError(
+                f"the source of {part(family, name).__name__} can't be read, so no run could keep it; define it in "
+                "a file or in a notebook's cell"
+            )
+        for file, text in sources.items():
+            files[file] = text
+            names.setdefault(file, []).append(f"{family} {name!r}")
+    texts = [f"# {', '.join(names[file])}\n\n{definitions(text)}" for file, text in files.items()]
     return "\n\n".join(["# What this run was made with. It is never executed from here.", *texts]) if texts else None
 
 
-def file_of(defined: object) -> str:
-    """The file, or the notebook's cell, that defines a class or function. Raises IdeaError where it can't be read."""
-    codes = [getattr(member, "__code__", None) for member in (defined, *vars(defined).values())]
-    files = [code.co_filename for code in codes if code is not None]
-    files.append(getattr(sys.modules.get(defined.__module__), "__file__", None) or "")
-    for file in files:
-        if any(defined.__name__ in line for line in linecache.getlines(file)):
-            return file
-    raise IdeaError(
-        f"the source of {defined.__name__} can't be read, so the run could not keep it; define it in a file or in a "
-        "notebook's cell"
-    )
-
-
-def definitions(file: str) -> str:
+def definitions(source: str) -> str:
     """The imports, classes, functions and plain values at the top of a file, without what it does."""
-    lines = linecache.getlines(file)
-    return "\n".join("".join(lines[start:end]) for start, end in spans("".join(lines)))
+    lines = source.splitlines(keepends=True)
+    return "\n".join("".join(lines[start:end]) for start, end in spans(source))
 
 
 def spans(source: str) -> Iterator[tuple[int, int]]:
@@ -77,9 +68,8 @@ def check_ideas(text: str, name: str) -> None:
         )
 
 
-def changed_since(folder: Path, config: ModelConfig) -> str:
-    """A remark where an idea is defined otherwise now than when the run was made; "" where it is the same."""
-    path = folder / "idea.py"
-    if not path.is_file() or path.read_text(encoding="utf-8") == idea_source(config):
+def remark_on_change(kept: str, config: ModelConfig) -> str:
+    """A remark if an idea's source is not the one that a run has kept; "" if it is the same."""
+    if kept == idea_source(config):
         return ""
     return "an idea of this run is defined otherwise now than in its idea.py, so it may compute something else"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lab.runs.idea_source import IdeaNeeded
 from lab.runs.lock import delete_held
 from lab.runs.names import check_name, no_run, run_names, runs_folder
 from lab.runs.run import Run
@@ -30,6 +31,8 @@ def _summary(name: str, folder: Path | None) -> dict:
         if row["status"] != "new":
             row["tokens"] = int(run.log()["tokens"].max())
         return row
+    except IdeaNeeded as error:
+        return {"run": name, "status": str(error).removeprefix(f"run {name!r} ")}
     except GlassboxError as error:
         return {"run": name, "status": f"damaged: {error}"}
 

@@ -7,9 +7,11 @@
                    model.safetensors                                        the weights of the best validation
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   idea.py                                                  source of its ideas, as text to read
                    lock  holder.json                                        which process trains it now, if any
 
-All are plain data: JSON, CSV, safetensors. Every file but the growing log appears by atomic rename.
+All are plain data: JSON, CSV, safetensors, text. Nothing in a run is ever executed. Every file but the growing log
+appears by atomic rename.
 """
 
 import math
@@ -26,6 +28,7 @@ from config import ModelConfig, TrainConfig
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
 from lab.files.reading import named_path, reading
+from lab.runs.idea_source import IdeaNeeded, check_ideas, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
@@ -54,12 +57,14 @@ class Run:
         self.name = self.folder.name
         self.remark = ""  # how it was opened, if there is more to say: "'mine' is taken, so this run is 'mine-2'"
         self.listener: Callable[[str], None] | None = None
-        self.model_config: ModelConfig = self._read("model_config.json", ModelConfig.from_json)
+        self.model_config: ModelConfig = self._read("model_config.json", self._model_config)
         self.train_config: TrainConfig = self._read("train_config.json", TrainConfig.from_json)
         self.tokenizer: Tokenizer = self._read("tokenizer.json", shared_tokenizer)
         recorded = os.path.lexists(self.folder / "data.json")  # runs of earlier versions have none
         self.text: RunText | None = self._read("data.json", RunText.from_json) if recorded else None
         self._check_tokenizer()
+        if os.path.lexists(self.folder / "idea.py"):
+            self.remark = self._read("idea.py", lambda kept: remark_on_change(kept, self.model_config))
 
     @classmethod
     def create(
@@ -69,7 +74,7 @@ class Run:
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
-        for settings that can't be trained with here.
+        for settings that can't be trained with here, IdeaError for an idea whose source can't be kept.
         """
         from lab.runs.checks import check_trainable
 
@@ -103,6 +108,8 @@ class Run:
             raise no_run(str(name), folder)
         try:
             return cls(path)
+        except IdeaNeeded:
+            raise
         except GlassboxError as error:
             raise RunError(f"run {path.name!r} is damaged: {error}") from error
 
@@ -137,6 +144,10 @@ class Run:
     def _read(self, file: str, parse: Callable[[str], object]):
         with reading(self.folder / file):
             return parse((self.folder / file).read_text(encoding="utf-8"))
+
+    def _model_config(self, text: str) -> ModelConfig:
+        check_ideas(text, self.name)
+        return ModelConfig.from_json(text)
 
     def _check_tokenizer(self) -> None:
         if self.text and self.text.tokenizer != self.tokenizer.fingerprint:
@@ -273,9 +284,10 @@ def free_name(name: str, folder: Path, numbered: bool) -> str:
 
 def new_files(model: ModelConfig, train: TrainConfig, data: TokenData) -> dict[str, str]:
     """The files of a run that has not been trained, by name."""
+    source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
         "data.json": RunText.of(data).to_json(),
-    }
+    } | ({"idea.py": source} if source else {})
