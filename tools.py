@@ -30,8 +30,9 @@ HOMES = {
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),
     "lab.costs.memory": ("decoding_memory",),
-    "lab.evaluation.evaluate": ("evaluate", "evaluate_text", "probe_accuracy"),
+    "lab.evaluation.evaluate": ("evaluate", "evaluate_text"),
     "lab.evaluation.extrapolation": ("extrapolation", "loss_by_position"),
+    "lab.evaluation.probes": ("probe_accuracy",),
     "lab.future_sight.future_attention": ("future_attention",),
     "lab.future_sight.future_plots": (
         "calibration_plot", "foresight_picture", "foresight_table", "future_attention_maps", "windows_diagram",
@@ -62,7 +63,6 @@ HOMES = {
     "lab.generation.sampling_settings": ("STRATEGIES", "SamplingConfig"),
     "lab.compute.schedule": ("learning_rates",),
     "lab.compute.schedule_preview": ("schedule_preview",),
-    "lab.evaluation.scores": ("score", "score_text"),
     "lab.shapes.views": ("Shapes", "trace"),
     "lab.sharing": ("export_run", "import_run"),
     "lab.comparison.side_by_side": ("generate_side_by_side",),

@@ -82,11 +82,9 @@ from lab.display.source_view import show as show
 from lab.display.token_display import show_tokens as show_tokens
 from lab.evaluation.evaluate import evaluate as evaluate
 from lab.evaluation.evaluate import evaluate_text as evaluate_text
-from lab.evaluation.evaluate import probe_accuracy as probe_accuracy
 from lab.evaluation.extrapolation import extrapolation as extrapolation
 from lab.evaluation.extrapolation import loss_by_position as loss_by_position
-from lab.evaluation.scores import score as score
-from lab.evaluation.scores import score_text as score_text
+from lab.evaluation.probes import probe_accuracy as probe_accuracy
 from lab.future_sight.calibration import calibration as calibration
 from lab.future_sight.future_attention import future_attention as future_attention
 from lab.future_sight.future_plots import calibration_plot as calibration_plot

@@ -1,6 +1,6 @@
-"""How long a comparison of 50 runs of 10,000 logged steps takes to open: read, table, curves drawn.
+"""The time that a comparison of 50 runs of 10,000 logged steps takes to read the runs, make the table, draw the curves.
 
-In a session that has drawn before, and in a new process, where Python and the libraries are loaded too.
+In a session that has drawn before, and in a new process, which loads Python and the libraries too.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ ALONE = "import sys; from bench.comparison import open_all; open_all(sys.argv[1]
 
 
 def write_run(number: int, folder: Path) -> None:
-    """A run with a log like a training's, and weights of the right shapes, all 0: a comparison reads their header."""
+    """A run with a log like that of a training, and weights of the right shapes, all 0: only their header is read."""
     random = np.random.default_rng(number)
     model = ModelConfig(vocab_size=2048, width=64 + 16 * (number // SEEDS), n_heads=2, n_layers=2)
     data = DataConfig(tokenizer="bpe-2048", max_documents=60)

@@ -7,7 +7,7 @@ import torch
 from bench.timing import alternate, ratios, table
 from config import ModelConfig
 from lab.generation.generate import generate
-from lab.generation.sampling import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES
 from modules.transformer import Transformer
 
 START, END = 16, 512

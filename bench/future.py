@@ -7,15 +7,15 @@ equal parameters. Memory is that of a fresh process each. Decoding is that of th
 import sys
 from statistics import median
 
-from bench.blocks import print_steps, step_of
+from bench.blocks import print_steps
 from bench.memory import in_a_fresh_process, peak_of_steps
 from bench.timing import alternate, ratios, table
-from bench.training import CONFIG
+from bench.training import CONFIG, our_state, our_stepper
 from config import SAMPLE_PROMPT, FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
 from lab.comparison.sweep import matched
 from lab.costs.estimates import estimate
 from lab.generation.generate import generate
-from lab.generation.sampling import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES
 from lab.generation.speculative import speculate
 from lab.runs.run import Run
 
@@ -71,4 +71,4 @@ def main(rounds: int = 9) -> None:
 
 
 if __name__ == "__main__":
-    print(peak_of_steps(lambda: step_of(with_heads(int(sys.argv[1])), "bf16")))
+    print(peak_of_steps(lambda: our_stepper(our_state(with_heads(int(sys.argv[1])), "bf16"))))

@@ -113,7 +113,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         text: A text file to evaluate on instead.
         max_tokens: How many held-out tokens at most; by default all of them.
     """
-    from lab.evaluation.scores import score, score_text, skills
+    from lab.evaluation.evaluate import TOP, evaluate, evaluate_text
+    from lab.evaluation.probes import skills
     from lab.files.reading import named_path
     from lab.runs.run import Run
 
@@ -126,10 +127,10 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
             read = named_path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
-        print(score_text(model, read, opened.tokenizer))
+        print(repr(evaluate_text(model, read, opened.tokenizer, TOP)))
         return
     data = opened.load_data()
-    print(score(model, data.validation, opened.tokenizer, max_tokens))
+    print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
     found = skills(model, opened.tokenizer, opened.train_config.data)
@@ -162,7 +163,7 @@ def compare(
         comparison.evaluate(max_tokens)
     print(as_text(comparison.table(sort), comparison.remarks))
     if paired:
-        print(*comparison.against_best(max_tokens), sep="\n")
+        print(comparison.against_best(max_tokens))
     if export is not None:
         comparison.export(export, sort)
         print(f"wrote {export}")

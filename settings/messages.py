@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
@@ -12,6 +12,11 @@ def suggest(name: str, choices: Iterable[str]) -> str:
         return "there are none yet"
     near = difflib.get_close_matches(name, choices, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + "choose from: " + ", ".join(choices)
+
+
+def left_out_remarks(left_out: Mapping[str, str]) -> list[str]:
+    """A sentence for each run that a result leaves out, with the reason."""
+    return [f"left out: {name}: {reason}" for name, reason in left_out.items()]
 
 
 def short(value: object) -> str:

@@ -17,9 +17,10 @@ from bench.timing import table
 from config import FutureBlockConfig, MultiTokenBlockConfig, Preset
 from lab.comparison.sweep import matched, mean_and_spread
 from lab.costs.estimates import estimate
-from lab.evaluation.evaluate import Answers
+from lab.evaluation.evaluate import TOP, evaluate
 from lab.evaluation.paired import paired
-from lab.evaluation.scores import Scores, score, skills
+from lab.evaluation.probes import Answers, skills
+from lab.evaluation.scores import Scores
 from lab.runs.run import Run
 
 TOKENS, STORIES = 65_536, 60
@@ -53,7 +54,7 @@ def main(folder: Path, seeds: int) -> None:
 def measured(run: Run) -> tuple[Scores, dict]:
     """The scores of a run on held-out tokens, and its row: losses, accuracies, right answers and questions by skill."""
     model, data = run.load_model(), run.load_data()
-    scores = score(model, data.validation, data.tokenizer, TOKENS)
+    scores = evaluate(model, data.validation, data.tokenizer, TOKENS, TOP)
     asked = skills(model, data.tokenizer, run.train_config.data, STORIES)
     facts = estimate(run.model_config, run.train_config)
     return scores, {

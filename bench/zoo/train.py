@@ -17,7 +17,7 @@ import torch
 
 from bench.timing import table
 from config import Preset, ScheduleConfig, list_models, preset
-from lab.comparison.sweep import matched, opened
+from lab.comparison.sweep import find_or_create_run, matched
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
 from lab.runs.names import TRAINED, run_names
@@ -63,7 +63,7 @@ def unmatched(architecture: str, source: str) -> Preset:
 def train_one(name: str, folder: Path) -> float:
     """Trains a run of the zoo to its end, on one thread; its best validation loss."""
     torch.set_num_threads(1)
-    run = opened(name, zoo()[name], folder)
+    run = find_or_create_run(name, zoo()[name], folder)
     for step in train(run):
         if step.validation_loss is not None:
             print(f"{name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
-from lab.generation.generate import check_prompts
+from lab.generation.request import check_prompts
 from modules.attention import DotProductAttention
 from modules.transformer import Transformer
 from settings.errors import GenerationError, GlassboxError

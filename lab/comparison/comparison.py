@@ -1,4 +1,4 @@
-"""Runs compared fairly: on the same held-out tokens, in units that mean the same, with what chance alone can do.
+"""Runs compared fairly: on the same held-out tokens, in units that mean the same, with intervals for chance.
 
     comparison = compare("positions-*").evaluate(max_tokens=32_768)
     comparison.table(sort="loss")
@@ -7,32 +7,39 @@ A run that can't be compared is left out and listed with the reason; it never st
 """
 
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from lab.comparison import table as comparison_table
-from lab.comparison.compared import Chosen, Compared, open_runs
-from lab.comparison.scored_runs import ScoredRuns
+from lab.comparison.chosen_runs import Chosen, ChosenRuns, choose_runs, group_name
+from lab.comparison.compared_run import ComparedRun
+from lab.comparison.scorer import Scorer, try_each
+from lab.comparison.table import (
+    as_html,
+    as_text,
+    differing_settings,
+    facts_table,
+    metrics_row,
+    sorted_rows,
+    write_table,
+)
 from lab.data.packing import TokenData
-from settings.errors import ConfigError, RunError
-from settings.messages import suggest
+from settings.errors import ConfigError
+from settings.messages import left_out_remarks
 
 if TYPE_CHECKING:
     import ipywidgets
 
     from lab.comparison.disagreement import Disagreement
-    from lab.comparison.plots import Line
+    from lab.comparison.plots import CurveData, CurveView
     from lab.display.style import Picture
     from lab.evaluation.extrapolation import Extrapolation
-    from lab.evaluation.paired import Paired
-
-PER_TOKEN = ("loss", "perplexity", "top_")  # metrics that mean another thing with another tokenizer or other data
+    from lab.evaluation.paired import Paired, PairedTests
+    from lab.evaluation.probes import Answers
+    from lab.evaluation.scores import Scores
 
 
 def compare(runs: Chosen = None, folder: Path | str | None = None) -> "Comparison":
@@ -41,87 +48,105 @@ def compare(runs: Chosen = None, folder: Path | str | None = None) -> "Compariso
 
     Raises RunError where a name or a glob chooses no run, ConfigError for a query that can't be asked.
     """
-    return Comparison(*open_runs(runs, folder and Path(folder)))
+    return Comparison(choose_runs(runs, folder and Path(folder)))
 
 
-class Comparison(ScoredRuns):
-    """Runs beside each other. runs: by name. left_out: the others, each with the reason."""
+class Comparison:
+    """Runs side by side: a table, tests and pictures of them. Only `evaluate` changes a comparison.
+
+    chosen: the runs, and those left out with the reason. evaluated: the scores of the last evaluation, by run. skills:
+    its answers about stories, by run and skill.
+    """
+
+    def __init__(self, chosen: ChosenRuns):
+        self.chosen = chosen
+        self.evaluated: Mapping[str, Scores] = {}
+        self.skills: Mapping[str, Mapping[str, Answers]] = {}
+        self._scorer = Scorer()
+
+    @property
+    def runs(self) -> Mapping[str, ComparedRun]:
+        return self.chosen.runs
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        return self.chosen.left_out
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether all runs read the same tokens. Then losses per token compare, else bits per byte alone."""
+        return self.chosen.in_nats
 
     @property
     def configurations(self) -> dict[str, list[str]]:
-        """The names of the runs that differ in their seed alone, by what they have in common; by all of the names
-        where others have the same in common. A copy of a run is no further seed: it stands by itself. Neither is a
-        run of the same settings on another text."""
-        groups: dict[tuple, list[str]] = {}
-        copies: Counter = Counter()
-        texts: dict[tuple, set] = {}
-        for compared in self.runs.values():
-            texts.setdefault(compared.configuration, set()).update(known_texts([compared]))
-        for name, compared in self.runs.items():
-            several = len(texts[compared.configuration]) > 1
-            alike = compared.configuration, tuple(known_texts([compared])) if several else ()
-            run = *alike, compared.run.train_config.seed
-            groups.setdefault((*alike, copies[run]), []).append(name)
-            copies[run] += 1
-        labels = [group_name(names) for names in groups.values()]
-        return {
-            label if labels.count(label) == 1 else ", ".join(names): names
-            for label, names in zip(labels, groups.values())
-        }
+        """The runs by configuration: those that differ in their seed alone stand together."""
+        return self.chosen.configurations
+
+    def load_data(self, name: str) -> TokenData:
+        """The tokens that a run was trained on and is scored on."""
+        return self._scorer.load_data(self.runs[name])
+
+    def score(self, name: str, max_tokens: int | None = None, top: Sequence[int] | None = None) -> "Scores":
+        """Scores a run on its first max_tokens held-out tokens; the same arguments again give the same object.
+
+        top: the k of the top-k accuracies (None: 1, 5, 10). Raises the errors of reading the run.
+        """
+        return self._scorer.score(self.runs[name], max_tokens, top)
+
+    def evaluate(self, max_tokens: int | None = None, top: Sequence[int] | None = None, stories: int = 0):
+        """Scores every run on its first max_tokens held-out tokens (None: all). The table has the metrics afterwards.
+
+        top: the k of the top-k accuracies (None: 1, 5, 10). stories: on tales, how many held-out ones to ask about for
+        the skills. Where tokenizers differ, the runs are scored on the documents that all of them read to the end. A
+        run that can't be scored is left out from then on, with the reason. Returns the comparison itself. Raises
+        ConfigError for impossible arguments, DataError where max_tokens holds no whole document.
+        """
+        from lab.evaluation.evaluate import check_limits
+        from lab.evaluation.paired import common_documents
+
+        check_limits(max_tokens, () if top is None else top)
+        evaluated, failed = try_each(self.runs, lambda compared: self._scorer.score(compared, max_tokens, top))
+        chosen, skills = self.chosen.without(failed), {}
+        if evaluated and chosen.same_text and not chosen.in_nats:
+            common = common_documents(list(evaluated.values()))
+            evaluated = {name: found.of_documents(common) for name, found in evaluated.items()}
+        if stories:
+            skills, failed = try_each(chosen.runs, lambda compared: self._scorer.answer_questions(compared, stories))
+            chosen = chosen.without(failed)
+        self.chosen, self.skills = chosen, skills
+        self.evaluated = {name: evaluated[name] for name in chosen.runs}
+        return self
 
     # --- the table ------------------------------------------------------------------------------------------------
 
     def table(self, sort: str | None = None) -> pd.DataFrame:
-        """A row for each run: what it reached, what it is and took, the settings that differ; bare numbers.
+        """A row for each run: what it reached, what it is and cost, the settings that differ; plain numbers.
 
-        flops and seconds are the whole training's, memory is in bytes, losses in nats per token. *_error is a standard
-        error; *_low and *_high are the ends of a skill's 95 % interval, *_asked its number of questions. Losses are NaN
-        where they would compare what can't be compared. sort: a column; "-column" for falling.
+        flops and seconds are those of the whole training, memory is in bytes, losses in nats per token. *_error is a
+        standard error; *_low and *_high are the ends of a skill's 95 % interval, *_asked its number of questions. A
+        loss is NaN where losses mean different things. sort: a column; "-column" for falling values.
         """
         if not self.runs:
             return pd.DataFrame(index=pd.Index([], name="run"))
-        table = comparison_table.facts(self.runs).join(comparison_table.differing_settings(self.runs))
-        if not self.same_validation:
+        table = facts_table(self.runs).join(differing_settings(self.runs))
+        if not self.chosen.same_validation:
             table["validation_loss"] = math.nan
         if self.evaluated:
-            table = pd.DataFrame({name: self._metrics(name) for name in self.runs}).T.join(table)
-        return comparison_table.ordered(table.rename_axis("run"), sort)
-
-    def _metrics(self, name: str) -> dict[str, float]:
-        found, row = self.evaluated[name], {}
-        errors = found.standard_errors()
-        for metric, value in found.metrics.items():
-            known = self.in_nats or not metric.startswith(PER_TOKEN)
-            values = (value, errors[metric]) if known else (math.nan, math.nan)
-            row |= dict(zip((metric, metric + comparison_table.ERROR), values))
-        for skill, answers in self.skills.get(name, {}).items():
-            values = (answers.share, *answers.interval, answers.asked)
-            row |= dict(zip((f"skill {skill}{end}" for end in ("", *comparison_table.ENDS)), values))
-        return row
+            rows = {
+                name: metrics_row(scores, self.skills.get(name, {}), self.in_nats)
+                for name, scores in self.evaluated.items()
+            }
+            table = pd.DataFrame(rows).T.join(table)
+        return sorted_rows(table.rename_axis("run"), sort)
 
     @property
     def remarks(self) -> list[str]:
-        """What one must know to read the table: what is blank and why, what is measured on what, who is left out."""
-        found = []
-        if not self.in_nats:
-            same = self.same_text
-            names = {name: c.run.train_config.data.source if same else c.text_name for name, c in self.runs.items()}
-            texts = sorted({f"{names[name]} by {c.run.tokenizer.name}" for name, c in self.runs.items()})
-            own = "" if self.same_text else ", each run's on its own held-out text"
-            remedy = "" if self.evaluated else "; .evaluate() measures them"
-            found.append(
-                f"different data or tokenizers ({'; '.join(texts)}): losses per token mean different things and are "
-                f"left blank; runs like these compare in bits per byte alone{own}{remedy}"
-            )
-        elif not self.same_validation:
-            found.append(
-                "the validation losses of these trainings were measured on different numbers of tokens "
-                "(train.evaluation_tokens) and are left blank; .evaluate() measures all of them alike"
-            )
+        """Sentences below the table: why cells are blank, on how much text was measured, which runs are left out."""
+        found = self._remarks_on_losses()
         if self.evaluated:
             counts = sorted({(len(scores), scores.n_documents) for scores in self.evaluated.values()})
             on = "; ".join(f"{tokens:,} held-out tokens in {documents:,} documents" for tokens, documents in counts)
-            found.append(f"metrics on {on}; ±: one standard error, the documents drawn anew; nats per token")
+            found.append(f"metrics on {on}; ±: one standard error, from resampled documents; nats per token")
         if self.skills:
             found.append(
                 "skills: the share of right answers of so many (95 % interval); chance is 50 %, and an interval that "
@@ -131,17 +156,35 @@ class Comparison(ScoredRuns):
             step, steps = int(compared.log["step"].iloc[-1]), compared.run.train_config.steps
             if step < steps:
                 found.append(f"{name} was stopped at step {step:,} of {steps:,}")
-        return [*found, *(f"left out: {name}: {reason}" for name, reason in self.left_out.items())]
+        return [*found, *left_out_remarks(self.left_out)]
+
+    def _remarks_on_losses(self) -> list[str]:
+        if self.chosen.same_validation:
+            return []
+        if self.in_nats:
+            return [
+                "the validation losses of these trainings were measured on different numbers of tokens "
+                "(train.evaluation_tokens) and are left blank; .evaluate() measures all of them on the same ones"
+            ]
+        same = self.chosen.same_text
+        names = {name: c.run.train_config.data.source if same else c.text_name for name, c in self.runs.items()}
+        texts = sorted({f"{names[name]} by {c.run.tokenizer.name}" for name, c in self.runs.items()})
+        own = "" if same else ", each run's on its own held-out text"
+        remedy = "" if self.evaluated else "; .evaluate() measures them"
+        return [
+            f"different data or tokenizers ({'; '.join(texts)}): losses per token mean different things and are "
+            f"left blank; runs like these compare in bits per byte alone{own}{remedy}"
+        ]
 
     def __repr__(self) -> str:
-        return comparison_table.as_text(self.table(), self.remarks)
+        return as_text(self.table(), self.remarks)
 
     def _repr_html_(self) -> str:
-        return comparison_table.as_html(self.table(), self.remarks)
+        return as_html(self.table(), self.remarks)
 
     def export(self, path: Path | str, sort: str | None = None) -> None:
-        """The table as .csv (bare numbers), .md or .tex (as shown, with the remarks)."""
-        comparison_table.export(self.table(sort), self.remarks, path)
+        """Writes the table as .csv (plain numbers), .md or .tex (for readers, with the remarks)."""
+        write_table(self.table(sort), self.remarks, path)
 
     # --- two against each other -----------------------------------------------------------------------------------
 
@@ -154,34 +197,37 @@ class Comparison(ScoredRuns):
         """
         from lab.evaluation.paired import paired
 
-        sides = [self._seeds(side) for side in (a, b)]
-        first, second = (self.data(side[0]) for side in sides)
+        sides = [self.chosen.one_side(side) for side in (a, b)]
+        first, second = (self.load_data(side[0]) for side in sides)
         if first.validation.fingerprint != second.validation.fingerprint:
             raise ConfigError(
-                f"{sides[0][0]} was held out other documents than {sides[1][0]}: {text_of(first)} and "
+                f"the held-out documents of {sides[0][0]} are not those of {sides[1][0]}: {text_of(first)} and "
                 f"{text_of(second)}. A paired test needs the same ones; compare runs of the same text"
             )
-        scores = [[self.scores(name, max_tokens) for name in side] for side in sides]
+        scores = [[self.score(name, max_tokens) for name in side] for side in sides]
         labels = [group_name(side) for side in sides]
         what = "stories" if first.config.source == "tales" else "documents"
         in_nats = first.tokenizer.fingerprint == second.tokenizer.fingerprint
         return paired(*scores, labels=labels, documents=what, in_nats=in_nats)
 
-    def against_best(self, max_tokens: int | None = None) -> list["Paired"]:
-        """The configuration of the lowest loss against each other one, the nearest first, seeds averaged.
+    def against_best(self, max_tokens: int | None = None) -> "PairedTests":
+        """Tests the configuration of the lowest loss against each other one, the nearest first, seeds averaged.
 
-        Raises ConfigError where there are no two, or where they did not read the same text.
+        Runs that can't be scored are named in the result. Raises ConfigError where there are no two configurations, or
+        where they did not read the same text.
         """
-        self.each(list(self.runs), lambda name: self.scores(name, max_tokens))
-        if len(self.configurations) < 2:
-            found = ", ".join(self.configurations) or "none"
+        from lab.evaluation.evaluate import check_limits
+        from lab.evaluation.paired import PairedTests
+
+        check_limits(max_tokens, ())
+        scores, failed = try_each(self.runs, lambda compared: self._scorer.score(compared, max_tokens))
+        groups = self.chosen.without(failed).configurations
+        if len(groups) < 2:
+            found = ", ".join(groups) or "none"
             raise ConfigError(f"a paired test needs two configurations that can be scored, not {found}; choose more")
-        means = {
-            group: np.mean([self.scores(name, max_tokens).metrics["bits_per_byte"] for name in names])
-            for group, names in self.configurations.items()
-        }
-        ranked = [self.configurations[group] for group in sorted(means, key=means.get)]
-        return [self.paired(ranked[0], other, max_tokens) for other in ranked[1:]]
+        means = {group: np.mean([scores[name].bits_per_byte for name in names]) for group, names in groups.items()}
+        best, *others = (groups[group] for group in sorted(means, key=means.get))
+        return PairedTests(tests=tuple(self.paired(best, other, max_tokens) for other in others), left_out=failed)
 
     def disagreement(
         self, a: str, b: str, n: int = 5, max_tokens: int | None = None, length: int = 40
@@ -192,135 +238,139 @@ class Comparison(ScoredRuns):
         """
         from lab.comparison.disagreement import disagreement
 
-        first, second = (self.data(self._seeds(name)[0]) for name in (a, b))
+        first, second = (self.load_data(*self.chosen.one_side(name)) for name in (a, b))
         read = [(data.validation.fingerprint, data.tokenizer.fingerprint) for data in (first, second)]
         if read[0] != read[1]:
             raise ConfigError(
                 f"{a} reads {text_of(first)} by {first.tokenizer.name}, {b} {text_of(second)} by "
                 f"{second.tokenizer.name}: token by token they can't be compared; compare runs of the same tokens"
             )
-        scores = [self.scores(name, max_tokens) for name in (a, b)]
-        return disagreement(*scores, labels=(a, b), tokenizer=first.tokenizer, n=n, length=length)
-
-    def _seeds(self, names: str | Sequence[str]) -> list[str]:
-        """One side of a paired test. Raises RunError for a run that is not there, ConfigError for unequal ones."""
-        names = [names] if isinstance(names, str) else list(names)
-        for name in names:
-            if name not in self.runs:
-                reason = self.left_out.get(name)
-                raise RunError(
-                    f"{name!r} was left out: {reason}" if reason
-                    else f"{name!r} is not in this comparison; {suggest(name, self.runs)}"
-                )  # fmt: skip
-        runs = [self.runs[name] for name in names]
-        seeds = {compared.run.train_config.seed for compared in runs}
-        alike = len({compared.configuration for compared in runs}) == 1 and len(known_texts(runs)) <= 1
-        if not alike or len(seeds) < len(names):
-            given = ", ".join(names) or "none"
-            raise ConfigError(f"a side is one run, or several that differ in their seed alone, not {given}")
-        return names
+        sides = [(name, self.score(name, max_tokens)) for name in (a, b)]
+        return disagreement(*sides, first.tokenizer, n, length)
 
     # --- longer than the training ---------------------------------------------------------------------------------
 
     def extrapolation(self, factors: Sequence[int] | None = None, max_tokens: int = 65_536) -> "Extrapolation":
-        """Every run on the first max_tokens held-out tokens, in windows of `factors` times its training length.
+        """The losses of every run on windows of `factors` times its training length, over the first max_tokens held-out
+        tokens. factors: None is 1, 2, 4, 8.
 
-        factors: None is 1, 2, 4, 8.
-        In `unit`. Raises ConfigError where the factors make no sense, or the longest window exceeds max_tokens.
+        Runs that can't be read are named in the result. Raises ConfigError for impossible factors, and where the
+        longest window exceeds max_tokens.
         """
-        from lab.evaluation.extrapolation import FACTORS, Extrapolation, check_lengths, far_reaching, losses_by_length
+        from lab.evaluation.extrapolation import (
+            FACTORS,
+            Extrapolation,
+            check_lengths,
+            load_long_model,
+            losses_by_length,
+        )
 
-        def measure(name: str) -> dict[int, np.ndarray]:
-            model = far_reaching(self.runs[name].run, factors)
-            return losses_by_length(model, self.data(name).validation, factors, max_tokens)
+        def measure(compared: ComparedRun) -> dict[int, np.ndarray]:
+            held_out = self._scorer.load_data(compared).validation
+            return losses_by_length(load_long_model(compared.run, factors), held_out, factors, max_tokens)
 
         factors = FACTORS if factors is None else tuple(factors)
         check_lengths(factors, max_tokens, (compared.run.model_config for compared in self.runs.values()))
-        found = self.each(list(self.runs), measure)
+        found, failed = try_each(self.runs, measure)
+        chosen = self.chosen.without(failed)
+        unit_factors = {name: chosen.unit_factor(self.load_data(name).validation) for name in chosen.runs}
         losses = {
             group: {
-                name: {length: values * self.to_unit(name, "validation") for length, values in found[name].items()}
+                name: {length: values * unit_factors[name] for length, values in found[name].items()}
                 for name in names
             }
-            for group, names in self.configurations.items()
+            for group, names in chosen.configurations.items()
         }
-        contexts = {compared.run.model_config.context_length for compared in self.runs.values()}
-        return Extrapolation(losses=losses, trained=tuple(sorted(contexts)), unit=self.unit)
+        contexts = {compared.run.model_config.context_length for compared in chosen.runs.values()}
+        return Extrapolation(losses=losses, trained=tuple(sorted(contexts)), unit=chosen.unit, left_out=failed)
 
-    # --- pictures -------------------------------------------------------------------------------------------------
+    # --- pictures: they change nothing ----------------------------------------------------------------------------
 
     def curves(
         self, x: str = "steps", y: str = "loss", *, log_x: bool = False, log_y: bool = False,
         smoothing: int | None = None,
-    ) -> "Picture":  # fmt: skip
+    ) -> "Picture":
         """Loss over "steps", "tokens", "seconds" or "flops", a line for each configuration.
 
-        y: "loss" of the training, or "validation_loss". The line is the median of `smoothing` steps (None: a fortieth
-        of the run, 1: as logged), the raw values lie faintly behind it. Runs that differ in their seed alone are one
-        line, their mean, in a band from the lowest to the highest. On tales the dashed line is the floor. Different
-        tokenizers or data: in bits per byte. Raises ConfigError for an unknown axis, or validation losses that can't
-        be compared.
+        y: "loss" of the training, or "validation_loss". A line is the median of `smoothing` steps (None: a fortieth of
+        the run, 1: as logged), with the raw values faintly behind it. Runs that differ in their seed alone are one
+        line, their mean, in a band from the lowest to the highest. On tales the dashed line is the floor. Where data
+        or tokenizers differ, the unit is bits per byte; the picture then leaves out the runs whose data can't be read,
+        and names them. Raises ConfigError for an unknown axis, or for validation losses that can't be compared.
         """
-        from lab.comparison.plots import curves
+        from lab.comparison.plots import CurveView, curves
 
-        return curves(self.lines(y, smoothing), self.floors(), x, y, self.unit, log_x=log_x, log_y=log_y)
+        view = CurveView(x=x, y=y, log_x=log_x, log_y=log_y, smoothing=smoothing)
+        return curves(self.curve_data(view), view)
 
     def curves_widget(self) -> "ipywidgets.VBox":
-        """The curves with a choice of axis, scales and smoothing, and the values where the mouse or a slider is.
+        """The curves with a choice of axes, scales and smoothing, and the values where the mouse or a slider is.
 
         The static twin: `curves`.
         """
         from lab.comparison.panel import curves_panel
 
-        return curves_panel(self.lines, self.floors(), self.unit)
+        return curves_panel(self.curve_data)
 
     def pareto(self, against: str = "parameters") -> "Picture":
-        """Loss against "parameters", "seconds" or "flops"; the line joins the runs that none beats in both.
+        """Loss against "parameters", "seconds" or "flops". The line joins the runs that no other run beats in both.
 
-        The loss is the evaluated one if there is one, else the validation loss of the training. Raises ConfigError
+        The loss is that of the evaluation if there is one, else the validation loss of the training. Raises ConfigError
         where there is none that may be compared.
         """
         from lab.comparison.plots import pareto
 
         table = self.table()
         metric = next((name for name in ("loss", "validation_loss", "bits_per_byte")
-                       if name in table and table[name].notna().any()), None)  # fmt: skip
+                       if name in table and table[name].notna().any()), None)
         if metric is None:
             raise ConfigError("these runs have no loss that may be compared yet; .evaluate() first")
         return pareto(table, against, metric)
 
-    def lines(self, y: str, smoothing: int | None) -> list["Line"]:
-        """A line for each configuration, in the unit that all share. Raises ConfigError for what can't be drawn."""
-        from lab.comparison.plots import Line
+    def curve_data(self, view: "CurveView") -> "CurveData":
+        """The numbers that `curves` draws, in the unit that all lines share. Raises ConfigError for validation losses
+        that can't be drawn together."""
+        from lab.comparison.plots import CurveData, Line
 
-        if smoothing is not None and smoothing < 1:
-            raise ConfigError(f"smoothing is the median of so many steps: 1 or more, not {smoothing}")
-        if y == "validation_loss" and not self.same_validation:
+        if view.y == "validation_loss" and not self.chosen.same_validation:
             raise ConfigError(
-                "these trainings were validated on different tokens, so that their validation losses can't be drawn "
-                "together; draw y='loss', or .evaluate() them all alike"
+                "these trainings were validated on different tokens, so their validation losses can't be drawn "
+                "together; draw y='loss', or .evaluate() all of them on the same tokens"
             )
-        if not self.in_nats:
-            self.each(list(self.runs), self.data)  # before the unit: who is left may share one
-        scales = {name: self.to_unit(name, "train") for name in self.runs}
-        return [
-            Line(group, [(self.runs[name], scales[name]) for name in names], y, smoothing)
-            for group, names in self.configurations.items()
+        failed = {} if self.in_nats else try_each(self.runs, self._scorer.load_data)[1]
+        chosen = self.chosen.without(failed)  # before the unit: the runs that remain may share one
+        smoothing = 1 if view.y == "validation_loss" else view.smoothing
+        lines = [
+            Line(group, [self._logged(chosen, name, view) for name in names], smoothing)
+            for group, names in chosen.configurations.items()
         ]
+        floors, unknown = self._floors(chosen)
+        remarks = [*left_out_remarks(failed), *(f"no floor of {name}: {why}" for name, why in unknown.items())]
+        return CurveData(lines=lines, unit=chosen.unit, floors=floors, remarks=remarks)
 
+    def _logged(self, chosen: ChosenRuns, name: str, view: "CurveView") -> tuple[np.ndarray, np.ndarray]:
+        at, values = chosen.runs[name].logged(view.x, view.y)
+        if chosen.in_nats:
+            return at, values
+        return at, values * chosen.unit_factor(self.load_data(name).train)
 
-def known_texts(runs: Iterable[Compared]) -> set[tuple[str, str]]:
-    """The fingerprints of the texts that the runs have a record of, to learn from and held out."""
-    return {(compared.run.text.train, compared.run.text.validation) for compared in runs if compared.run.text}
+    def floors(self) -> dict[str, float]:
+        """The entropy of each grammar that wrote a text, in the unit that all runs share. A text that can't be read has
+        none."""
+        return self._floors(self.chosen)[0]
+
+    def _floors(self, chosen: ChosenRuns) -> tuple[dict[str, float], dict[str, str]]:
+        """The floors by name, and by run why the floor of its text is unknown."""
+        on_tales = {name: one for name, one in chosen.runs.items() if one.data_settings.source == "tales"}
+        texts, failed = try_each(on_tales, self._scorer.load_data)
+        floors, seeds = {}, {}
+        for data in texts.values():
+            if data.floor is not None:
+                seeds[data.validation.fingerprint] = data.config.seed
+                floors[data.validation.fingerprint] = data.floor * chosen.unit_factor(data.validation)
+        named = {f"floor of seed {seeds[text]}" if len(floors) > 1 else "floor": floors[text] for text in floors}
+        return named, failed
 
 
 def text_of(data: TokenData) -> str:
     return f"{data.config.source} [{data.validation.fingerprint}]"
-
-
-def group_name(names: Sequence[str]) -> str:
-    """What the names of several seeds have in common, with their number; a single name as it is."""
-    if len(names) == 1:
-        return names[0]
-    stems = {re.sub(r"[-_.]*(seed)?[-_.]*\d+$", "", name) for name in names}  # as in NAME-seed0, NAME-2
-    return f"{min(stems, key=len)} ({len(names)} seeds)"

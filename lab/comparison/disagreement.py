@@ -1,4 +1,4 @@
-"""Where two models disagree: the stretches of text in which the losses of two runs lie furthest apart."""
+"""Where two models disagree: the stretches of text in which the losses of two runs differ most."""
 
 from dataclasses import dataclass
 from html import escape
@@ -12,23 +12,23 @@ from lab.display.token_box import split_end, token_box, visible
 from lab.evaluation.scores import Scores
 from settings.errors import ConfigError, DataError
 
-# The line below the token says the same as the colour
+# The line below the token shows the same as the colour
 FIRST, SECOND = (palette.FIRST, "solid"), (palette.SECOND, "dotted")
-FULL = 3.0  # nats of difference at which a colour is full
-CLEAR = 0.5  # nats from which a token is marked in plain text
+FULL = 3.0  # nats of difference at which a colour has its full strength
+CLEAR = 0.5  # nats of difference from which a token is marked in plain text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Disagreement:
-    """tokens: a row for each token of the stretches: stretch, document, position in it, token, each run's loss and the
-    rank it gave the token, and the difference a − b, below 0 where a did better."""
+    """tokens: a row for each token of the stretches: stretch, document and position in it (from 0 on), token, the loss
+    and the rank of the token under each run, and the difference a − b, below 0 where a did better."""
 
     labels: tuple[str, str]
     tokens: pd.DataFrame
 
     def _repr_html_(self) -> str:
         keys = [_box(f" {name} better ", end, "") for name, end in zip(self.labels, (-FULL, FULL))]
-        title = " ".join([*keys, "the stronger, the more; point at a token for its losses"])
+        title = " ".join([*keys, "the stronger the colour, the larger the difference; point at a token for its losses"])
         parts = [f'<div style="line-height:1.9"><div>{title}</div>']
         for number, rows in self.tokens.groupby("stretch"):
             boxes = "".join(
@@ -52,7 +52,7 @@ class Disagreement:
         a, b = self.labels
         lines = [f"after a token: ▲ {a} better, ▼ {b} better, by so many nats where it is {CLEAR} or more"]
         for number, rows in self.tokens.groupby("stretch"):
-            marked = "".join(_marked(visible(row.token), row.difference) for row in rows.itertuples())
+            marked = "".join(_with_arrow(visible(row.token), row.difference) for row in rows.itertuples())
             lines += ["", self._head(number, rows), marked]
         return "\n".join(lines)
 
@@ -60,10 +60,15 @@ class Disagreement:
 
 
 def disagreement(
-    a: Scores, b: Scores, *, labels: tuple[str, str], tokenizer: Tokenizer, n: int = 5, length: int = 40
+    first: tuple[str, Scores], second: tuple[str, Scores], tokenizer: Tokenizer, n: int = 5, length: int = 40
 ) -> Disagreement:
-    """The n stretches of `length` tokens in which Σ|loss of a − loss of b| is largest, no two overlapping, each within
-    one document. Raises DataError where the two did not score the same tokens, or no document is so long."""
+    """The n stretches of `length` tokens in which Σ|loss of a − loss of b| is largest. No two overlap, and each is
+    within one document.
+
+    first, second: a label and the scores. Raises DataError where the two did not score the same tokens, or no document
+    is so long.
+    """
+    (label_a, a), (label_b, b) = first, second
     if n < 1 or length < 1:
         raise ConfigError(f"n and length must be 1 or more, not {n} and {length}")
     if not np.array_equal(a.targets, b.targets):
@@ -82,12 +87,12 @@ def disagreement(
             "token": [tokenizer.decode([id]) for id in a.targets[chosen]],
             "loss_a": a.losses[chosen], "loss_b": b.losses[chosen],
             "rank_a": a.ranks[chosen], "rank_b": b.ranks[chosen], "difference": difference[chosen],
-        }))  # fmt: skip
-    return Disagreement(labels, pd.concat(frames, ignore_index=True))
+        }))
+    return Disagreement((label_a, label_b), pd.concat(frames, ignore_index=True))
 
 
 def stretches(values: np.ndarray, documents: np.ndarray, n: int, length: int) -> list[int]:
-    """Where the stretches with the largest sums begin, largest first, without overlap, each inside one document."""
+    """The first places of the stretches with the largest sums, largest first: no overlap, each inside one document."""
     if len(values) < length:
         return []
     sums = np.convolve(values, np.ones(length), mode="valid")
@@ -108,7 +113,7 @@ def _box(text: str, difference: float, hint: str) -> str:
     return token_box(text, hint, palette.translucent(colour, round(0.6 * strength, 2)), style=below)
 
 
-def _marked(text: str, difference: float) -> str:
+def _with_arrow(text: str, difference: float) -> str:
     if abs(difference) < CLEAR:
         return text
     inside, end = split_end(text)

@@ -24,13 +24,13 @@ ROOM_FOR_SEED = len("-seed00")  # behind a variant's name
 def overridden(start: Preset, overrides: Iterable[Override], name: str | None = None) -> dict[str, Preset]:
     """A variant of `start` for each override, a mapping of dotted setting names to values.
 
-    {"model.position.kind": "alibi"} begins that part anew: what else it has are the new kind's defaults, or what the
-    override says. Another tokenizer brings its vocabulary, unless the override has model.vocab_size. The names say in
-    what the overrides differ, behind `name` if there is one: a variant is called "learning-rate-0.001_n-layers-3";
-    "base" where an override has only what all have, or nothing.
+    {"model.position.kind": "alibi"} replaces that part: its other settings are the new kind's defaults, or those of the
+    override. Another tokenizer brings its vocabulary, unless the override has model.vocab_size. A variant's name is
+    `name`, if given, and the settings in which its override differs from the others: "learning-rate-0.001_n-layers-3";
+    "base" where it does not differ.
 
     Raises ConfigError for settings that are unknown, of the wrong type or impossible together, for train.seed, for two
-    overrides that come to the same, and where the names would be too long or alike.
+    overrides with the same result, and where the names would be too long or equal.
     """
     overrides = list(overrides)
     for override in overrides:
@@ -38,7 +38,7 @@ def overridden(start: Preset, overrides: Iterable[Override], name: str | None = 
     shared = set.intersection(*(set(override.items()) for override in overrides)) if len(overrides) > 1 else set()
     variants: dict[str, Preset] = {}
     for override in overrides:
-        settings, label = changed(start, override), described(override, shared)
+        settings, label = with_override(start, override), override_label(override, shared)
         label = f"{name}-{label}" if name else label
         check_new(label, settings, variants)
         variants[label] = settings
@@ -48,7 +48,7 @@ def overridden(start: Preset, overrides: Iterable[Override], name: str | None = 
 def grid(values: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """The overrides for every combination of these values by setting, the last setting changing fastest.
 
-    Raises ConfigError where a setting has not at least one value in a list or tuple.
+    Raises ConfigError where the values of a setting are no list or tuple, or an empty one.
     """
     for name, choices in values.items():
         if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
@@ -57,9 +57,9 @@ def grid(values: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
 
 
 def read_values(texts: Iterable[str]) -> dict[str, list[object]]:
-    """Settings and their values as the terminal has them: "train.learning-rate=1e-3,4e-3".
+    """Settings and their values from the terminal's texts, such as "train.learning-rate=1e-3,4e-3".
 
-    Raises ConfigError for what can't be read so, and for a setting that comes twice.
+    Raises ConfigError for a text of another form, and for a setting that comes twice.
     """
     found: dict[str, list[object]] = {}
     for text in texts:
@@ -74,6 +74,7 @@ def read_values(texts: Iterable[str]) -> dict[str, list[object]]:
 
 
 def check_override(override: Override) -> None:
+    """Raises ConfigError unless an override maps names of settings to values of their types."""
     if not isinstance(override, Mapping):
         raise ConfigError(
             f"an override is a mapping of setting names to values, as in {{'train.steps': 200}}, not {override!r}; "
@@ -85,8 +86,9 @@ def check_override(override: Override) -> None:
         raise ConfigError("train.seed is no override: every variant is trained with each of the sweep's seeds")
 
 
-def changed(start: Preset, override: Override) -> Preset:
-    """`start` with these settings. Raises ConfigError for those that its kinds don't have or that don't go together."""
+def with_override(start: Preset, override: Override) -> Preset:
+    """`start` with these settings. Raises ConfigError for settings that its kinds don't have or that contradict each
+    other."""
     values = {"model": start.model.to_dict(), "train": start.train.to_dict()}
     for name in sorted(override, key=lambda name: not name.endswith(".kind")):  # kinds first: they clear the others
         *path, setting = name.split(".")
@@ -103,25 +105,26 @@ def changed(start: Preset, override: Override) -> Preset:
         raise ConfigError(f"with {dict(override)}: {error}") from error
 
 
-def described(override: Override, shared: Collection[tuple[str, object]]) -> str:
-    """What an override has that not all have, in letters that every file system takes."""
+def override_label(override: Override, shared: Collection[tuple[str, object]]) -> str:
+    """The settings of an override that not all overrides have, in letters that every file system takes."""
     own = [(name, value) for name, value in override.items() if (name, value) not in shared]
-    return "_".join(f"{short(name)}-{safe(value)}" for name, value in own) or "base"
+    return "_".join(f"{setting_label(name)}-{value_label(value)}" for name, value in own) or "base"
 
 
-def short(name: str) -> str:
+def setting_label(name: str) -> str:
     """train.learning_rate as learning-rate, model.position.kind as position."""
     _, *parts = name.split(".")
     return "-".join(parts[:-1] if parts[-1] == "kind" else parts).replace("_", "-")
 
 
-def safe(value: object) -> str:
+def value_label(value: object) -> str:
+    """A value in letters that every file system takes: (1.0, 0.5) as 1.0-0.5."""
     text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return re.sub(r"[^A-Za-z0-9.]+", "-", text.replace("e+", "e")).strip("-.")
 
 
 def check_new(label: str, settings: Preset, variants: Mapping[str, Preset]) -> None:
-    """Raises ConfigError unless this is one more variant, under a name that a run can have."""
+    """Raises ConfigError where a variant repeats another one, or its name can't be a run's."""
     for other, same in variants.items():
         if same == settings:
             raise ConfigError(f"two overrides come to the same settings, {other!r} and {label!r}; leave one out")

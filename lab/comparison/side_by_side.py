@@ -19,8 +19,8 @@ from settings.errors import RunError
 class Continuations:
     """Texts in columns, in a notebook and in a terminal; `frame` has their numbers.
 
-    frame: a row for each run, with its text, the tokens made (an end of text among them), their mean log-probability
-    under the run itself (nats per token), and the same as bits per byte made, for other tokenizers have other tokens.
+    frame: a row for each run: its text, the number of generated tokens (an end of text among them), their mean
+    log-probability under the run itself (nats per token), and the same in bits per byte, which compares tokenizers.
     """
 
     frame: pd.DataFrame
@@ -30,7 +30,7 @@ class Continuations:
             run: f"{row['text']}\n\nmean log-probability {row['log_probability']:.3f} nats per token, that is "
             f"{row['bits_per_byte']:.3f} bits per byte, over {row['tokens']} tokens"
             for run, row in self.frame.iterrows()
-        })  # fmt: skip
+        })
 
     def _repr_html_(self) -> str:
         return self.columns()._repr_html_()
@@ -42,12 +42,11 @@ class Continuations:
 def generate_side_by_side(
     runs: Iterable[Run], prompt: str = SAMPLE_PROMPT, *, seed: int = 0,
     sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int | None = None,
-) -> Continuations:  # fmt: skip
-    """What each run makes of the prompt: the same as it would alone, with the same settings and seed.
+) -> Continuations:
+    """Each run continues the prompt as it would alone, with the same settings and seed.
 
-    max_tokens: None gives each run 200, or as many as it has positions for, if those are fewer.
-
-    Raises RunError for no runs or two of one name, and GenerationError for what one of them can't do.
+    max_tokens: None is 200 for each run, or as many as it has positions for, if those are fewer. Raises RunError for no
+    runs or two of one name, GenerationError where a run can't continue the prompt.
     """
     runs = list(runs)
     names = [run.name for run in runs]
@@ -62,5 +61,5 @@ def generate_side_by_side(
         rows[run.name] = {
             "text": made.text, "tokens": len(made.tokens), "log_probability": total / len(made.tokens),
             "bits_per_byte": -total / n_bytes / math.log(2) if n_bytes else math.nan,
-        }  # fmt: skip
+        }
     return Continuations(frame=pd.DataFrame.from_dict(rows, orient="index").rename_axis("run"))

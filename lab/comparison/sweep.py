@@ -1,4 +1,4 @@
-"""Many trainings, one after another: each variant with each seed, taken up again where they were left.
+"""Many trainings, one after another: each variant with each seed. The same sweep again goes on where it was stopped.
 
     variants = overridden(preset("llama-tiny"), grid({"train.learning_rate": (1e-3, 4e-3)}), name="rates")
     for run, step in sweep(variants, seeds=range(3), show=True):
@@ -6,7 +6,6 @@
     compare_sweep(variants, seeds=range(3)).table(sort="validation_loss")
 """
 
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import DataConfig, Preset
-from lab.comparison.compared import open_runs
+from lab.comparison.chosen_runs import ChosenRuns, choose_runs
 from lab.comparison.comparison import Comparison
 from lab.costs.estimates import estimate
 from lab.data.packing import TokenData, prepare
@@ -29,23 +28,25 @@ from lab.training.live import live
 from lab.training.loop import Step, train
 from settings.errors import ConfigError, GlassboxError, RunError
 
+SEED = "-seed"  # between a variant's name and the seed in the name of a run
+
 
 def sweep(
     variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path | None = None, *, show: bool = False
 ) -> Iterator[tuple[Run, Step]]:
     """Trains every variant with every seed in `folder` (None: trained/), seed by seed; yields each step with its run.
 
-    The runs are called NAME-seedN. What is finished is left as it is, what was stopped goes on; leaving the loop,
-    Ctrl-C and the Stop button stop all of it after the step. A training that fails, as by diverging, does not keep the
-    others from theirs; at the end, RunError names those that did. show: the live view of each run, under a line that
-    says which of how many it is.
+    The runs are called NAME-seedN. Finished runs stay as they are, stopped ones go on. Leaving the loop, Ctrl-C and the
+    Stop button stop the whole sweep after the step. A training that fails, because it diverges for example, does not
+    stop the others; at the end, RunError names the failed ones. show: the live view of each run, which begins with its
+    number in the sweep.
 
-    Before the first step it raises what keeps any of them from being trained: RunError for a name that can't be a
-    run's, and where a run of that name was made with other settings, is held by another process or can't go on;
-    ConfigError, TokenizerError or DataError for settings, tokenizers and data.
+    Problems of any run are raised before the first step: RunError for a name that can't be a run's, and where a run of
+    that name was made with other settings, is held by another process or can't go on; ConfigError, TokenizerError or
+    DataError for settings, tokenizers and data.
     """
     plan = planned(variants, seeds)
-    found = {name: run_of(name, settings, folder) for name, settings in plan.items()}
+    found = {name: find_run(name, settings, folder) for name, settings in plan.items()}
     waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
     data = {config: prepare(config) for config in dict.fromkeys(settings.train.data for settings in waiting.values())}
     for name, (model, config) in waiting.items():
@@ -54,11 +55,12 @@ def sweep(
             if found[name]:
                 with hold(found[name].folder):
                     check_resumption(found[name])
-    return trained(plan, data, folder, show)
+    return _train_all(plan, data, folder, show)
 
 
 def planned(variants: Mapping[str, Preset], seeds: Iterable[int]) -> dict[str, Preset]:
-    """The settings of each run of a sweep by its name, seed by seed. Raises RunError or ConfigError for bad ones."""
+    """The settings of each run of a sweep by its name, seed by seed. Raises RunError or ConfigError for impossible
+    ones."""
     seeds = list(seeds)
     if not variants or not seeds:
         raise ConfigError(f"a sweep needs variants and seeds, not {len(variants)} and {len(seeds)} of them")
@@ -68,7 +70,7 @@ def planned(variants: Mapping[str, Preset], seeds: Iterable[int]) -> dict[str, P
         with naming(name):
             check_vocabulary(model, load_tokenizer(config.data.tokenizer))
     plan = {
-        f"{name}-seed{seed}": Preset(model, config.replace(seed=seed))
+        run_name(name, seed): Preset(model, config.replace(seed=seed))
         for seed in seeds
         for name, (model, config) in variants.items()
     }
@@ -77,31 +79,35 @@ def planned(variants: Mapping[str, Preset], seeds: Iterable[int]) -> dict[str, P
     return plan
 
 
+def run_name(variant: str, seed: int) -> str:
+    return f"{variant}{SEED}{seed}"
+
+
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """What goes wrong within says of which variant or run."""
+    """Puts the name of a variant or run in front of the message of any error inside."""
     try:
         yield
     except GlassboxError as error:
         raise type(error)(f"{name}: {error}") from error
 
 
-def trained(
+def _train_all(
     plan: Mapping[str, Preset], data: Mapping[DataConfig, TokenData], folder: Path | None, show: bool
 ) -> Iterator[tuple[Run, Step]]:
-    """The trainings of a plan that has been checked."""
+    """Trains the runs of a plan that has been checked."""
     stopping, failed = threading.Event(), {}
     for number, (name, settings) in enumerate(plan.items(), start=1):
         if stopping.is_set():
-            print("stopped; the same sweep goes on from here", file=sys.stderr)
             break
-        run = opened(name, settings, folder)
+        run = find_or_create_run(name, settings, folder)
         if is_finished(run):
             continue
         tokens = data[settings.train.data]
         steps = train(run, tokens, stopping)
         if show:
-            print(f"run {number} of {len(plan)}: {name}, {run.status()}", flush=True)
+            before = "".join(f"{other} failed; the others are trained all the same\n" for other in failed)
+            run.remark = f"{before}run {number} of {len(plan)}: {name}, {run.status()}"
             steps = live(steps, run, tokens.floor, stopping=stopping)
         try:
             with closing(steps):
@@ -109,7 +115,6 @@ def trained(
                     yield run, step
         except RunError as error:
             failed[name] = error
-            print(f"{name} failed; the others are trained all the same", file=sys.stderr, flush=True)
     if failed:
         reasons = "".join(f"\n  {name}: {error}" for name, error in failed.items())
         raise RunError(f"{len(failed)} of {len(plan)} trainings failed:{reasons}")
@@ -119,8 +124,8 @@ def is_finished(run: Run | None) -> bool:
     return run is not None and run.is_finished()
 
 
-def run_of(name: str, settings: Preset, folder: Path | None = None) -> Run | None:
-    """The run of that name, if there is one. Raises RunError if it is another training's."""
+def find_run(name: str, settings: Preset, folder: Path | None = None) -> Run | None:
+    """The run of that name; None where there is none. Raises RunError where it has other settings."""
     if name not in run_names(folder):
         return None
     run = Run.open(name, folder)
@@ -132,23 +137,23 @@ def run_of(name: str, settings: Preset, folder: Path | None = None) -> Run | Non
     return run
 
 
-def opened(name: str, settings: Preset, folder: Path | None = None) -> Run:
-    """The run of that name, made if it is not there. Raises RunError if it is another training's."""
-    return run_of(name, settings, folder) or Run.create(name, *settings, folder=folder)
+def find_or_create_run(name: str, settings: Preset, folder: Path | None = None) -> Run:
+    """The run of that name, created where there is none. Raises RunError where it has other settings."""
+    return find_run(name, settings, folder) or Run.create(name, *settings, folder=folder)
 
 
 def compare_sweep(variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path | None = None) -> Comparison:
-    """The comparison of exactly this sweep's runs, variant by variant; those not yet begun are left out and listed.
+    """The comparison of exactly this sweep's runs, variant by variant. Runs not yet begun are left out and listed.
 
-    Raises what `sweep` raises for names and settings.
+    Raises the errors of `sweep` for names and settings.
     """
     seeds = list(seeds)
     plan = planned(variants, seeds)
-    names = [f"{variant}-seed{seed}" for variant in variants for seed in seeds]
-    found = {name: run_of(name, plan[name], folder) for name in names}
+    names = [run_name(variant, seed) for variant in variants for seed in seeds]
+    found = {name: find_run(name, plan[name], folder) for name in names}
     waiting = {name: "it has not begun; the same sweep trains it" for name, run in found.items() if run is None}
-    runs, left_out = open_runs([run for run in found.values() if run is not None], folder)
-    return Comparison(runs, left_out | waiting)
+    chosen = choose_runs([run for run in found.values() if run is not None], folder)
+    return Comparison(ChosenRuns(chosen.runs, {**chosen.left_out, **waiting}))
 
 
 def sweep_results(runs: Iterable[Run]) -> pd.DataFrame:
@@ -157,10 +162,10 @@ def sweep_results(runs: Iterable[Run]) -> pd.DataFrame:
     for run in runs:
         log = run.log()
         rows.append({
-            "variant": run.name.rpartition("-seed")[0], "seed": run.train_config.seed,
+            "variant": run.name.rpartition(SEED)[0], "seed": run.train_config.seed,
             "parameters": estimate(run.model_config, run.train_config).parameters, "tokens": int(log["tokens"].max()),
             "validation_loss": float(run.weights_facts()["validation_loss"]), "seconds": float(log["seconds"].max()),
-        })  # fmt: skip
+        })
     return pd.DataFrame(rows)
 
 
@@ -174,10 +179,8 @@ def mean_and_spread(results: pd.DataFrame, values: tuple[str, ...] = ("validatio
 
 
 def matched(settings: Preset, parameters: int, tolerance: float = 0.02) -> Preset:
-    """The same model with an MLP so wide that it has `parameters` parameters, for a comparison at equal size.
-
-    Raises ConfigError where no width of the MLP comes within the tolerance.
-    """
+    """The same settings with the MLP's width changed, so that the model has `parameters` parameters: for a comparison
+    at equal size. Raises ConfigError where no width comes within the tolerance."""
     model, train_config = settings
 
     def count(ratio: float) -> int:

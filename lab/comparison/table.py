@@ -1,29 +1,36 @@
-"""The table of a comparison: what differs between the runs, what they took, what they reached; shown and exported."""
+"""The table of a comparison: what each run is, what it cost and what it reached; for readers and for files."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lab.comparison.compared import Compared
+from lab.comparison.compared_run import ComparedRun
 from lab.costs.estimates import si
 from lab.files.atomic import atomic_write_text
 from lab.files.reading import named_path
 from settings.errors import ConfigError, RunError
 
+if TYPE_CHECKING:
+    from lab.evaluation.probes import Answers
+    from lab.evaluation.scores import Scores
+
 ERROR = "_error"  # the end of the name of a metric's standard error
-ENDS = ("_low", "_high", "_asked")  # behind a skill: the ends of its interval, and the number of questions
+SKILL_ENDS = ("_low", "_high", "_asked")  # behind a skill: the ends of its interval, and the number of questions
+PER_TOKEN = ("loss", "perplexity", "top_")  # metrics that mean something else with another tokenizer or other data
 SUFFIXES = (".csv", ".md", ".tex")
 UNITS = {
     "seconds": "training time", "flops": "training FLOPs", "tokens_per_second": "tokens/s",
     "validation_loss": "validation loss (nats)", "loss": "loss (nats)",
-}  # fmt: skip
+}
 
 
-def differing_settings(runs: Mapping[str, Compared]) -> pd.DataFrame:
-    """A row for each run, a column for each setting in which those that have it differ, empty for the others."""
+def differing_settings(runs: Mapping[str, ComparedRun]) -> pd.DataFrame:
+    """A row for each run, a column for each setting in which the runs that have it differ; empty for the others."""
     names = list(dict.fromkeys(name for compared in runs.values() for name in compared.settings))
     columns = {}
     for name in names:
@@ -35,14 +42,28 @@ def differing_settings(runs: Mapping[str, Compared]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(runs, name="run"))
 
 
-def facts(runs: Mapping[str, Compared]) -> pd.DataFrame:
+def facts_table(runs: Mapping[str, ComparedRun]) -> pd.DataFrame:
     """Validation loss, architecture where it differs, parameters, tokens, seconds, FLOPs, tokens per second, memory."""
     table = pd.DataFrame([compared.facts for compared in runs.values()], index=pd.Index(runs, name="run"))
     return table.drop(columns=["data", *(["architecture"] if table["architecture"].nunique() == 1 else [])])
 
 
-def ordered(table: pd.DataFrame, sort: str | None) -> pd.DataFrame:
-    """Rows by rising values of a column, or falling ones of "-column". Raises ConfigError for an unknown one."""
+def metrics_row(scores: "Scores", answers: "Mapping[str, Answers]", in_nats: bool) -> dict[str, float]:
+    """The metrics of one run with their standard errors, and its skills with their intervals. in_nats: whether losses
+    per token compare; where not, they are NaN."""
+    errors, row = scores.standard_errors(), {}
+    for metric, value in scores.metrics.items():
+        compares = in_nats or not metric.startswith(PER_TOKEN)
+        values = (value, errors[metric]) if compares else (math.nan, math.nan)
+        row |= dict(zip((metric, metric + ERROR), values))
+    for skill, found in answers.items():
+        values = (found.share, *found.interval, found.asked)
+        row |= dict(zip((f"skill {skill}{end}" for end in ("", *SKILL_ENDS)), values))
+    return row
+
+
+def sorted_rows(table: pd.DataFrame, sort: str | None) -> pd.DataFrame:
+    """Rows by rising values of a column, or falling ones for "-column". Raises ConfigError for an unknown one."""
     if sort is None:
         return table
     name = sort.removeprefix("-")
@@ -56,14 +77,15 @@ def _sortable(column: pd.Series) -> pd.Series:
     return column if pd.api.types.is_numeric_dtype(column) else column.astype(str)
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def readable_table(table: pd.DataFrame) -> pd.DataFrame:
     """The same for readers: numbers with their units, each metric with its standard error, each skill with its interval
     and the number of questions, settings without the "model." and "train." in front."""
     columns = {}
     for name in table.columns:
         if name.startswith("skill "):
-            if not name.endswith(ENDS):
-                columns[name] = [_skill_cell(*row) for row in table[[name, *(name + end for end in ENDS)]].to_numpy()]
+            if not name.endswith(SKILL_ENDS):
+                numbers = table[[name, *(name + end for end in SKILL_ENDS)]].to_numpy()
+                columns[name] = [_skill_cell(*row) for row in numbers]
         elif not name.endswith(ERROR):
             errors = table.get(name + ERROR, pd.Series(index=table.index, dtype=float))
             heading = name.split(".", 1)[1] if "." in name else UNITS.get(name, name.replace("_", " "))
@@ -80,7 +102,7 @@ def _cell(name: str, value: object, error: float) -> str:
         "parameters": "{:,.0f}".format, "tokens": "{:,.0f}".format, "tokens_per_second": "{:,.0f}".format,
         "seconds": "{:,.0f} s".format, "flops": lambda number: si(number, "FLOP"),
         "memory": lambda number: si(number, "B"),
-    }.get(name)  # fmt: skip
+    }.get(name)
     if write is None:
         write = (lambda share: f"{100 * share:.2f} %") if name.startswith("top_") else "{:.4f}".format
     return write(value) if pd.isna(error) else f"{write(value)} ± {write(error)}"
@@ -91,31 +113,32 @@ def _skill_cell(share: float, low: float, high: float, asked: float) -> str:
 
 
 def as_text(table: pd.DataFrame, remarks: Sequence[str]) -> str:
-    """In blocks of columns, as wide as the terminal."""
+    """The table in blocks of columns, as wide as the terminal, and the remarks below."""
     width = shutil.get_terminal_size().columns
-    return "\n".join([shown(table).to_string(line_width=width) if len(table) else "no run to compare", *remarks])
+    body = readable_table(table).to_string(line_width=width) if len(table) else "no run to compare"
+    return "\n".join([body, *remarks])
 
 
 def as_html(table: pd.DataFrame, remarks: Sequence[str]) -> str:
-    readable = shown(table).rename_axis(index=None, columns="run")  # one line of headings
+    readable = readable_table(table).rename_axis(index=None, columns="run")  # one line of headings
     body = readable.to_html(border=0) if len(table) else "<p>no run to compare</p>"
-    for cell in ("td", "th"):  # a table does not take it over from what it stands in
+    for cell in ("td", "th"):  # cells do not inherit this style from the page
         body = body.replace(f"<{cell}>", f'<{cell} style="white-space:nowrap">')
     lines = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
     return f'<div style="overflow-x:auto">{body}</div>' + (f"<ul>{lines}</ul>" if lines else "")
 
 
-def export(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> None:
-    """The table as .csv (bare numbers), .md or .tex (as shown, with the remarks), whole or not at all."""
+def write_table(table: pd.DataFrame, remarks: Sequence[str], path: Path | str) -> None:
+    """Writes the table as .csv (plain numbers), .md or .tex (for readers, with the remarks), whole or not at all."""
     suffix = named_path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"can't export to {str(path)!r}: name a file that ends in {', '.join(SUFFIXES)}")
     if suffix == ".csv":
         text = table.to_csv(lineterminator="\n")
     elif suffix == ".md":
-        text = markdown(shown(table).reset_index()) + "".join(f"\n- {remark}" for remark in remarks) + "\n"
+        text = markdown(readable_table(table).reset_index()) + "".join(f"\n- {remark}" for remark in remarks) + "\n"
     else:
-        text = "".join(f"% {remark}\n" for remark in remarks) + shown(table).reset_index().to_latex(
+        text = "".join(f"% {remark}\n" for remark in remarks) + readable_table(table).reset_index().to_latex(
             index=False, escape=True
         )
     try:

@@ -1,6 +1,6 @@
-"""How far a number would move on other documents: the bootstrap (Efron 1979), a document being the unit drawn.
+"""How far a number would move on other documents: the bootstrap (Efron 1979), which draws whole documents.
 
-Tokens of one document are not independent of each other, documents are: so documents are drawn, whole.
+The tokens of one document depend on each other, documents do not. So the bootstrap draws documents and not tokens.
 """
 
 import numpy as np
@@ -10,8 +10,10 @@ CONFIDENCE = 0.95
 
 
 def resampled_sums(sums: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """What (documents, quantities) add up to when as many documents are drawn with replacement, again and again:
-    (resamples, quantities). The same seed gives the same numbers."""
+    """Sums over documents drawn with replacement, as many as there are, `resamples` times.
+
+    sums: (documents, quantities). Gives (resamples, quantities); the same seed gives the same numbers.
+    """
     random, n = np.random.default_rng(seed), len(sums)
     return np.array([np.bincount(random.integers(n, size=n), minlength=n) @ sums for _ in range(resamples)])
 

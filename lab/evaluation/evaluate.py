@@ -1,80 +1,86 @@
-"""How good a model is, exactly: the same held-out tokens for every run, eval mode, float32, nothing random."""
+"""How good a model is, exactly: the same held-out tokens for every run, eval mode, nothing random.
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from statistics import NormalDist
+Training, Python's `evaluate`, the terminal's `evaluate` and a comparison all call the functions of this file.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lab.compute.eval_mode import eval_mode
-from lab.data.tales import Probe
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
-from lab.evaluation.bootstrap import CONFIDENCE
+from lab.evaluation.scores import Scores
 from modules.heads import Head
-from modules.losses import shift
-from settings.errors import DataError
+from modules.losses import CHUNK, shift
+from settings.errors import ConfigError, DataError
 
 BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
+TOP = (1, 5, 10)  # the k of the top-k accuracies that the terminal and a comparison show
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """loss: nats per token, the mean over n_tokens held-out tokens, whose text has n_bytes bytes."""
+def evaluate(
+    model: nn.Module, tokens: TokenFile, tokenizer: Tokenizer, max_tokens: int | None = None, top: Sequence[int] = ()
+) -> Scores:
+    """The loss of each of the first max_tokens tokens (None: all), in windows of the context length.
 
-    loss: float
-    n_tokens: int
-    n_bytes: int
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(self.loss)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """What tokenizers of different sizes can be compared in."""
-        return self.loss * self.n_tokens / self.n_bytes / math.log(2)
-
-    def __str__(self) -> str:
-        return (
-            f"loss {self.loss:.4f} nats per token, perplexity {self.perplexity:.2f}, "
-            f"{self.bits_per_byte:.4f} bits per byte, over {self.n_tokens:,} tokens"
-        )
+    top: the k of the top-k accuracies, such as (1, 5, 10); () skips the ranks, which is quicker. Raises ConfigError
+    where max_tokens is not 1 or more, or top does not name different whole numbers from 1 on.
+    """
+    check_limits(max_tokens, top)
+    return _scores(model, tokens.windows(model.config.context_length, BATCH, max_tokens), tokenizer, top)
 
 
-def evaluate(model: nn.Module, tokens: TokenFile, tokenizer: Tokenizer, max_tokens: int | None = None) -> Evaluation:
-    """The mean next-token loss on the first max_tokens tokens (None: all), in windows of the context length."""
-    return _evaluation(model, tokens.windows(model.config.context_length, BATCH, max_tokens), tokenizer)
+def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer, top: Sequence[int] = ()) -> Scores:
+    """The same for any text, which counts as one document. Every token but the first is scored once."""
+    check_limits(None, top)
+    return _scores(model, text_windows(text, tokenizer, model.config.context_length), tokenizer, top)
 
 
-def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer) -> Evaluation:
-    """The same for any text, every token but the first scored once; the last window is as short as it comes."""
-    return _evaluation(model, text_windows(text, tokenizer, model.config.context_length), tokenizer)
+def _scores(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer, top: Sequence[int]) -> Scores:
+    found = measure_windows(model, windows, losses_and_ranks if top else lambda head, *rows: head.token_losses(*rows))
+    losses = [measured[0] if top else measured for _, measured in found]
+    targets = np.concatenate([batch[:, 1:].ravel() for batch, _ in found])
+    ranks = np.concatenate([measured[1].ravel() for _, measured in found]).astype(np.int32) if top else None
+    ended = np.append(found[0][0][0, 0], targets[:-1]) == tokenizer.end_of_text
+    positions = [np.tile(np.arange(batch.shape[1] - 1), len(batch)) for batch, _ in found]
+    return Scores(
+        losses=np.concatenate([batch.ravel() for batch in losses]), ranks=ranks, targets=targets.astype(np.int32),
+        positions=np.concatenate(positions).astype(np.int32), documents=np.cumsum(ended).astype(np.int32),
+        n_bytes=token_lengths(tokenizer)[targets].astype(np.int32), top=tuple(top),
+        whole_end=bool(targets[-1] == tokenizer.end_of_text),
+        total_loss=sum(batch.double().sum().item() for batch in losses),
+    )
 
 
-def _evaluation(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer) -> Evaluation:
-    total, n_tokens, n_bytes, bytes_of = 0.0, 0, 0, token_lengths(tokenizer)
-    for batch, losses in measured(model, windows, lambda head, *about: head.token_losses(*about)):
-        total += losses.double().sum().item()
-        n_tokens += losses.numel()
-        n_bytes += int(bytes_of[batch[:, 1:]].sum())
-    return Evaluation(loss=total / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
+def check_limits(max_tokens: int | None, top: Sequence[int]) -> None:
+    """Raises ConfigError for an impossible number of tokens, or an impossible k of the top-k accuracies."""
+    if max_tokens is not None and max_tokens < 1:
+        raise ConfigError(f"max_tokens must be 1 or more, or None for all, not {max_tokens}")
+    if not are_different_counts(top):
+        raise ConfigError(f"top must name different whole numbers from 1 on, as in {TOP}, not {tuple(top)}")
+
+
+def are_different_counts(values: Sequence[object]) -> bool:
+    """Whether these are whole numbers from 1 on, none of them twice."""
+    return all(isinstance(value, int) and value >= 1 for value in values) and len(set(values)) == len(values)
 
 
 def text_windows(text: str, tokenizer: Tokenizer, length: int) -> Iterator[np.ndarray]:
-    """The windows of a text, one by one, (1, up to length + 1) int64, one token shared by neighbours.
+    """The windows of a text, one by one, (1, up to length + 1) int64. Neighbours share one token.
 
-    Raises DataError for a text of less than two tokens."""
+    Raises DataError for a text of fewer than two tokens.
+    """
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
     if len(ids) < 2:
         raise DataError(f"a text of {len(ids)} tokens has no next token to predict; give a longer one")
     return (ids[None, start : start + length + 1] for start in range(0, len(ids) - 1, length))
 
 
-def measured(
+def measure_windows(
     model: nn.Module, windows: Iterable[np.ndarray], measure: Callable[[Head, Tensor, Tensor], Tensor]
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Each of the windows (B, T+1) with measure(head, hidden, targets), on the CPU; in eval mode."""
@@ -86,70 +92,23 @@ def measured(
     return found
 
 
+def losses_and_ranks(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """(2, B, T): −log p of each target, and its rank among all tokens by falling logit, 1 for the likeliest.
+
+    Of equal logits the lower id comes first. hidden is (B, T, C); (CHUNK, V) logits exist at a time.
+    """
+    parts = []
+    for rows, answers in zip(hidden.flatten(0, 1).split(CHUNK), targets.flatten().split(CHUNK)):
+        logits = head(rows)
+        ids = torch.arange(logits.shape[-1], device=logits.device)
+        true = logits.gather(1, answers[:, None])
+        before = (logits > true) | ((logits == true) & (ids < answers[:, None]))
+        parts.append(torch.stack([F.cross_entropy(logits, answers, reduction="none"), 1.0 + before.sum(1)]))
+    return torch.cat(parts, dim=1).unflatten(1, targets.shape)
+
+
 def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """Bytes of text behind each token id; end-of-text stands for none."""
+    """The bytes of text that each token id stands for; 0 for the end of text."""
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
     lengths[tokenizer.end_of_text] = 0
     return lengths
-
-
-CHANCE = 0.5  # a probe has two endings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """right of `asked` probes answered; over several seeds that answer the same probes, `right` is their mean."""
-
-    right: float
-    asked: int
-
-    @property
-    def share(self) -> float:
-        return self.right / self.asked
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share (1927), as if no probe depended on another:
-
-        (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
-        """
-        p, n, z = self.share, self.asked, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
-        return low, high
-
-    @property
-    def can_be_told(self) -> bool:
-        """Whether the interval leaves out what guessing gives."""
-        low, high = self.interval
-        return not low <= CHANCE <= high
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        told = "" if self.can_be_told else ": tells nothing"
-        return f"{100 * self.share:.1f} % of {self.asked:,} ({100 * low:.0f} to {100 * high:.0f} %{told})"
-
-
-def probe_accuracy(model: nn.Module, tokenizer: Tokenizer, probes: Iterable[Probe]) -> dict[str, Answers]:
-    """By skill, of how many probes the model finds the right ending likelier than the wrong one; half are by chance.
-
-    Where a prompt is longer than the context the model was trained on, its beginning is cut off, for every model alike.
-    """
-    outcomes: dict[str, list[bool]] = {}
-    with torch.inference_mode(), eval_mode(model):
-        for probe in probes:
-            right, wrong = (
-                _ending_log_probability(model, tokenizer, probe.prompt, ending)
-                for ending in (probe.right, probe.wrong)
-            )
-            outcomes.setdefault(probe.skill, []).append(right > wrong)
-    return {skill: Answers(right=sum(found), asked=len(found)) for skill, found in sorted(outcomes.items())}
-
-
-def _ending_log_probability(model: nn.Module, tokenizer: Tokenizer, prompt: str, ending: str) -> float:
-    before, ids = len(tokenizer.encode(prompt)), tokenizer.encode(prompt + ending)
-    n_scored = min(len(ids) - before, model.config.context_length)
-    window = torch.tensor([ids[-(model.config.context_length + 1) :]], device=next(model.parameters()).device)
-    inputs, targets = shift(window)
-    losses = model.head.token_losses(model.hidden(inputs), targets)
-    return -losses[0, -n_scored:].sum().item()

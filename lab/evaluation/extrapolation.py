@@ -1,9 +1,10 @@
-"""How a model does on texts longer than those it was trained on (Press et al. 2021, arXiv 2108.12409, section 2)."""
+"""The loss on texts longer than those of the training (Press et al. 2021, arXiv 2108.12409, section 2)."""
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,21 +15,23 @@ from torch import nn
 from config import LearnedPositionConfig, ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.token_file import TokenFile
+from lab.evaluation.evaluate import are_different_counts
 from lab.runs.run import Run
 from modules.losses import shift
 from settings.errors import ConfigError, DataError
+from settings.messages import left_out_remarks
 
 if TYPE_CHECKING:
     from lab.display.style import Picture
 
 FACTORS = (1, 2, 4, 8)  # times the training length
 AT_ONCE = 4096  # tokens: bounds the memory
-ENDS = "no such positions"
+NO_POSITIONS = "no such positions"  # why learned positions have no loss on longer texts
 
 
 def loss_by_position(model: nn.Module, tokens: TokenFile, length: int, max_tokens: int = 65_536) -> np.ndarray:
-    """The mean loss (nats) at each of `length` positions, over windows of that length laid over the first max_tokens
-    held-out tokens. Raises DataError for a length that the model does not accept, or that no window fills."""
+    """The mean loss (nats) at each of `length` positions, over the windows of that length in the first max_tokens
+    held-out tokens. Raises DataError for a length that the model does not accept, or that fills no window."""
     limit = model.config.position_limit
     if length > limit:
         raise DataError(
@@ -57,7 +60,10 @@ def extrapolation(
     DataError where another model's max_positions are too few; `run.load_model(max_positions=N)` gives it more.
     """
     losses = losses_by_length(model, tokens, factors, max_tokens)
-    rows = [(factor, length, mean(values), note(values)) for factor, (length, values) in zip(factors, losses.items())]
+    rows = [
+        (factor, length, mean_or_nan(values), reason_for_nan(values))
+        for factor, (length, values) in zip(factors, losses.items())
+    ]
     return pd.DataFrame(rows, columns=["factor", "length", "loss", "note"])
 
 
@@ -78,22 +84,22 @@ def learned_positions(config: ModelConfig) -> bool:
     return isinstance(config.position, LearnedPositionConfig)
 
 
-def mean(losses: np.ndarray) -> float:
-    """NaN of none."""
+def mean_or_nan(losses: np.ndarray) -> float:
+    """The mean, or NaN where there are no losses."""
     return float(losses.mean()) if len(losses) else math.nan
 
 
-def note(losses: np.ndarray) -> str:
-    """Why there is no mean, where there is none."""
-    return "" if len(losses) else ENDS
+def reason_for_nan(losses: np.ndarray) -> str:
+    """Why the mean is NaN; "" where there is one."""
+    return "" if len(losses) else NO_POSITIONS
 
 
-# --- runs beside each other -------------------------------------------------------------------------------------
+# --- runs side by side ------------------------------------------------------------------------------------------
 
 
-def far_reaching(run: Run, factors: Sequence[int]) -> nn.Module:
-    """The model with as many positions as `factors` ask for, which may be more than its max_positions: no weight
-    depends on these. A model with learned positions stays as it is."""
+def load_long_model(run: Run, factors: Sequence[int]) -> nn.Module:
+    """The run's model with as many positions as `factors` ask for. That may be more than its max_positions, because no
+    weight depends on them. A model with learned positions stays as it is."""
     config = run.model_config
     longest = max(factors) * config.context_length
     return run.load_model(max_positions=None if learned_positions(config) else longest)
@@ -101,8 +107,7 @@ def far_reaching(run: Run, factors: Sequence[int]) -> nn.Module:
 
 def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[ModelConfig]) -> None:
     """Raises ConfigError for factors that are not different whole numbers from 1 on, and windows beyond max_tokens."""
-    whole = all(isinstance(factor, int) and factor >= 1 for factor in factors)
-    if not factors or not whole or len(set(factors)) < len(factors):
+    if not factors or not are_different_counts(factors):
         raise ConfigError(f"factors must name different whole numbers from 1 on, as in {FACTORS}, not {factors}")
     longest = max((max(factors) * model.context_length for model in models), default=0)
     if longest > max_tokens:
@@ -111,21 +116,23 @@ def check_lengths(factors: Sequence[int], max_tokens: int, models: Iterable[Mode
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Extrapolation:
-    """What the runs of a comparison make of texts longer than their training's.
+    """The losses of several runs on texts longer than those of their training.
 
     losses[variant][run][length]: the loss in `unit` at each of `length` positions, empty where learned positions end.
-    The seeds of one configuration are one variant. trained: the lengths that the runs were trained on.
+    The seeds of one configuration are one variant. trained: the lengths that the runs were trained on. left_out: the
+    runs that could not be read, each with the reason.
     """
 
     losses: dict[str, dict[str, dict[int, np.ndarray]]]
     trained: tuple[int, ...]
     unit: str
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row for each run and length: variant, run, length (tokens), loss, note (why a loss is NaN)."""
         rows = [
-            (variant, run, length, mean(values), note(values))
+            (variant, run, length, mean_or_nan(values), reason_for_nan(values))
             for variant, runs in self.losses.items()
             for run, by_length in runs.items()
             for length, values in by_length.items()
@@ -151,11 +158,11 @@ class Extrapolation:
         return position_losses(longest, self.trained, unit=self.unit)
 
     def table(self) -> pd.DataFrame:
-        """Variants by length: the mean of the seeds' losses. `shown` says why a loss is missing."""
+        """Variants by length: the mean of the seeds' losses. `readable_table` says why a loss is missing."""
         return self.frame.groupby(["variant", "length"], sort=False)["loss"].mean().unstack("length").sort_index(axis=1)
 
-    def shown(self) -> pd.DataFrame:
-        """The same as text: "no such positions" where they end, empty where nothing was measured."""
+    def readable_table(self) -> pd.DataFrame:
+        """The same as text: "no such positions" where learned positions end, empty where nothing was measured."""
         table = self.table().map(lambda loss: "" if math.isnan(loss) else f"{loss:.4f}")
         for row in self.frame[self.frame["note"] != ""].itertuples():
             table.loc[row.variant, row.length] = row.note
@@ -164,11 +171,12 @@ class Extrapolation:
     @property
     def title(self) -> str:
         same = self.unit == "nats per token"
-        other = "" if same else "; each reads its own tokens, so that the stretches of text differ a little"
+        other = "" if same else "; each run reads its own tokens, so their stretches of text differ a little"
         return f"loss in {self.unit} by length of the text (tokens){other}"
 
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.shown().to_string()}"
+        return "\n".join([self.title, self.readable_table().to_string(), *left_out_remarks(self.left_out)])
 
     def _repr_html_(self) -> str:
-        return f"<div>{self.title}</div>{self.shown().to_html(border=0)}"
+        remarks = "".join(f"<div>{escape(remark)}</div>" for remark in left_out_remarks(self.left_out))
+        return f"<div>{self.title}</div>{self.readable_table().to_html(border=0)}{remarks}"

@@ -1,20 +1,20 @@
-"""Is A better than B? Both read the same documents, and the documents are drawn anew: a paired bootstrap test.
+"""Is A better than B? A paired bootstrap test: both read the same documents, and the documents are resampled.
 
-Pairing takes away what is hard for both alike: the difference is known far better than either loss. The words are as
-strong as the evidence: one run on a side says nothing of the idea behind it, however clear the difference is.
+A document that is hard for A is hard for B too. Pairing removes this, so the difference is known far better than either
+loss. The words claim no more than the evidence: one run on a side says nothing about the idea behind it, however clear
+the difference is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
 
-from lab.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, resampled_sums
-from lab.evaluation.scores import Scores
+from lab.evaluation.bootstrap import CONFIDENCE, interval, resampled_sums
+from lab.evaluation.scores import BYTES, LOSS, TOKENS, Scores
 from settings.errors import DataError
-
-LOSS, TOKENS, BYTES = 0, 1, 2  # columns of Scores.sums
+from settings.messages import left_out_remarks
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -83,14 +83,32 @@ class Paired:
         return f"{beyond}.{about}"
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PairedTests:
+    """tests: the best configuration against each other one. left_out: the runs not scored, each with the reason."""
+
+    tests: tuple[Paired, ...]
+    left_out: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[Paired]:
+        return iter(self.tests)
+
+    def __len__(self) -> int:
+        return len(self.tests)
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(str, self.tests), *left_out_remarks(self.left_out)])
+
+
 def paired(
     a: Sequence[Scores], b: Sequence[Scores], *, labels: Sequence[str], documents: str = "documents",
-    in_nats: bool = True, resamples: int = RESAMPLES, seed: int = 0,
-) -> Paired:  # fmt: skip
-    """a against b, each the scores of one run or of several seeds, whose losses are averaged for each document.
+    in_nats: bool = True,
+) -> Paired:
+    """Compares a with b, each the scores of one run or of several seeds. The seeds are averaged for each document.
 
-    in_nats: all scored the very same tokens. Otherwise bits per byte are compared, on the documents that all scored
-    whole. Raises DataError where the scores are not of the same text, or hold fewer than two documents.
+    in_nats: all scored exactly the same tokens. Otherwise bits per byte are compared, on the documents that all scored
+    from the first to the last token. Raises DataError where the scores are not of the same text, or hold fewer than
+    two documents.
     """
     found = [*a, *b]
     if not in_nats:
@@ -105,18 +123,18 @@ def paired(
     per_unit = 1.0 if in_nats else 1 / log(2)
     losses = [scores.sums[:, LOSS] * per_unit for scores in found]
     difference = np.mean(losses[: len(a)], axis=0) - np.mean(losses[len(a) :], axis=0)
-    drawn = resampled_sums(np.stack([difference, sizes], axis=1), resamples, seed)
+    drawn = resampled_sums(np.stack([difference, sizes], axis=1))
     low, high = interval(drawn[:, 0] / drawn[:, 1])
     of_each = [float(loss.sum() / sizes.sum()) for loss in losses]
     return Paired(
         a=labels[0], b=labels[1], difference=float(difference.sum() / sizes.sum()), low=low, high=high,
         unit="nats per token" if in_nats else "bits per byte", n_documents=len(sizes), documents=documents,
         losses_a=tuple(of_each[: len(a)]), losses_b=tuple(of_each[len(a) :]),
-    )  # fmt: skip
+    )
 
 
 def common_documents(scores: Sequence[Scores]) -> range:
-    """The documents that all of them scored whole. Raises DataError where there is none."""
+    """The documents of which all of them scored every token. Raises DataError where there is none."""
     whole = [found.whole_documents for found in scores]
     common = range(max(documents.start for documents in whole), min(documents.stop for documents in whole))
     if not common:

@@ -15,7 +15,7 @@ from lab.data.packing import TokenData
 from lab.display.palette import BLUE, INK, VERMILLION
 from lab.display.style import Picture, axes
 from lab.generation.generate import generate_text
-from lab.generation.sampling import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES
 from modules.future import FutureState
 from modules.transformer import Transformer
 from settings.errors import ConfigError

@@ -1,34 +1,33 @@
-"""From a model, tokens: `generate` yields one for each prompt at a time. From tokens, text: whole or as it comes."""
+"""From a model to tokens: `generate` yields one for each prompt at a time. From tokens to text: whole or in pieces."""
 
 import codecs
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
-from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities, sample
+from lab.generation.request import Request, check_ids, check_length, check_prompts
+from lab.generation.sampling import probabilities, sample
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from modules.transformer import Transformer
 from settings.errors import GenerationError
 
 UNTOUCHED = SamplingConfig(temperature=1.0)  # the model's own distribution
-MAX_TOKENS = 200  # where nobody says how many
+MAX_TOKENS = 200  # the default for texts
 
 
 class Generated(NamedTuple):
     """One step, with an entry for each prompt.
 
-    ids: the tokens chosen now. log_probabilities: theirs under the model itself, in nats, whatever the sampling
-    settings are. finished: whether the row ends here, with a stop token or the last of max_tokens, or ended before;
-    of a row that ended before, id and log-probability are None.
+    ids: the tokens chosen in this step. log_probabilities: those of these tokens under the model itself, in nats,
+    whatever the sampling settings are. finished: whether the row has ended, with a stop token or after max_tokens. In
+    later steps, id and log-probability of an ended row are None.
     """
 
     ids: list[int | None]
@@ -40,44 +39,43 @@ def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_tokens: int,
     sampling: SamplingConfig = STRATEGIES["balanced"], stop_tokens: Iterable[int] = (), seed: int = 0,
     cache: bool = True, vocab_size: int | None = None,
-) -> Iterator[Generated]:  # fmt: skip
-    """Continues each prompt, a list of token ids, until it makes a stop token or max_tokens are made.
+) -> Iterator[Generated]:
+    """Continues each prompt, a list of token ids, up to a stop token or to max_tokens new tokens.
 
-    A prompt gives the same tokens alone as in any batch: its randomness depends on `seed` and on how many equal prompts
-    stand before it, so that n copies of one prompt give n continuations. cache=False reads the whole sequence anew
-    for every token: the same result, for comparison. vocab_size: ids from here on are never chosen, for a model with
-    more of them than its tokenizer has.
+    A prompt gives the same tokens alone as in any batch: its random numbers depend on `seed` and on the number of equal
+    prompts before it, so n copies of one prompt give n continuations. cache=False reads the whole sequence again for
+    every token: the same result, for comparison. vocab_size: ids from here on are never chosen, for a model that has
+    more ids than its tokenizer.
 
     The model is in eval mode from the first step until the iterator ends or is dropped, and then as it was before.
-    Raises GenerationError: at once for what can't be used, and later where the model gives NaN or infinity.
+    Raises GenerationError: at once for impossible arguments, and later where the model gives NaN or infinity.
     """
-    vocab_size = model.config.vocab_size if vocab_size is None else vocab_size
-    prompts, stop_tokens = check_settings(model, prompts, max_tokens, sampling, stop_tokens, seed, vocab_size)
-    return _steps(model, prompts, max_tokens, sampling, stop_tokens, seed, cache, vocab_size)
+    request = Request(prompts=prompts, max_tokens=max_tokens, sampling=sampling, stop_tokens=stop_tokens, seed=seed,
+                      vocab_size=vocab_size)
+    return _steps(model, request.checked(model.config), _with_cache if cache else _without_cache)
 
 
 @torch.inference_mode()  # wraps each step on its own: the loop around us keeps its gradients
-def _steps(
-    model: Transformer, prompts: list[list[int]], max_tokens: int, sampling: SamplingConfig,
-    stop_tokens: frozenset[int], seed: int, cache: bool, vocab_size: int,
-) -> Iterator[Generated]:  # fmt: skip
-    generators = row_generators(prompts, seed)
-    seen = marked(prompts, model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    finished = [False] * len(prompts)
-    newest = torch.tensor([prompt[-1] for prompt in prompts])  # (B)
+def _steps(model: Transformer, request: Request, reader: Callable) -> Iterator[Generated]:
+    """reader: _with_cache or _without_cache."""
+    generators = request.row_generators()
+    seen = mark_tokens(request.prompts, model.config.vocab_size) if request.sampling.repetition_penalty != 1 else None
+    finished = [False] * len(request.prompts)
+    newest = torch.tensor([prompt[-1] for prompt in request.prompts])  # (B)
     with eval_mode(model):
-        read = (_with_cache if cache else _without_cache)(model, prompts, max_tokens)
-        for step in range(1, max_tokens + 1):
-            logits = read(newest).float().cpu()  # (B, V)
+        next_logits = reader(model, request.prompts, request.max_tokens)
+        for step in range(1, request.max_tokens + 1):
+            logits = next_logits(newest).float().cpu()  # (B, V)
             log_p = logits.log_softmax(dim=-1)
             check_finite(log_p, step)
-            if vocab_size < logits.shape[1]:
-                logits[:, vocab_size:] = -torch.inf
-            newest = sample(logits, seen, sampling, generators)
+            if request.vocab_size < logits.shape[1]:
+                logits[:, request.vocab_size :] = -torch.inf
+            newest = sample(logits, seen, request.sampling, generators)
             if seen is not None:
                 seen.scatter_(1, newest[:, None], True)
             ids, chosen = newest.tolist(), log_p.gather(1, newest[:, None]).flatten().tolist()
-            ended = [before or id in stop_tokens or step == max_tokens for before, id in zip(finished, ids)]
+            last = step == request.max_tokens
+            ended = [before or id in request.stop_tokens or last for before, id in zip(finished, ids)]
             yield Generated(
                 [None if before else id for before, id in zip(finished, ids)],
                 [None if before else log for before, log in zip(finished, chosen)],
@@ -89,52 +87,55 @@ def _steps(
 
 
 def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
-    """A function from each row's newest token (B) to the logits (B, V) of its next; it reads every token once.
+    """A function from the newest token of each row (B) to the logits (B, V) of the next one; it reads every token once.
 
-    A row that has finished goes on with tokens nobody looks at; the cache has room for them.
+    A row that has ended goes on with tokens that are ignored; the cache has room for them.
     """
     device = next(model.parameters()).device
     cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_tokens - 1)
-    read = [prompt[:-1] for prompt in prompts]
-    if any(read):
-        model.hidden(padded(read, max(map(len, read))).to(device), cache)
-        cache.keep([len(row) for row in read])
+    known = [prompt[:-1] for prompt in prompts]
+    if any(known):
+        model.hidden(padded(known, max(map(len, known))).to(device), cache)
+        cache.keep([len(row) for row in known])
     return lambda newest: model(newest.to(device)[:, None], cache)[:, -1]
 
 
 def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
-    """The same, reading the whole sequences each time."""
+    """The same, but it reads the whole sequences each time."""
     device = next(model.parameters()).device
     tokens = padded(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
     rows = torch.arange(len(prompts), device=device)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
 
-    def read(newest: Tensor) -> Tensor:
+    def next_logits(newest: Tensor) -> Tensor:
         tokens[rows, last] = newest.to(device)
         logits = model(tokens[:, : int(last.max()) + 1])[rows, last]  # (B, V)
         last.add_(1)
         return logits
 
-    return read
+    return next_logits
 
 
 def padded(rows: list[list[int]], length: int) -> Tensor:
-    """Rows of different lengths as one (B, T), filled up on the right with a token that is never looked at."""
+    """Rows of different lengths as one (B, T), filled up on the right with a token that is ignored."""
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def marked(rows: list[list[int]], vocab_size: int) -> Tensor:
-    """Which tokens each row has: boolean (B, V)."""
+def mark_tokens(rows: list[list[int]], vocab_size: int) -> Tensor:
+    """Boolean (B, V): whether a row has a token."""
     marks = torch.zeros(len(rows), vocab_size, dtype=torch.bool)
     for mark, row in zip(marks, rows):
         mark[row] = True
     return marks
 
 
-def row_generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]:
-    """A generator for each row, from `seed` and the number of equal prompts before it."""
-    keys = [(seed, prompts[:row].count(prompt)) for row, prompt in enumerate(prompts)]
-    return [torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0])) for key in keys]
+def check_finite(log_p: Tensor, step: int) -> None:
+    """Raises GenerationError where log-probabilities (B, V) are not finite numbers."""
+    if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes the whole row NaN
+        raise GenerationError(
+            f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
+            "diverged; load an earlier checkpoint, or train with a lower learning rate"
+        )
 
 
 # --- text -----------------------------------------------------------------------------------------------------
@@ -142,10 +143,10 @@ def row_generators(prompts: list[list[int]], seed: int) -> list[torch.Generator]
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """A prompt and what the model made of it, token by token, for showing each with its probability.
+    """A prompt and its continuation, token by token, so that each can be shown with its probability.
 
-    tokens: the ids, a stop token included. texts: what each adds to the text; "" for the stop token, and for a token
-    that ends within a character: the one that completes it brings the whole. log_probabilities: as in `Generated`.
+    tokens: the ids, a stop token included. texts: the text that each token adds; "" for the stop token and for a token
+    that ends inside a character: the token that completes the character adds it. log_probabilities: as in `Generated`.
     """
 
     prompt: str
@@ -168,8 +169,8 @@ def transcribe(
 ) -> list[Transcript]:
     """Continues each prompt, a text or token ids.
 
-    settings: as for `generate`, but stop_tokens is the end of text unless something else is given, and max_tokens is
-    200 unless something else is given, or as many as the model has positions for, if those are fewer.
+    settings: those of `generate`, with other defaults: stop_tokens is the end of text, and max_tokens is 200, or as
+    many as the model has positions for, if those are fewer.
     """
     transcripts = [
         Transcript(prompt=_prompt_text(tokenizer, prompt), tokens=[], texts=[], log_probabilities=[])
@@ -191,7 +192,7 @@ def generate_text(model: Transformer, tokenizer: Tokenizer, prompt: str | Sequen
 
 
 def stream_text(model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], **settings) -> Iterator[str]:
-    """The continuation in pieces as it comes, no character cut: together what `generate_text` adds to the prompt."""
+    """The continuation in pieces as the model generates it, no character cut: together what `generate_text` adds."""
     steps, (spell,) = _begin(model, tokenizer, [prompt], settings)
     return filter(None, (spell(step.ids[0], step.finished[0]) for step in steps))
 
@@ -199,15 +200,15 @@ def stream_text(model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence
 def next_token_probabilities(
     model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], k: int = 10,
     sampling: SamplingConfig = UNTOUCHED,
-) -> tuple[list[str], list[float]]:  # fmt: skip
+) -> tuple[list[str], list[float]]:
     """The k likeliest next tokens as texts, and their probabilities, by default as the model itself gives them.
 
     Tokens that `sampling` excludes are left out, so there may be fewer than k.
     """
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     (ids,) = check_prompts([ids], model.config.vocab_size)
-    _check_length(len(ids), 1, model.config)
-    seen = marked([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
+    check_length(len(ids), 1, model.config)
+    seen = mark_tokens([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
     with torch.inference_mode(), eval_mode(model):
         logits = model(torch.tensor([ids], device=next(model.parameters()).device))[:, -1].float().cpu()  # (B, V)
         logits[:, tokenizer.vocab_size :] = -torch.inf
@@ -223,12 +224,12 @@ def _begin(
         raise GenerationError("prompts must be a list of texts; put a single one into a list, or use generate_text")
     settings = {
         "stop_tokens": [tokenizer.end_of_text], "vocab_size": tokenizer.vocab_size, "max_tokens": None
-    } | settings  # fmt: skip
-    stop_tokens = _check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
+    } | settings
+    stop_tokens = check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     if settings["max_tokens"] is None:
         free = model.config.position_limit - max(map(len, ids), default=0)
-        settings["max_tokens"] = max(1, min(MAX_TOKENS, free))  # 1: what has no room at all is refused
+        settings["max_tokens"] = max(1, min(MAX_TOKENS, free))  # 1: a prompt that leaves no room is refused
     steps = generate(model, ids, stop_tokens=stop_tokens, **settings)
     return steps, [_Speller(tokenizer, stop_tokens) for _ in prompts]
 
@@ -240,7 +241,7 @@ def _prompt_text(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> str:
 
 
 class _Speller:
-    """Spells one row: the text that each token adds, with the bytes of a begun character held back."""
+    """The text that each token of one row adds. It holds back the bytes of a character until they are complete."""
 
     def __init__(self, tokenizer: Tokenizer, stop_tokens: list[int]):
         self.tokenizer, self.stop_tokens = tokenizer, stop_tokens
@@ -249,72 +250,3 @@ class _Speller:
     def __call__(self, id: int, finished: bool) -> str:
         spelled = b"" if id in self.stop_tokens else self.tokenizer.token_bytes(id)
         return self.decoder.decode(spelled, final=finished)
-
-
-# --- what can't be used ---------------------------------------------------------------------------------------
-
-
-def check_settings(
-    model: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int, sampling: SamplingConfig,
-    stop_tokens: Iterable[int], seed: int, vocab_size: int,
-) -> tuple[list[list[int]], frozenset[int]]:  # fmt: skip
-    """The prompts and stop tokens as lists of ids. Raises GenerationError where something can't be used."""
-    prompts = check_prompts(prompts, model.config.vocab_size)
-    stop_tokens = frozenset(_check_ids("stop_tokens", stop_tokens, model.config.vocab_size))
-    for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0), ("vocab_size", vocab_size, 1)):
-        if not isinstance(value, int) or value < least:
-            raise GenerationError(f"{name} must be a whole number, {least} or more, not {value!r}")
-    if not isinstance(sampling, SamplingConfig):
-        raise GenerationError(f"sampling must be a SamplingConfig, such as STRATEGIES['balanced'], not {sampling!r}")
-    _check_length(max(map(len, prompts)), max_tokens, model.config)
-    return prompts, stop_tokens
-
-
-def check_finite(log_p: Tensor, step: int) -> None:
-    """Raises GenerationError where log-probabilities (B, V) are none."""
-    if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes NaN of all in it
-        raise GenerationError(
-            f"the model gave NaN or infinite logits for token {step}: its weights are damaged, or its training "
-            "diverged; load an earlier checkpoint, or train with a lower learning rate"
-        )
-
-
-def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
-    if not len(prompts):
-        raise GenerationError("there is no prompt to continue; give a list with at least one")
-    checked = [_check_ids(f"prompt {number}", prompt, vocab_size) for number, prompt in enumerate(prompts)]
-    for number, prompt in enumerate(checked):
-        if not prompt:
-            raise GenerationError(
-                f"prompt {number} is empty, and the model needs a token to start from; to start from nothing, give the "
-                "token that stands between documents: [tokenizer.end_of_text]"
-            )
-    return checked
-
-
-def _check_ids(name: str, ids: Iterable[int], vocab_size: int) -> list[int]:
-    try:
-        checked = [operator.index(id) for id in ids]
-    except TypeError as error:
-        raise GenerationError(
-            f"{name} must be a list of token ids, which are whole numbers, not {ids!r:.60}; text becomes ids by "
-            "tokenizer.encode, and a single prompt goes into a list of its own: [ids]"
-        ) from error
-    for id in checked:
-        if not 0 <= id < vocab_size:
-            raise GenerationError(
-                f"{name}: token id {id} is out of range, this model has ids 0 to {vocab_size - 1}; use the tokenizer "
-                "that it was trained with"
-            )
-    return checked
-
-
-def _check_length(longest: int, max_tokens: int, config: ModelConfig) -> None:
-    limit = config.position_limit
-    if longest + max_tokens <= limit:
-        return
-    fits = f"lower max_tokens to {limit - longest}" if longest < limit else f"shorten the prompt below {limit} tokens"
-    raise GenerationError(
-        f"{longest} prompt tokens and max_tokens={max_tokens} are more than the {limit} positions this model accepts; "
-        f"{fits}. Why: {config.further_positions}"
-    )

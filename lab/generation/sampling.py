@@ -2,8 +2,8 @@
 
     logits ─ repetition penalty ─ temperature ─ top-k ─ top-p ─ min-p ─ softmax ─ draw
 
-Each step sees what the one before it left. An excluded token has the logit −∞. Ties are broken towards the lowest id,
-so that top-k keeps exactly k and a greedy choice is always the same.
+Each step works on the result of the one before. An excluded token has the logit −∞. Of equal logits the lowest id wins,
+so top-k keeps exactly k and a greedy choice is always the same.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lab.generation.sampling_settings import STRATEGIES, SamplingConfig, strategy
-
-__all__ = [
-    "STRATEGIES", "SamplingConfig", "draw", "filter_logits", "keep_min_p", "keep_top_k", "keep_top_p", "penalise",
-    "probabilities", "sample", "strategy",
-]  # fmt: skip
+from lab.generation.sampling_settings import SamplingConfig
 
 
 def penalise(logits: Tensor, previous: Tensor | None, penalty: float) -> Tensor:
     """x / penalty where x > 0, else x · penalty, for the tokens marked in `previous` (B, V).
 
-    The paper's x / penalty, but for negative logits, which division would make likelier.
+    The paper divides always. But division makes a token with a negative logit likelier, so these are multiplied.
     """
     if previous is None or penalty == 1:
         return logits
@@ -30,7 +25,7 @@ def penalise(logits: Tensor, previous: Tensor | None, penalty: float) -> Tensor:
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Exactly the k likeliest (all, if there are no more than k)."""
+    """Exactly the k likeliest tokens (all, if there are no more than k)."""
     least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
     above, tied = logits > least, logits == least
     room = k - above.sum(dim=-1, keepdim=True)
@@ -38,7 +33,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """The likeliest, one after the other, until their probability reaches p."""
+    """The likeliest tokens, one after the other, until the sum of their probabilities reaches p."""
     if p == 1:
         return logits  # all of them, whatever the sum of the rounded probabilities is
     ordered, ids = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
@@ -48,15 +43,15 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Those with at least p times the probability of the likeliest."""
+    """The tokens with at least p times the probability of the likeliest one."""
     probabilities = logits.softmax(dim=-1)
     return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), -torch.inf)
 
 
 def filter_logits(logits: Tensor, previous: Tensor | None, config: SamplingConfig) -> Tensor:
-    """The logits (B, V) that `config` leaves, −∞ where a token is excluded; greedy leaves one.
+    """The logits (B, V) after all steps of `config`, −∞ where a token is excluded; greedy leaves one token.
 
-    previous: a boolean (B, V) that marks the tokens each row has so far, for the repetition penalty; None for none.
+    previous: a boolean (B, V) that marks the tokens of each row so far, for the repetition penalty; None for none.
     """
     logits = penalise(logits.float(), previous, config.repetition_penalty)
     if config.temperature == 0:
@@ -72,29 +67,27 @@ def filter_logits(logits: Tensor, previous: Tensor | None, config: SamplingConfi
 
 
 def probabilities(logits: Tensor, previous: Tensor | None, config: SamplingConfig) -> Tensor:
-    """What `sample` draws from: (B, V), rows sum to 1."""
+    """The distribution that `sample` draws from: (B, V), rows sum to 1."""
     return filter_logits(logits, previous, config).softmax(dim=-1)
 
 
 def sample(
     logits: Tensor, previous: Tensor | None, config: SamplingConfig,
     generator: torch.Generator | Sequence[torch.Generator],
-) -> Tensor:  # fmt: skip
-    """One token id for each row: (B,). One generator serves all rows, or each row brings its own.
+) -> Tensor:
+    """One token id for each row: (B,). generator: one for all rows, or one for each row.
 
-    Draws in float64 on the CPU: so a seed gives the same ids on every device, and slightly different logits hardly ever
-    give another one.
+    It draws in float64 on the CPU: so a seed gives the same ids on every device, and slightly different logits hardly
+    ever give another id.
     """
     if config.temperature == 0:
         return penalise(logits.float(), previous, config.repetition_penalty).argmax(dim=-1)
-    return draw(probabilities(logits, previous, config).cpu().double(), generator).to(logits.device)
+    return draw_ids(probabilities(logits, previous, config).cpu().double(), generator).to(logits.device)
 
 
-def draw(weights: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
-    """One id for each row of weights (B, V) of any sum: the first whose cumulated weight exceeds u ~ U[0, sum).
-
-    (B,), by inversion; the generators are those of `sample`.
-    """
+def draw_ids(weights: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """One id (B,) for each row of weights (B, V), whose sum may be any number: the first id whose cumulated weight
+    exceeds u ~ U[0, sum). generator: as in `sample`."""
     cumulated = weights.cumsum(dim=-1)
     if isinstance(generator, torch.Generator):
         drawn = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)

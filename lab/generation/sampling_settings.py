@@ -10,11 +10,11 @@ from settings.types import Number, Whole
 class SamplingConfig(Config):
     """How the next token is chosen.
 
-    temperature: logits are divided by it; below 1 sharper, above 1 flatter, 0 takes the likeliest (greedy).
-    top_k: only the k likeliest (Fan et al. 2018, arXiv 1805.04833).
-    top_p: only the smallest set whose probability reaches p (Holtzman et al. 2019, arXiv 1904.09751).
-    min_p: only what has at least this share of the likeliest one's probability (arXiv 2407.01082).
-    repetition_penalty: makes the tokens so far less likely where above 1 (Keskar et al. 2019, arXiv 1909.05858).
+    temperature: logits are divided by it; below 1 sharper, above 1 flatter, 0 takes the likeliest token (greedy).
+    top_k: only the k likeliest tokens (Fan et al. 2018, arXiv 1805.04833).
+    top_p: only the smallest set of tokens whose probability reaches p (Holtzman et al. 2019, arXiv 1904.09751).
+    min_p: only tokens with at least this share of the likeliest token's probability (arXiv 2407.01082).
+    repetition_penalty: above 1 it makes the tokens so far less likely (Keskar et al. 2019, arXiv 1909.05858).
     None, and a penalty of 1, change nothing.
     """
 

@@ -49,6 +49,7 @@ def made_up(losses: list[list[float]], seed: int = 0) -> Scores:
     return Scores(
         losses=flat, ranks=random.integers(1, 20, len(flat)), targets=np.zeros(len(flat), int), documents=documents,
         positions=np.zeros(len(flat), int), n_bytes=np.ones(len(flat), int), top=(1, 5), whole_end=True,
+        total_loss=float(flat.sum(dtype=float)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Comparisons: who is chosen, who is left out and why, what the table and the words say."""
+"""Comparisons: which runs are chosen, which are left out and why, the table and its remarks."""
 
 import math
 import pickle
@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 
 from config import FactoredBlockConfig, RoPEConfig, SinusoidalConfig
-from lab.comparison.comparison import compare, group_name
-from lab.comparison.table import shown
+from lab.comparison.chosen_runs import group_name
+from lab.comparison.comparison import compare
+from lab.comparison.plots import CurveView
+from lab.comparison.table import readable_table
 from lab.costs.estimates import estimate
 from lab.data.tokenizers import bpe_tokenizer
+from lab.evaluation.evaluate import evaluate
 from lab.evaluation.paired import paired
-from lab.evaluation.scores import score
 from lab.runs.run import Run
 from lab.terminal import main
 from modules.transformer import Transformer
@@ -47,12 +49,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def folder(made, cache, tmp_path, monkeypatch):
-    """A copy of them, to be spoiled."""
+    """A copy of these runs, which a test may damage."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
     return shutil.copytree(made, tmp_path / "runs")
 
 
-# --- who is chosen --------------------------------------------------------------------------------------------
+# --- the chosen runs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,12 +110,12 @@ def test_a_choice_of_nothing_is_an_error(folder, chosen, error, message):
         "train.seed.real == 0", "index == 'wide'", "True and open('{}', 'w')", "parameters in globals()",
         "parameters > 1; import os", "not " * 5000 + "True", "(" * 500 + "parameters" + ")" * 500, "\0parameters > 1",
     ],
-)  # fmt: skip
+)
 def test_a_query_compares_and_runs_nothing(folder, tmp_path, query, capfd):
     with pytest.raises(ConfigError, match="no query that can be asked"):
         compare(query.replace("{}", str(tmp_path / "touched")), folder)
     with pytest.raises(ConfigError, match="no query that can be asked"):
-        compare("@os.system('true')", tmp_path / "none")  # nor where there is nobody to ask
+        compare("@os.system('true')", tmp_path / "none")  # nor where there are no runs
     assert not (tmp_path / "touched").exists() and capfd.readouterr().out == ""
 
 
@@ -124,7 +126,7 @@ def test_texts_of_a_query_are_left_as_they_are(folder):
     assert list(compare(wide, folder).runs) == ["wide"]
 
 
-# --- who is left out --------------------------------------------------------------------------------------------
+# --- the runs left out ------------------------------------------------------------------------------------------
 
 
 def edit(path, old: str, new: str) -> None:
@@ -166,11 +168,11 @@ DAMAGES = {
     "pickle": (lambda run: run.weights_path.write_bytes(pickle.dumps({"a": 1})), "not a whole safetensors file"),
     "weights cut": (
         lambda run: run.weights_path.write_bytes(run.weights_path.read_bytes()[:-9]), "not a whole safetensors file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_run_is_listed_with_the_reason_and_stops_nobody(folder, damage):
+def test_a_damaged_run_is_listed_with_the_reason_and_stops_no_other(folder, damage):
     spoil, reason = DAMAGES[damage]
     spoil(Run.open("wide", folder))
     comparison = compare(None, folder)
@@ -205,7 +207,7 @@ def test_a_log_that_lost_rows_is_never_compared_as_whole(folder):
     assert "lost rows: it ends at step 30 before 40" in comparison.left_out["wide"]
 
 
-def test_nobody_left_is_still_an_answer(folder):
+def test_no_run_left_is_still_an_answer(folder):
     for name in ("plain-seed0", "plain-seed1", "sines", "wide"):
         (folder / name / "model.safetensors").unlink()
     comparison = compare(None, folder)
@@ -253,7 +255,7 @@ def test_evaluation_adds_the_metrics_of_the_same_tokens(folder):
     table = comparison.table(sort="loss")
     for name in ("plain-seed0", "wide"):
         run = Run.open(name, folder)
-        expected = score(run.load_model(), comparison.data(name).validation, run.tokenizer, 300, top=(1, 7))
+        expected = evaluate(run.load_model(), comparison.load_data(name).validation, run.tokenizer, 300, top=(1, 7))
         errors = expected.standard_errors()
         for metric in ("loss", "perplexity", "bits_per_byte", "top_1", "top_7"):
             assert table.loc[name, metric] == expected.metrics[metric]
@@ -264,8 +266,8 @@ def test_evaluation_adds_the_metrics_of_the_same_tokens(folder):
         for skill, answers in answered.items():
             row = table.loc[name, [f"skill {skill}{end}" for end in ("", "_low", "_high", "_asked")]]
             assert list(row) == [answers.share, *answers.interval, answers.asked]
-            assert str(answers).startswith(shown(table).loc[name, f"skill {skill}"].removesuffix(")"))
-    assert {name for name in shown(table) if name.startswith("skill ")} >= {"skill name"}
+            assert str(answers).startswith(readable_table(table).loc[name, f"skill {skill}"].removesuffix(")"))
+    assert {name for name in readable_table(table) if name.startswith("skill ")} >= {"skill name"}
     assert "chance is 50 %" in repr(comparison) and "chance" not in repr(comparison.evaluate(300))
     again = compare(["plain-seed0", "wide"], folder).evaluate(300, top=(1, 7), stories=1).table(sort="loss")
     pd.testing.assert_frame_equal(again, table, check_exact=True)
@@ -274,7 +276,7 @@ def test_evaluation_adds_the_metrics_of_the_same_tokens(folder):
 
 def test_errors_stand_beside_their_metrics(folder):
     comparison = compare("plain-*", folder).evaluate(3000)
-    row, cells = comparison.table().iloc[0], shown(comparison.table()).iloc[0]
+    row, cells = comparison.table().iloc[0], readable_table(comparison.table()).iloc[0]
     assert cells["loss (nats)"] == f"{row['loss']:.4f} ± {row['loss_error']:.4f}"
     assert cells["top 1"] == f"{100 * row['top_1']:.2f} % ± {100 * row['top_1_error']:.2f} %"
     assert (cells["training time"], cells["memory"]) == ("20 s", "40.0 kB") and cells["seed"] == "0"
@@ -288,7 +290,7 @@ def test_different_tokenizers_compare_in_bits_per_byte_of_the_same_documents(fol
     assert ".evaluate() measures them" in repr(comparison)
     table = comparison.evaluate(4000).table()
     assert table[["validation_loss", "loss", "perplexity", "top_1", "loss_error"]].isna().all(axis=None)
-    texts = comparison.data("bpe").tokenizer.decode(comparison.data("bpe").validation.tokens.tolist())
+    texts = comparison.load_data("bpe").tokenizer.decode(comparison.load_data("bpe").validation.tokens.tolist())
     n_documents = {scores.n_documents for scores in comparison.evaluated.values()}
     sizes = [len(text.encode()) for text in texts.split("<|endoftext|>")]
     assert len(n_documents) == 1 and {int(s.n_bytes.sum()) for s in comparison.evaluated.values()} == {
@@ -305,7 +307,7 @@ def test_different_data_are_said_to_be_different(folder):
     comparison = compare(["plain-seed0", "other"], folder).evaluate(200)
     assert "each run's on its own held-out text" in repr(comparison)
     assert comparison.table()["loss"].isna().all() and comparison.table()["bits_per_byte"].notna().all()
-    with pytest.raises(ConfigError, match="held out other documents"):
+    with pytest.raises(ConfigError, match="held-out documents of plain-seed0 are not those of other"):
         comparison.paired("plain-seed0", "other")
 
 
@@ -344,7 +346,7 @@ def test_markdown_reads_back_equal(evaluated, tmp_path):
     evaluated.export(tmp_path / "table.md")
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    expected = shown(evaluated.table()).reset_index()
+    expected = readable_table(evaluated.table()).reset_index()
     assert rows[0] == list(expected.columns) and rows[2:] == expected.to_numpy().tolist()
     assert [line.removeprefix("- ") for line in lines if line.startswith("- ")] == evaluated.remarks != []
 
@@ -354,7 +356,7 @@ def test_latex_reads_back_equal(evaluated, tmp_path):
     lines = (tmp_path / "table.tex").read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in line.removesuffix(r"\\").split(" & ")] for line in lines if line.endswith(r"\\")]
     cells = [[cell.replace(r"\_", "_").replace(r"\%", "%") for cell in row] for row in cells]
-    expected = shown(evaluated.table()).reset_index()
+    expected = readable_table(evaluated.table()).reset_index()
     assert cells == [list(expected.columns), *expected.to_numpy().tolist()]
     assert [line.removeprefix("% ") for line in lines if line.startswith("% ")] == evaluated.remarks
 
@@ -371,7 +373,7 @@ def test_another_kind_of_file_is_refused(evaluated, tmp_path):
 def test_paired_takes_names_and_seeds(folder):
     comparison = compare(None, folder)
     found = comparison.paired(["plain-seed0", "plain-seed1"], "wide", max_tokens=3000)
-    sides = [[comparison.scores(name, 3000) for name in names] for names in (["plain-seed0", "plain-seed1"], ["wide"])]
+    sides = [[comparison.score(name, 3000) for name in names] for names in (["plain-seed0", "plain-seed1"], ["wide"])]
     expected = paired(*sides, labels=("plain (2 seeds)", "wide"), documents="stories")
     assert str(found) == str(expected) and "stories" in str(found) and "for the 2 of plain (2 seeds)" in str(found)
     with pytest.raises(ConfigError, match="several that differ in their seed alone, not wide, sines"):
@@ -382,9 +384,9 @@ def test_paired_takes_names_and_seeds(folder):
 
 def test_the_best_is_held_against_each_other_configuration(folder):
     comparison = compare(None, folder)
-    losses = {name: comparison.scores(name, 3000).metrics["loss"] for name in comparison.runs}
+    losses = {name: comparison.score(name, 3000).metrics["loss"] for name in comparison.runs}
     means = {"wide": losses["wide"], "sines": losses["sines"],
-             "plain (2 seeds)": (losses["plain-seed0"] + losses["plain-seed1"]) / 2}  # fmt: skip
+             "plain (2 seeds)": (losses["plain-seed0"] + losses["plain-seed1"]) / 2}
     best, *others = sorted(means, key=means.get)
     found = comparison.against_best(3000)
     assert [(one.a, one.b) for one in found] == [(best, other) for other in others]
@@ -395,11 +397,11 @@ def test_the_best_is_held_against_each_other_configuration(folder):
 
 def test_configurations_of_one_stem_stay_apart(folder):
     for name, train in {"a-1": TRAIN, "a-2": TRAIN.replace(seed=1), "a-3": TRAIN.replace(learning_rate=2e-3),
-                        "a-4": TRAIN.replace(learning_rate=2e-3, seed=1)}.items():  # fmt: skip
+                        "a-4": TRAIN.replace(learning_rate=2e-3, seed=1)}.items():
         make_run(folder, name, train=train)
     comparison = compare("a-*", folder)
     assert comparison.configurations == {"a-1, a-2": ["a-1", "a-2"], "a-3, a-4": ["a-3", "a-4"]}
-    assert [line.name for line in comparison.lines("loss", 1)] == ["a-1, a-2", "a-3, a-4"]
+    assert [line.name for line in comparison.curve_data(CurveView(smoothing=1)).lines] == ["a-1, a-2", "a-3, a-4"]
 
 
 def test_a_copy_of_a_run_is_no_further_seed(folder):
@@ -438,17 +440,19 @@ def test_nothing_is_scored_or_read_twice(folder, monkeypatch):
 
 
 def test_choosing_and_drawing_import_no_torch(folder):
+    """The first process measures the models' costs with torch and remembers them, so that the next one needs none."""
     code = (
         "import sys; from pathlib import Path; from lab.comparison.comparison import compare\n"
-        f"compare(None, Path({str(folder)!r}))._repr_html_(); assert 'torch' not in sys.modules"
+        f"compare(None, Path({str(folder)!r}))._repr_html_()"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for check in ("", "; assert 'torch' not in sys.modules"):
+        done = subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lab.runs.names.TRAINED", folder)
-    monkeypatch.setattr("lab.comparison.compared.TRAINED", folder)
+    monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", folder)
     printed = []
     for _ in range(2):
         flags = ["--sort", "loss", "--evaluate", "True", "--max-tokens", "300", "--export", str(tmp_path / "out.md")]
@@ -465,7 +469,7 @@ def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("arguments", [{"max_tokens": 0}, {"top": (0,)}])
-def test_impossible_arguments_leave_nobody_out(folder, arguments):
+def test_impossible_arguments_leave_no_run_out(folder, arguments):
     comparison = compare(None, folder)
     with pytest.raises(ConfigError, match=r"max_tokens|top"):
         comparison.evaluate(**arguments)

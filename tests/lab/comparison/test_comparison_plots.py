@@ -1,8 +1,10 @@
-"""The pictures of a comparison hold the numbers of the logs; its panel and its disagreements say the same."""
+"""The pictures of a comparison hold the numbers of the logs; so do its panel and its disagreements."""
 
 import base64
 import math
 import re
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,31 +16,38 @@ from safetensors.numpy import save_file
 
 from lab.comparison.comparison import compare
 from lab.comparison.disagreement import disagreement, stretches
-from lab.comparison.panel import STRIPS, as_table, hoverable, values_at
-from lab.comparison.plots import MOST_LINES, PLACES, RAW_POINTS, curves, front, series
+from lab.comparison.panel import STRIPS, hoverable, values_at, values_html
+from lab.comparison.plots import MOST_LINES, PLACES, RAW_POINTS, CurveData, CurveView, curves, front, series
 from lab.costs.parameters import parameter_shapes
 from lab.display.style import PlotError
 from lab.runs.run import Run
-from settings.errors import ConfigError, DataError
+from settings.errors import ConfigError, DataError, RunError
 from tests.helpers.small_runs import DATA, MODEL, TRAIN, made_up, make_log, make_run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture
-def folder(tmp_path, cache, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, cache):
     """Three seeds, the last of them slower, and one run of its own; 40 steps of 32 tokens."""
-    monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
-    folder = tmp_path / "runs"
+    folder = tmp_path_factory.mktemp("runs")
     for seed in range(3):
         make_run(folder, f"plain-seed{seed}", train=TRAIN.replace(seed=seed))
     log = pd.read_csv(folder / "plain-seed2" / "log_data.csv")
     log.assign(seconds=1.5 * log["seconds"]).to_csv(folder / "plain-seed2" / "log_data.csv", index=False)
     make_run(folder, "wide", MODEL.replace(width=32), TRAIN.replace(seed=7))
     return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of these runs, which a test may change."""
+    return shutil.copytree(made, tmp_path / "runs")
 
 
 def add_log(folder, name: str, n_steps: int, seed: int) -> None:
@@ -125,7 +134,7 @@ def test_scales_are_linear_or_logarithmic(folder):
             plot = comparison.curves(log_x=log_x, log_y=log_y).figure.axes[0]
             assert (plot.get_xscale(), plot.get_yscale()) == tuple("log" if on else "linear" for on in (log_x, log_y))
     low, high = comparison.curves(log_x=True).figure.axes[0].get_ylim()
-    assert high > 4.5 and low < comparison.data("wide").floor, "nothing is cut"
+    assert high > 4.5 and low < comparison.load_data("wide").floor, "nothing is cut"
     cut = comparison.curves().figure.axes[0]
     assert cut.get_ylim()[1] < 4.5 and "the first fall lies above" in cut.get_ylabel()
 
@@ -137,7 +146,7 @@ def test_validation_losses_are_drawn_as_logged(folder):
 
 def test_the_floor_is_the_grammars_entropy_in_the_unit_drawn(folder):
     comparison = compare(["wide"], folder)
-    held = comparison.data("wide").validation
+    held = comparison.load_data("wide").validation
     assert comparison.floors() == {"floor": held.floor}
     assert f"floor {held.floor:.4f}" in repr(comparison.curves())
     make_run(folder, "bpe", MODEL.replace(vocab_size=512), TRAIN.replace(data=DATA.replace(tokenizer="bpe-512")))
@@ -146,21 +155,57 @@ def test_the_floor_is_the_grammars_entropy_in_the_unit_drawn(folder):
     bits = -held.log_probability / math.log(2) / held.n_bytes
     assert mixed.floors() == {"floor": pytest.approx(bits)}, "one text, one floor, however it is cut"
     assert "training loss (bits per byte)" in picture.figure.axes[0].get_ylabel()
-    train = mixed.data("bpe").train
+    train = mixed.load_data("bpe").train
     expected = logs(folder)["bpe"]["loss"] * len(train) / train.n_bytes / math.log(2)
     assert lines(picture)["bpe"][:, 1] == pytest.approx(expected)
 
 
-def test_data_that_can_no_longer_be_read_leave_a_run_out(folder, tmp_path):
+@pytest.fixture
+def unreadable(folder, tmp_path):
+    """The comparison of a run with one whose text has been deleted."""
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"story number {i} of them " * 20 for i in range(40)), encoding="utf-8")
     make_run(folder, "own", train=TRAIN.replace(data=DATA.replace(source=str(text))))
     text.unlink()
-    comparison = compare(["wide", "own"], folder)
-    drawn = lines(comparison.curves(smoothing=1))
+    return compare(["wide", "own"], folder)
+
+
+def test_data_that_can_no_longer_be_read_leave_a_run_out_of_the_picture(unreadable, folder):
+    picture = unreadable.curves(smoothing=1)
+    drawn, plot = lines(picture), picture.figure.axes[0]
     assert set(drawn) == {"wide"} and drawn["wide"][:, 1] == pytest.approx(logs(folder)["wide"]["loss"])
-    assert comparison.unit == "nats per token", "alone again, it needs no common unit"
-    assert "there is no file or folder" in comparison.left_out["own"]
+    assert "nats per token" in plot.get_ylabel(), "alone again, it needs no common unit"
+    assert re.search("left out: own: .*there is no file or folder", repr(picture))
+    assert plot.get_xlabel().startswith("step\nleft out: own: ")
+
+
+def test_only_an_evaluation_leaves_runs_out_of_a_comparison(unreadable):
+    """Drawing, testing and measuring name the damaged run in their result, and the comparison stays as it was."""
+    for draw in (unreadable.curves, unreadable.pareto, unreadable.curves_widget, unreadable.floors):
+        with suppress(ConfigError):  # no loss that may be compared yet
+            draw()
+        assert list(unreadable.runs) == ["wide", "own"] and unreadable.left_out == {}
+    with pytest.raises(ConfigError, match="two configurations that can be scored, not wide"):
+        unreadable.against_best(200)
+    assert "left out: own: " in repr(unreadable.extrapolation((1,), 640))
+    assert list(unreadable.runs) == ["wide", "own"] and unreadable.left_out == {} and not unreadable.evaluated
+    assert list(unreadable.evaluate(200).runs) == ["wide"] and list(unreadable.left_out) == ["own"]
+
+
+def test_a_test_against_the_best_names_a_run_that_cannot_be_scored(folder, monkeypatch):
+    load_model = Run.load_model
+
+    def load(run):
+        if run.name == "plain-seed2":
+            raise RunError("its weights are gone")
+        return load_model(run)
+
+    monkeypatch.setattr(Run, "load_model", load)
+    comparison = compare(None, folder)
+    found = comparison.against_best(3000)
+    assert [{test.a, test.b} for test in found] == [{"plain (2 seeds)", "wide"}]
+    assert repr(found).endswith("left out: plain-seed2: its weights are gone")
+    assert len(comparison.runs) == 4 and comparison.left_out == {}
 
 
 def test_lines_are_told_apart_without_colour():
@@ -176,8 +221,7 @@ def test_the_picture_is_the_same_on_every_page_and_twice(folder):
     assert first.png == second.png and first.figure.get_facecolor()[3] == 1.0, "its own opaque card, light or dark page"
 
 
-def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, cache, monkeypatch):
-    monkeypatch.setenv("GLASSBOX_CACHE", str(cache))
+def test_long_logs_are_drawn_with_few_points_and_read_once(tmp_path, monkeypatch):
     for seed in range(6):
         add_log(tmp_path, f"run{seed}", 10_000, seed)
     read, read_csv = [], pd.read_csv
@@ -222,7 +266,7 @@ def test_nothing_to_draw_is_said(folder):
 # --- pareto -----------------------------------------------------------------------------------------------------
 
 
-def test_the_front_holds_whom_nobody_beats():
+def test_the_front_holds_the_runs_that_no_other_beats():
     costs, losses = np.random.default_rng(0).integers(0, 12, (2, 60)).astype(float)
     expected = {
         i for i in range(60)
@@ -230,7 +274,7 @@ def test_the_front_holds_whom_nobody_beats():
             costs[j] <= costs[i] and losses[j] <= losses[i] and (costs[j] < costs[i] or losses[j] < losses[i])
             for j in range(60)
         )
-    }  # fmt: skip
+    }
     found = front(costs, losses)
     assert {(costs[i], losses[i]) for i in found} == {(costs[i], losses[i]) for i in expected}
     assert sorted(found, key=lambda i: costs[i]) == found
@@ -266,7 +310,7 @@ def test_pareto_of_two_tokenizers_needs_bits_per_byte(folder):
 
 
 class Page(HTMLParser):
-    """What the panel's HTML says to a browser. image, strips: attributes; box: left, top, width and height of all
+    """The panel's HTML as a browser reads it. image, strips: attributes; box: left, top, width and height of all
     strips together, in % of the picture."""
 
     def __init__(self, html: str):
@@ -291,7 +335,7 @@ def png(html: str) -> bytes:
 
 def child(panel, description: str):
     found = [c for row in panel.children for c in getattr(row, "children", [row])
-             if getattr(c, "description", None) == description]  # fmt: skip
+             if getattr(c, "description", None) == description]
     assert len(found) == 1, description
     return found[0]
 
@@ -313,7 +357,7 @@ def test_the_panel_shows_what_the_static_call_draws(folder):
     each = logs(folder)
     seeds = [each[f"plain-seed{seed}"]["loss"][19] for seed in range(3)]
     for text in ("step 20", f"{each['wide']['loss'][19]:.4f}", f"{np.mean(seeds):.4f}",
-                 f"{min(seeds):.4f} to {max(seeds):.4f}", "nats per token"):  # fmt: skip
+                 f"{min(seeds):.4f} to {max(seeds):.4f}", "nats per token"):
         assert text in values.value
 
 
@@ -327,33 +371,33 @@ def test_the_panel_says_what_cannot_be_drawn(folder):
 
 
 @pytest.mark.parametrize("log_x", [False, True])
-def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
-    """One run goes on for longer than the others, so that not everybody has been everywhere."""
+def test_a_strip_shows_the_values_at_its_middle(folder, log_x):
+    """One run goes on for longer than the others, so that not all runs have values everywhere."""
     log = make_log(60, seed=7)
     log.to_csv(folder / "wide" / "log_data.csv", index=False)
     comparison = compare(None, folder)
     picture = comparison.curves(log_x=log_x)
-    bands = [(line, line.band("steps")) for line in comparison.lines("loss", None)]
-    page = Page(hoverable(picture, bands, "steps", "nats per token"))
+    data = comparison.curve_data(CurveView())
+    page = Page(hoverable(picture, data, "steps"))
     assert page.image["alt"] == repr(picture) and len(page.strips) == STRIPS
     assert all(strip["style"] == "flex:1" for strip in page.strips), "equal shares of the box over the axes"
     plot, (width, height) = picture.figure.axes[0], picture.figure.canvas.get_width_height()
     box = plot.get_window_extent()
     assert page.box == pytest.approx(
         {"left": 100 * box.x0 / width, "top": 100 * (1 - box.y1 / height),
-         "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)  # fmt: skip
+         "width": 100 * box.width / width, "height": 100 * box.height / height}, abs=0.1)
     n_elsewhere = set()
     for i, strip in enumerate(page.strips):
         at, _ = plot.transData.inverted().transform((box.x0 + (i + 0.5) / STRIPS * box.width, box.y0))
         where, *told = strip["title"].split("\n")
         assert where == f"step {at:,.0f}, nats per token"
-        expected = values_at(bands, "steps", at)
+        expected = values_at(data.lines, "steps", at)
         assert told == [
             f"{value:.4f}  {name}" + f"  ({span})" * bool(span) + f"  ({elsewhere})" * bool(elsewhere)
             for value, name, span, elsewhere in expected
         ]
         ends = {"plain (3 seeds)": (1, 40), "wide": (1, 60)}
-        assert sorted(name for _, name, _, _ in expected) == sorted(ends), "every line is told of everywhere"
+        assert sorted(name for _, name, _, _ in expected) == sorted(ends), "every line has a value everywhere"
         for _, name, _, elsewhere in expected:
             first, last = ends[name]
             assert elsewhere == ("first: step 1" if at < first else f"last: step {last}" if at > last else "")
@@ -362,18 +406,18 @@ def test_the_mouse_is_told_the_values_at_the_middle_of_its_strip(folder, log_x):
 
 
 def test_values_are_the_lines_lowest_first(folder):
-    bands = [(line, line.band("steps")) for line in compare(None, folder).lines("loss", 1)]
+    lines = compare(None, folder).curve_data(CurveView(smoothing=1)).lines
     each = logs(folder)
     seeds = np.stack([each[f"plain-seed{seed}"]["loss"] for seed in range(3)])
     for mark, step, elsewhere in (
         (1, 1, ""), (20, 20, ""), (40, 40, ""), (0.9, 1, "first: step 1"), (41, 40, "last: step 40"),
-    ):  # fmt: skip
+    ):
         here = seeds[:, step - 1]
         expected = sorted([
             (pytest.approx(here.mean()), "plain (3 seeds)", f"{here.min():.4f} to {here.max():.4f}", elsewhere),
             (pytest.approx(each["wide"]["loss"][step - 1]), "wide", "", elsewhere),
-        ], key=lambda told: told[0].expected)  # fmt: skip
-        assert values_at(bands, "steps", mark) == expected
+        ], key=lambda told: told[0].expected)
+        assert values_at(lines, "steps", mark) == expected
 
 
 @pytest.mark.parametrize("x", ["steps", "tokens", "seconds", "flops"])
@@ -399,12 +443,12 @@ def test_the_twin_of_the_panel_is_what_it_shows(folder):
 
 
 def test_names_of_runs_are_no_html(folder):
-    named = [replace(line, name='w<b>&"') for line in compare(["wide"], folder).lines("loss", None)]
-    bands = [(line, line.band("steps")) for line in named]
-    page = Page(hoverable(curves(named, {}, "steps", "loss", "nats"), bands, "steps", "nats"))
+    lines = compare(["wide"], folder).curve_data(CurveView()).lines
+    data = CurveData(lines=[replace(line, name='w<b>&"') for line in lines], unit="nats")
+    page = Page(hoverable(curves(data, CurveView()), data, "steps"))
     assert 'w<b>&"' in page.image["alt"] and 'w<b>&"' in page.strips[50]["title"]
     assert page.tags == ["style", "div", "img", "div"] + ["i"] * STRIPS
-    assert "<td>w&lt;b&gt;&amp;&quot;</td>" in as_table(bands, "steps", 20, "nats")
+    assert "<td>w&lt;b&gt;&amp;&quot;</td>" in values_html(data, "steps", 20)
 
 
 # --- disagreement -----------------------------------------------------------------------------------------------
@@ -427,7 +471,7 @@ def test_the_planted_disagreement_is_found_and_shown_without_colour_too():
     other = [[1.0] * 30, [1.0] * 10 + [5.0, 0.25] + [1.0] * 18]
     scores = [made_up(one) for one in (losses, other)]
     tokenizer = type("Letters", (), {"decode": staticmethod(lambda ids: "<x")})()
-    found = disagreement(*scores, labels=("A", "B&B"), tokenizer=tokenizer, n=1, length=4)
+    found = disagreement(("A", scores[0]), ("B&B", scores[1]), tokenizer, n=1, length=4)
     rows = found.tokens
     assert rows["document"].unique().tolist() == [1] and len(rows) == 4
     assert dict(zip(rows["position"], rows["difference"]))[10] == -4.0
@@ -448,7 +492,7 @@ def test_disagreements_that_cannot_be_looked_for_are_refused(folder):
         comparison.disagreement("wide", "plain-seed0", max_tokens=200, length=900_000)
     found = comparison.disagreement("wide", "plain-seed0", n=3, max_tokens=2000, length=10)
     assert found.tokens.groupby("stretch").size().tolist() == [10, 10, 10]
-    held = comparison.data("wide")
+    held = comparison.load_data("wide")
     texts = held.tokenizer.decode(held.validation.tokens.tolist())
     for _, rows in found.tokens.groupby("stretch"):
         assert "".join(rows["token"]) in texts

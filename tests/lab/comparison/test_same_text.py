@@ -1,4 +1,4 @@
-"""Whether two runs were held out the same documents is decided by fingerprint, not by the settings that made them."""
+"""Fingerprints decide whether two runs have the same held-out documents, not the settings that made them."""
 
 import shutil
 
@@ -22,7 +22,7 @@ def train_on(path, seed: int = 0, **changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two runs of equal settings; between them the file became another."""
+    """Two runs of equal settings; between them, the file changed."""
     path = write(tmp_path / "mine.jsonl", TEXTS)
     make_run(tmp_path / "runs", "before", train=train_on(path))
     write(path, TEXTS[::2])
@@ -33,7 +33,7 @@ def folder(tmp_path):
 def test_runs_before_and_after_a_change_of_the_file_do_not_compare(folder):
     texts = {name: Run.open(name, folder).text.validation for name in ("before", "after")}
     comparison = compare(None, folder)
-    assert not comparison.same_text and not comparison.in_nats and not comparison.same_validation
+    assert not comparison.chosen.same_text and not comparison.in_nats and not comparison.chosen.same_validation
     assert comparison.table()["validation_loss"].isna().all()
     assert all(print in repr(comparison) for print in texts.values())
     assert len(comparison.configurations) == 2, "no two seeds of one configuration"
@@ -65,14 +65,14 @@ def test_the_same_text_elsewhere_and_by_other_settings_compares(tmp_path):
         path = write(tmp_path / name / "mine.jsonl", TEXTS)
         make_run(tmp_path / "runs", name, train=train_on(path, seed, max_documents=500 if seed else None))
     comparison = compare(None, tmp_path / "runs")
-    assert comparison.same_text and comparison.in_nats and comparison.table()["validation_loss"].notna().all()
+    assert comparison.chosen.same_text and comparison.in_nats and comparison.table()["validation_loss"].notna().all()
     assert comparison.paired("one", "two", max_tokens=1500).unit == "nats per token"
     assert comparison.disagreement("one", "two", n=1, length=5).labels == ("one", "two")
     assert "different data" not in repr(comparison.evaluate(1500))
 
 
 def test_all_tales_by_number_and_by_default_compare_also_with_runs_without_a_record(tmp_path):
-    """As a run of train.ipynb does with the runs that ship: they were made before there were records."""
+    """A run of train.ipynb beside the runs that ship, which were made before there were records."""
     counted = TRAIN.replace(data=DATA.replace(max_documents=50), seed=1)
     make_run(tmp_path, "plain", train=counted.replace(seed=0))
     make_run(tmp_path, "counted", train=counted)
@@ -81,7 +81,7 @@ def test_all_tales_by_number_and_by_default_compare_also_with_runs_without_a_rec
         settings.write_text(settings.read_text().replace('"max_documents": 50', f'"max_documents": {count}'))
         (tmp_path / name / "data.json").unlink()
     comparison = compare(None, tmp_path)
-    assert comparison.same_text and comparison.in_nats
+    assert comparison.chosen.same_text and comparison.in_nats
     assert list(comparison.configurations.values()) == [["counted", "plain"]]
 
 
@@ -91,11 +91,11 @@ def test_beside_a_run_without_a_record_settings_decide(tmp_path):
     make_run(tmp_path, "other", train=TRAIN.replace(data=DATA.replace(seed=3), seed=2))
     (tmp_path / "old" / "data.json").unlink()
     assert compare(["old", "new"], tmp_path).in_nats and len(compare(["old", "new"], tmp_path).configurations) == 1
-    assert not compare(["old", "other"], tmp_path).same_text and not compare(None, tmp_path).in_nats
+    assert not compare(["old", "other"], tmp_path).chosen.same_text and not compare(None, tmp_path).in_nats
 
 
 def test_the_stored_tokenizer_is_used_and_not_the_name(tmp_path, monkeypatch):
-    """A tokenizer of a notebook's own is unknown by name in the next process; the run has it."""
+    """A tokenizer from a notebook is unknown by name in the next process; the run has stored it."""
     from lab.data import tokenizers
 
     monkeypatch.setattr(tokenizers, "_REGISTRY", dict(tokenizers._REGISTRY))

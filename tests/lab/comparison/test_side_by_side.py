@@ -25,7 +25,8 @@ def runs(tmp_path) -> list[Run]:
     made = []
     for name, tokenizer, vocab_size in (("bytes", "byte", 257), ("pairs", "bpe-512", 512)):
         model = ModelConfig(vocab_size=vocab_size, context_length=16, n_layers=1, n_heads=2, width=16)
-        train = TrainConfig(data=DataConfig(tokenizer=tokenizer), steps=4, schedule=ScheduleConfig(warmup_steps=0))
+        data = DataConfig(tokenizer=tokenizer, max_documents=60)
+        train = TrainConfig(data=data, steps=4, schedule=ScheduleConfig(warmup_steps=0))
         run = Run.create(name, model, train, tmp_path)
         write_tensors(run.weights_path, dict(Transformer(model).named_parameters()), {"step": 0})
         made.append(run)

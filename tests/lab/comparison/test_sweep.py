@@ -1,8 +1,12 @@
 """Sweeps: overrides and their names, every variant with every seed, resumable to the same numbers; equal sizes."""
 
+import io
 import signal
 import statistics
 import types
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,26 +42,45 @@ TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=4, batch_size=2,
     evaluate_every=2, evaluation_tokens=64, precision="fp32", device="cpu", sample_tokens=3, checkpoint_every=4,
     schedule=ScheduleConfig(warmup_steps=1),
-)  # fmt: skip
+)
 START = Preset(MODEL, TRAIN)
 VARIANTS = {"plain": START, "wide": Preset(MODEL.replace(mlp=MLPConfig(ratio=6.0)), TRAIN)}
 SLOPES = "model.position.slopes"
 NAMES = ["plain-seed0", "wide-seed0", "plain-seed1", "wide-seed1"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("GLASSBOX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        changes.setenv("GLASSBOX_PLAIN", "1")
+        yield
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A sweep that nothing stopped: its folder, its steps in order, and all that it printed."""
+
+    folder: Path
+    passed: list
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, surroundings) -> Whole:
+    folder, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        passed = trained(folder)
+    return Whole(folder, passed, printed.getvalue())
 
 
 def trained(folder, **how):
     return [(run.name, step.step) for run, step in sweep(VARIANTS, (0, 1), folder, **how)]
 
 
-def assert_same_weights(one, other):
+def assert_same_weights(whole, other):
     for name in NAMES:
-        first, second = (load_file(folder / name / "model.safetensors") for folder in (one, other))
+        first, second = (load_file(folder / name / "model.safetensors") for folder in (whole.folder, other))
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -75,18 +98,18 @@ def test_a_variant_is_the_start_with_its_settings_changed_under_a_name_that_says
     }
     assert list(overridden(START, overrides, name="try")) == [
         "try-base", "try-learning-rate-0.001_n-layers-3", "try-schedule-final-fraction-0.5",
-    ]  # fmt: skip
+    ]
 
 
 def test_what_all_overrides_have_is_left_out_of_the_names():
     overrides = grid({"train.steps": [9], "train.batch_size": [3, 5]})
     assert {name: settings.train for name, settings in overridden(START, overrides).items()} == {
         "batch-size-3": TRAIN.replace(steps=9, batch_size=3), "batch-size-5": TRAIN.replace(steps=9, batch_size=5),
-    }  # fmt: skip
+    }
     assert list(overridden(START, [{"train.steps": 9}])) == ["steps-9"], "one by itself has nothing to share"
     assert list(overridden(START, [{"train.steps": 9}, {"train.steps": 9, "model.n_layers": 2}])) == [
         "base", "n-layers-2",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +133,14 @@ def test_any_value_makes_a_runs_name(override, name):
     check_name(f"{label}-seed0")
 
 
-def test_a_new_kind_begins_its_part_anew_and_the_same_kind_does_not():
+def test_a_new_kind_replaces_its_part_and_the_same_kind_does_not():
     turned = Preset(MODEL.replace(position=RoPEConfig(theta=500.0), norm=NormConfig(bias=True)), TRAIN)
     found, mixing = {}, FactoredBlockConfig(value_mixing="dense")
     for override in (
         {"model.position.kind": "rope"}, {"model.position.kind": "alibi"}, {"model.position.kind": "sinusoidal"},
         {"model.position.theta": 7.0, "model.position.kind": "sinusoidal"},
         {"model.block.kind": "factored", "model.block.value_mixing": "dense"}, {"model.norm.kind": "layer"},
-    ):  # fmt: skip
+    ):
         ((name, settings),) = overridden(turned, [override]).items()
         found[name] = settings.model
     assert found == {
@@ -137,7 +160,7 @@ def test_a_new_kind_begins_its_part_anew_and_the_same_kind_does_not():
         ([{"n_layers": 2}], "unknown setting 'n_layers'; did you mean 'model.n_layers'"),
         ([{"model.position": ALiBiConfig()}], "unknown setting 'model.position'; did you mean 'model.position.kind'"),
         ([{"train.steps": 2.5}], "train.steps must be an integer from 1 to 1,000,000,000, not 2.5"),
-        ([{"model.position.kind": ["alibi"]}], r"model.position.kind must be one of 'none', .*'alibi', not \["),
+        ([{"model.position.kind": ["alibi"]}], r"model.position.kind must be one of 'none', .*'alibi'.*, not \["),
         ([{"model.position.slopes": (0.5, 0.25)}], "unknown setting 'slopes'; choose from: kind, theta"),
         ([{"model.n_heads": 3}], r"with {'model.n_heads': 3}: .*n_heads=3 must divide width=16"),
         ([{"train.seed": 1}], "train.seed is no override: every variant is trained with each of the sweep's seeds"),
@@ -156,7 +179,7 @@ def test_a_grid_has_every_combination_the_last_setting_changing_fastest():
     assert grid({"train.learning_rate": (1e-3, 4e-3), "model.n_layers": [2, 3]}) == [
         {"train.learning_rate": 1e-3, "model.n_layers": 2}, {"train.learning_rate": 1e-3, "model.n_layers": 3},
         {"train.learning_rate": 4e-3, "model.n_layers": 2}, {"train.learning_rate": 4e-3, "model.n_layers": 3},
-    ]  # fmt: skip
+    ]
     assert grid({}) == [{}]
     for values in ("alibi", 3, ()):
         with pytest.raises(ConfigError, match=r"model\.position\.kind needs a list of values"):
@@ -167,11 +190,11 @@ def test_the_terminals_values_are_read_by_the_types_of_their_settings():
     texts = [
         "train.learning-rate=1e-3, 4e-3", "model.n-kv-heads=None,1", "model.bias=True,False",
         "train.data.tokenizer=byte,512", "model.position.kind=alibi",
-    ]  # fmt: skip
+    ]
     assert read_values(texts) == {
         "train.learning_rate": [1e-3, 4e-3], "model.n_kv_heads": [None, 1], "model.bias": [True, False],
         "train.data.tokenizer": ["byte", "512"], "model.position.kind": ["alibi"],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -195,15 +218,15 @@ def test_bad_values_in_the_terminal(texts, message):
 # --- trainings ------------------------------------------------------------------------------------------------
 
 
-def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weights(tmp_path):
-    assert trained(tmp_path / "whole") == [(name, step) for name in NAMES for step in (1, 2, 3, 4)]
-    assert trained(tmp_path / "whole") == [], "nothing is left to do"
+def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weights(tmp_path, whole):
+    assert whole.passed == [(name, step) for name in NAMES for step in (1, 2, 3, 4)]
+    assert trained(whole.folder) == [], "nothing is left to do"
     for count, _ in enumerate(sweep(VARIANTS, (0, 1), tmp_path / "parts"), start=1):
         if count == 6:
             break
     assert trained(tmp_path / "parts")[0] == ("wide-seed0", 3)
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    results = sweep_results(Run.open(name, tmp_path / "whole") for name in NAMES)
+    assert_same_weights(whole, tmp_path / "parts")
+    results = sweep_results(Run.open(name, whole.folder) for name in NAMES)
     assert list(results["variant"]) == ["plain", "wide"] * 2 and list(results["seed"]) == [0, 0, 1, 1]
     assert list(results["tokens"]) == [4 * 2 * 16] * 4
     spread = mean_and_spread(results).loc["wide"]
@@ -213,9 +236,8 @@ def test_all_are_trained_in_order_and_a_stopped_sweep_goes_on_to_the_same_weight
     assert losses[0] != losses[1]
 
 
-def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weights(tmp_path, capsys):
-    trained(tmp_path / "whole")
-    assert "run 1 of" not in capsys.readouterr().out, "unwatched it is silent"
+def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weights(tmp_path, whole, capsys):
+    assert whole.printed == "", "unwatched it is silent"
     for run, step in sweep(VARIANTS, (0, 1), tmp_path / "parts", show=True):
         if (run.name, step.step) == ("wide-seed0", 2):
             break
@@ -229,12 +251,12 @@ def test_watched_it_says_which_of_how_many_and_a_stop_goes_on_to_the_same_weight
     printed = capsys.readouterr().out
     assert "plain-seed0" not in printed and "run 2 of 4: wide-seed0, stopped at step 2 of 4\n" in printed
     assert "run 3 of 4: plain-seed1, new\n" in printed and "run 4 of 4: wide-seed1, new\n" in printed
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert_same_weights(whole, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("show", [False, True])
 @pytest.mark.parametrize("last", [2, 4])
-def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, show, last):
+def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, whole, show, last):
     passed = []
     for run, step in sweep(VARIANTS, (0, 1), tmp_path / "parts", show=show):
         passed.append((run.name, step.step))
@@ -243,8 +265,7 @@ def test_ctrl_c_stops_the_whole_sweep_in_a_runs_last_step_too(tmp_path, show, la
     assert passed == [("plain-seed0", step) for step in range(1, last + 1)]
     assert run_names(tmp_path / "parts") == ["plain-seed0"]
     trained(tmp_path / "parts")
-    trained(tmp_path / "whole")
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert_same_weights(whole, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("last", [2, 4])
@@ -272,11 +293,11 @@ def test_the_stop_button_stops_the_whole_sweep(tmp_path, monkeypatch, last):
 def test_a_training_that_fails_keeps_no_other_from_its_own_and_is_named_at_the_end(tmp_path, capsys):
     overrides = grid({"train.gradient_clip": [None], "train.learning_rate": [1e30, 1e-3]})
     variants, passed = overridden(START, overrides), []
-    steps = sweep(variants, (0,), tmp_path)
+    steps = sweep(variants, (0,), tmp_path, show=True)
     with pytest.raises(RunError, match=r"1 of 2 trainings failed:\n  learning-rate-1e30-seed0: step 2: .*not finite"):
         passed.extend((run.name, step.step) for run, step in steps)
     assert passed == [("learning-rate-1e30-seed0", 1)] + [("learning-rate-0.001-seed0", n) for n in (1, 2, 3, 4)]
-    assert "learning-rate-1e30-seed0 failed; the others" in capsys.readouterr().err
+    assert "learning-rate-1e30-seed0 failed; the others are trained all the same\nrun 2 of 2" in capsys.readouterr().out
     assert list(compare_sweep(variants, (0,), tmp_path).runs) == ["learning-rate-0.001-seed0"]
 
 
@@ -342,12 +363,11 @@ def test_the_comparison_holds_exactly_the_sweeps_runs_variant_by_variant(tmp_pat
         compare_sweep({"plain": VARIANTS["wide"]}, (0,), tmp_path)
 
 
-def test_another_trainings_run_is_not_taken_for_ones_own(tmp_path):
-    trained(tmp_path)
+def test_another_trainings_run_is_not_taken_for_ones_own(whole):
     changed = {"plain": Preset(MODEL, TRAIN.replace(learning_rate=0.5))}
     with pytest.raises(RunError, match=r"'plain-seed0' .* was made with other settings"):
-        sweep(VARIANTS | changed, (2, 0), tmp_path)
-    assert run_names(tmp_path) == sorted(NAMES)
+        sweep(VARIANTS | changed, (2, 0), whole.folder)
+    assert run_names(whole.folder) == sorted(NAMES)
 
 
 def test_matched_models_have_equally_many_parameters():

@@ -1,4 +1,4 @@
-"""Reading on past the training length, against a plain loop; and the pictures of positions."""
+"""Losses beyond the training length, against a plain loop; and the pictures of positions."""
 
 import math
 import re
@@ -35,7 +35,7 @@ from tests.helpers.small_runs import MODEL, TRAIN, make_run
 CONFIG = ModelConfig(
     vocab_size=257, context_length=8, max_positions=64, n_layers=1, n_heads=2, width=16, position=ALiBiConfig(),
     init_std=0.3,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_by_length_is_the_mean_over_positions_and_nan_where_positions_end(tokens
 
 
 def test_beyond_max_positions_every_message_names_the_way(tokens, seeded):
-    """No loss is NaN where a larger max_positions would do: for each encoding but learned positions."""
+    """Where a larger max_positions would help, there is an error and no NaN, except with learned positions."""
     narrow = Transformer(CONFIG.replace(max_positions=8)).eval()
     ids, way = [1] * 9, re.escape("run.load_model(max_positions=N)")
     for work, kind in (
@@ -161,7 +161,7 @@ def test_curves_have_a_point_for_each_length_that_was_reached():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two seeds with RoPE that accept no more positions than they were trained on, and one with learned positions."""
+    """Two seeds with RoPE that accept as many positions as they were trained on, and one run with learned positions."""
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     narrow = MODEL.replace(max_positions=MODEL.context_length)
     made = [make_run(tmp_path, f"rope-seed{n}", narrow, TRAIN.replace(seed=n)) for n in range(2)]
@@ -181,9 +181,11 @@ def test_a_comparison_reads_on_as_each_run_alone(runs):
     with pytest.raises(DataError, match="more than the 16 positions"):
         loss_by_position(runs[0].load_model(), held_out, 64, 1280)
     table, losses = found.table(), found.frame.set_index(["run", "length"])["loss"]
-    assert table.loc["rope (2 seeds)", 64] == pytest.approx((losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2)
+    mean = (losses["rope-seed0", 64] + losses["rope-seed1", 64]) / 2
+    assert table.loc["rope (2 seeds)", 64] == pytest.approx(mean)
     assert math.isfinite(table.loc["learned", 16]) and math.isnan(table.loc["learned", 64])
-    assert found.shown().loc["learned", 64] == "no such positions" and found._repr_html_().count("no such") == 1
+    assert found.readable_table().loc["learned", 64] == "no such positions"
+    assert found._repr_html_().count("no such") == 1
     lines = {c.get_label(): c.lines[0].get_xdata().tolist() for c in found.curves().figure.axes[0].containers}
     assert lines == {"rope (2 seeds)": [16, 64], "learned (positions end at 16)": [16]}
     missing = found.frame[found.frame["loss"].isna()]
@@ -197,7 +199,7 @@ def test_other_tokenizers_are_compared_in_bits_per_byte(runs):
     bpe = make_run(
         runs[0].folder.parent, "bpe", MODEL.replace(vocab_size=512),
         TRAIN.replace(data=TRAIN.data.replace(tokenizer="bpe-512")),
-    )  # fmt: skip
+    )
     alone, found = compare(runs[:1]), compare([runs[0], bpe])
     nats, bits = (one.extrapolation((2,), 640).frame["loss"][0] for one in (alone, found))
     tokens = prepare(TRAIN.data).validation
@@ -209,7 +211,7 @@ def test_runs_of_different_training_lengths(runs):
     longer = make_run(runs[0].folder.parent, "longer", MODEL.replace(context_length=32), TRAIN.replace(seed=7))
     found = compare([runs[0], runs[2], longer]).extrapolation((2,), 640)
     assert found.trained == (16, 32)
-    shown = found.shown()
+    shown = found.readable_table()
     assert shown.loc["rope-seed0", 64] == "" and shown.loc["longer", 32] == "", "what was not measured is not said"
     assert shown.loc["learned", 32] == "no such positions"
     for picture in (found.curves(), found.by_position()):
@@ -230,7 +232,7 @@ def test_runs_of_different_training_lengths(runs):
         ((8,), 64, "no window of 128 tokens fits into max_tokens=64"),
     ],
 )
-def test_impossible_lengths_leave_nobody_out(runs, factors, max_tokens, message):
+def test_impossible_lengths_leave_no_run_out(runs, factors, max_tokens, message):
     comparison = compare(runs)
     with pytest.raises(ConfigError, match=message):
         comparison.extrapolation(factors, max_tokens)

@@ -9,12 +9,13 @@ import pytest
 import scipy.stats
 import torch
 
+from lab.comparison.comparison import compare
 from lab.data.packing import prepare
 from lab.data.tokenizers import bpe_tokenizer, load_tokenizer
-from lab.evaluation.bootstrap import interval, resampled_sums
-from lab.evaluation.evaluate import evaluate, evaluate_text
+from lab.evaluation.bootstrap import RESAMPLES, interval, resampled_sums
+from lab.evaluation.evaluate import TOP, evaluate, evaluate_text
 from lab.evaluation.paired import common_documents, paired
-from lab.evaluation.scores import score, score_text, skills
+from lab.evaluation.probes import skills
 from lab.terminal import main
 from modules.transformer import Transformer
 from settings.errors import ConfigError, DataError
@@ -53,12 +54,12 @@ def plain_loop(model, ids: list[int]) -> list[dict]:
             found.append({
                 "loss": (logits.double().logsumexp(0) - logits[window[t]]).item(), "order": order, "target": window[t],
                 "position": t - 1, "document": document, "bytes": int(window[t] != END),
-            })  # fmt: skip
+            })
     return found
 
 
 def test_every_token_equals_a_plain_loop(model, data):
-    scores = score(model, data.validation, data.tokenizer, max_tokens=N)
+    scores = evaluate(model, data.validation, data.tokenizer, max_tokens=N, top=TOP)
     assert model.training, "left in the mode it was in"
     expected = plain_loop(model, [int(i) for i in data.validation.tokens[: N + 1]])
     assert len(scores) == len(expected) == N and N % MODEL.context_length, "the last window is a shorter one"
@@ -71,7 +72,7 @@ def test_every_token_equals_a_plain_loop(model, data):
 
 
 def test_metrics_equal_a_plain_loop_and_the_quick_evaluation(model, data):
-    scores = score(model, data.validation, data.tokenizer, max_tokens=N, top=(1, 3, 40))
+    scores = evaluate(model, data.validation, data.tokenizer, max_tokens=N, top=(1, 3, 40))
     expected = plain_loop(model, [int(i) for i in data.validation.tokens[: N + 1]])
     mean = sum(one["loss"] for one in expected) / N
     bits = mean * N / math.log(2) / sum(one["bytes"] for one in expected)
@@ -80,8 +81,8 @@ def test_metrics_equal_a_plain_loop_and_the_quick_evaluation(model, data):
     assert scores.metrics == pytest.approx(wanted, rel=1e-5)
     assert 0 < accuracies["top_1"] < accuracies["top_40"] < 1
     quick = evaluate(model, data.validation, data.tokenizer, N)
-    assert scores.metrics["loss"] == pytest.approx(quick.loss, rel=1e-12)
-    assert scores.metrics["bits_per_byte"] == pytest.approx(quick.bits_per_byte, rel=1e-12)
+    assert scores.metrics["loss"] == quick.loss and scores.metrics["bits_per_byte"] == quick.bits_per_byte
+    assert quick.ranks is None and (scores.losses == quick.losses).all()
     by_position = [np.mean([one["loss"] for one in expected if one["position"] == t]) for t in range(16)]
     assert scores.loss_by_position() == pytest.approx(by_position, abs=1e-5)
 
@@ -89,28 +90,28 @@ def test_metrics_equal_a_plain_loop_and_the_quick_evaluation(model, data):
 def test_of_equally_likely_tokens_the_lower_id_comes_first(data):
     model = Transformer(MODEL)
     torch.nn.init.zeros_(model.embedding.weight)
-    scores = score(model, data.validation, data.tokenizer, max_tokens=50)
+    scores = evaluate(model, data.validation, data.tokenizer, max_tokens=50, top=TOP)
     assert (scores.ranks == scores.targets + 1).all()
     assert scores.metrics["top_10"] == 0, "no letter is among the ten lowest ids"
 
 
 def test_a_text_is_one_document_without_an_error(model):
     tokenizer, text = load_tokenizer("byte"), "Tim had a red ball, and Mia had none."
-    scores = score_text(model, text, tokenizer)
-    assert scores.metrics["loss"] == pytest.approx(evaluate_text(model, text, tokenizer).loss, rel=1e-12)
+    scores = evaluate_text(model, text, tokenizer, TOP)
+    assert scores.metrics["loss"] == evaluate_text(model, text, tokenizer).loss
     assert all(map(math.isnan, scores.standard_errors().values()))
-    assert "over 36 tokens in 1 document, 36 bytes" in str(scores) and "±" not in str(scores)
+    assert "over 36 tokens in 1 document, 36 bytes" in repr(scores) and "±" not in repr(scores)
 
 
 @pytest.mark.parametrize("top", [(0,), (1, 1), (1.5,)])
 def test_impossible_accuracies_are_refused(model, top):
     with pytest.raises(ConfigError, match="different whole numbers from 1 on"):
-        score_text(model, "Tim had a ball.", load_tokenizer("byte"), top=top)
+        evaluate_text(model, "Tim had a ball.", load_tokenizer("byte"), top=top)
 
 
 def test_standard_errors_and_intervals_equal_scipys():
     scores = made_up(random_documents(0))
-    errors = scores.standard_errors(resamples=500, seed=3)
+    errors = scores.standard_errors()
     loss, tokens, n_bytes, *hits = scores.sums.T
     statistics = {
         "loss": lambda i: loss[i].sum(-1) / tokens[i].sum(-1),
@@ -120,15 +121,15 @@ def test_standard_errors_and_intervals_equal_scipys():
     }
     for name, statistic in statistics.items():
         theirs = scipy.stats.bootstrap(
-            (np.arange(len(loss)),), lambda i, axis, statistic=statistic: statistic(i), n_resamples=500,
-            method="percentile", rng=np.random.default_rng(3),
-        )  # fmt: skip
+            (np.arange(len(loss)),), lambda i, axis, statistic=statistic: statistic(i), n_resamples=RESAMPLES,
+            method="percentile", rng=np.random.default_rng(0),
+        )
         assert errors[name] == pytest.approx(theirs.standard_error, rel=1e-9), name
     drawn = resampled_sums(scores.sums, 500, seed=3)
     theirs = scipy.stats.bootstrap(
         (np.arange(len(loss)),), lambda i, axis: statistics["loss"](i), n_resamples=500, method="percentile",
         rng=np.random.default_rng(3),
-    )  # fmt: skip
+    )
     assert interval(drawn[:, 0] / drawn[:, 1]) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-9)
 
 
@@ -142,20 +143,20 @@ def test_the_error_of_equally_long_documents_is_that_of_a_mean():
 def test_paired_equals_scipy_and_says_who_is_better():
     hard = random_documents(0)
     a, b = made_up(hard), made_up([list(np.array(one) + 0.02 + 0.01 * np.sin(len(one))) for one in hard])
-    found = paired([a], [b], labels=("A", "B"), documents="stories", resamples=400, seed=5)
+    found = paired([a], [b], labels=("A", "B"), documents="stories")
     difference, tokens = a.sums[:, 0] - b.sums[:, 0], a.sums[:, 1]
     assert found.difference == pytest.approx(difference.sum() / tokens.sum(), rel=1e-12)
     theirs = scipy.stats.bootstrap(
-        (difference, tokens), lambda d, n, axis: d.sum(axis) / n.sum(axis), paired=True, n_resamples=400,
-        method="percentile", rng=np.random.default_rng(5),
-    ).confidence_interval  # fmt: skip
+        (difference, tokens), lambda d, n, axis: d.sum(axis) / n.sum(axis), paired=True, n_resamples=RESAMPLES,
+        method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval
     assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-9)
     assert found.better == "A" and found.margin < 0.1 * a.standard_errors()["loss"], "pairing takes the hardness away"
     assert str(found).startswith(
         f"A has a lower loss than B by {-found.difference:.4f} ± {(theirs[1] - theirs[0]) / 2:.4f} nats per token on "
         "the same 40 stories (95 % interval)."
     )
-    other = paired([b], [a], labels=("B", "A"), documents="stories", resamples=400, seed=5)
+    other = paired([b], [a], labels=("B", "A"), documents="stories")
     assert other.better == "A" and other.difference == pytest.approx(-found.difference)
 
 
@@ -204,7 +205,7 @@ def test_in_bits_per_byte_only_whole_documents_count():
 
 
 def test_skills_are_asked_about_held_out_stories_alone(model, data, monkeypatch):
-    asked, probed = [], "lab.evaluation.scores.probe_accuracy"
+    asked, probed = [], "lab.evaluation.probes.probe_accuracy"
     monkeypatch.setattr(probed, lambda _, __, probes: asked.extend(probes) or len(asked))
     assert skills(model, data.tokenizer, DATA, n_stories=3) == len(asked)
     texts = data.tokenizer.decode(data.validation.tokens.tolist()).split(data.tokenizer.decode([END]))[:3]
@@ -219,6 +220,17 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path, data):
     run.tokenizer = bpe_tokenizer("byte", [(b"a", b"b")])
     with pytest.raises(DataError, match="another 'byte' than 'one' was trained with"):
         run.check_data(data)
+
+
+def test_the_command_and_a_comparison_evaluate_as_python_does(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path)
+    run = make_run(tmp_path, "one")
+    plain = evaluate(run.load_model(), data.validation, run.tokenizer, 300)
+    scores = compare([run], tmp_path).evaluate(300).evaluated["one"]
+    assert scores.loss == plain.loss and scores.bits_per_byte == plain.bits_per_byte
+    assert main(["evaluate", "one", "--max-tokens", "300"]) == 0
+    assert capsys.readouterr().out.startswith(f"{scores!r}\n")
+    assert f"loss {plain.loss:.4f}" in str(plain) and str(plain) == str(scores)
 
 
 def test_the_command_prints_the_same_digits_twice(tmp_path, monkeypatch, capsys):

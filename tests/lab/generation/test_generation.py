@@ -18,7 +18,7 @@ from config import (
 )
 from lab.data.tokenizers import load_tokenizer
 from lab.generation.generate import generate, generate_text, next_token_probabilities, stream_text, transcribe
-from lab.generation.sampling import STRATEGIES, SamplingConfig
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from modules.transformer import Transformer
 from settings.errors import ConfigError, GenerationError, TokenizerError
 
@@ -29,7 +29,7 @@ BEYOND = [RoPEConfig(), ALiBiConfig(), SinusoidalConfig(), NoPositionConfig()]
 
 
 def build(config: ModelConfig) -> Transformer:
-    """In float64, so that rounding decides no token, and with weights that make clear choices."""
+    """In float64, so that rounding changes no token, and with weights that give clear probabilities."""
     torch.manual_seed(1)
     return Transformer(config.replace(init_std=0.2)).double()
 
@@ -50,7 +50,7 @@ def byte_tokenizer():
 
 
 def rows(steps, field: str = "ids") -> list[list]:
-    """What each prompt was given, up to its end."""
+    """The tokens of each prompt's continuation, up to its end."""
     return [[value for value in row if value is not None] for row in zip(*(getattr(step, field) for step in steps))]
 
 
@@ -87,8 +87,8 @@ def test_greedy_takes_the_likeliest_and_tells_its_probability(model):
     assert rows(steps, "log_probabilities")[0] == pytest.approx(log_p.amax(dim=-1).tolist(), abs=1e-5)
 
 
-def test_the_probability_told_is_the_models_own(model):
-    """No setting moves it: not the temperature, nor what was excluded, nor the penalty."""
+def test_the_probability_is_the_models_own(model):
+    """No setting changes it: neither the temperature nor excluded tokens nor the penalty."""
     prompt = PROMPTS[0]
     steps = list(generate(model, [prompt], max_tokens=9, sampling=EVERYTHING))
     ids = rows(steps)[0]
@@ -232,7 +232,7 @@ def test_dropout_is_off_and_gradients_are_the_callers(seeded):
 
 
 class Scripted(nn.Module):
-    """Says a fixed sequence of ids, whatever it is given: the id at place t is followed by that at t + 1."""
+    """Gives a fixed sequence of ids for any input: after the id at place t comes the one at t + 1."""
 
     def __init__(self, ids: list[int], vocab_size: int = 257):
         super().__init__()
@@ -264,7 +264,7 @@ def test_no_character_is_cut(byte_tokenizer):
 
 @pytest.mark.parametrize("said", [b"ok\xf0\x9f\x99", b"\xff\x80a\xc3(\xe2\x82", b"\xf0\x9f\xf0\x9f\x99\x82", b""])
 def test_broken_characters_become_the_replacement_character(byte_tokenizer, said):
-    """At the end of the text and at the last of max_tokens alike."""
+    """Both at the end of the text and after max_tokens."""
     model = script(byte_tokenizer, "x", said)
     for max_tokens in (len(said) + 1, max(1, len(said))):
         settings = dict(max_tokens=max_tokens, cache=False)

@@ -1,4 +1,4 @@
-"""Samplers against numbers worked out by hand, against their definitions in plain Python, and by their frequencies."""
+"""Samplers against numbers computed by hand, definitions in plain Python, and frequencies."""
 
 import itertools
 import math
@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from lab.generation.sampling import STRATEGIES, SamplingConfig, filter_logits, probabilities, sample, strategy
+from lab.generation.sampling import filter_logits, probabilities, sample
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig, strategy
 from settings.errors import ConfigError
 
 CERTAIN = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()

@@ -9,7 +9,8 @@ from scipy.stats import chisquare
 from config import MultiTokenBlockConfig, NoPositionConfig
 from lab.data.tokenizers import load_tokenizer
 from lab.generation.generate import generate
-from lab.generation.sampling import STRATEGIES, SamplingConfig, probabilities
+from lab.generation.sampling import probabilities
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from lab.generation.speculative import speculate, speculative_text
 from modules.transformer import Transformer
 from settings.errors import GenerationError
@@ -61,7 +62,7 @@ def test_drafts_that_come_true_save_passes():
 
 
 def counting(vocab_size: int = 11) -> Transformer:
-    """Every block but the heads' MLPs is silent; a head adds the code of its offset, and the unembedding compares."""
+    """All blocks but the heads' MLPs add 0. A head moves the token's code by its offset; the unembedding compares."""
     config = vary(
         "multi-token", vocab_size=vocab_size, width=44, n_heads=1, tie_weights=False, position=NoPositionConfig()
     )
@@ -109,7 +110,7 @@ def test_sampling_has_the_distribution_of_plain_sampling(sampling):
 
 
 def check_rule(drafts):
-    """A draft is kept with probability min(1, p / q): some are refused that plain sampling could have drawn."""
+    """A draft is kept with probability min(1, p / q), so some drafts with p > 0 are refused."""
     assert all(draft.kept for draft in drafts if draft.p >= draft.q)
     assert not any(draft.kept for draft in drafts if draft.p == 0)
     assert any(not draft.kept for draft in drafts if draft.p > 0)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ from lab.comparison.sweep import sweep
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import prepare
-from lab.evaluation.evaluate import Evaluation
 from lab.files.atomic import atomic_write_text
 from lab.runs.listing import delete_run, list_runs
 from lab.runs.names import run_names
@@ -332,9 +332,7 @@ def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped, d
 def test_a_validation_loss_that_is_not_finite_is_no_best(tmp_path, data, monkeypatch, losses, step, held):
     """The message says what the run holds in fact, and what it advises is obeyed."""
     run, coming = new_run(tmp_path), iter(losses)
-    monkeypatch.setattr(
-        "lab.training.storing.evaluate", lambda *_: Evaluation(loss=next(coming, float("nan")), n_tokens=1, n_bytes=1)
-    )
+    monkeypatch.setattr("lab.training.storing.evaluate", lambda *_: SimpleNamespace(loss=next(coming, float("nan"))))
     with pytest.raises(RunError, match=rf"step {step}: the validation loss is nan.*still holds {held}\..*lower learn"):
         list(train(run, data))
     assert [run.validation_loss()] == losses if losses else not run.weights_path.exists()
@@ -351,9 +349,7 @@ def progress_step(text: str) -> int:
 
 def test_damaged_weights_do_not_hide_that_a_training_diverged(stopped, data, monkeypatch):
     os.truncate(stopped.weights_path, 100)
-    monkeypatch.setattr(
-        "lab.training.storing.evaluate", lambda *_: Evaluation(loss=float("nan"), n_tokens=1, n_bytes=1)
-    )
+    monkeypatch.setattr("lab.training.storing.evaluate", lambda *_: SimpleNamespace(loss=float("nan")))
     with pytest.raises(RunError, match=r"step 12: the validation loss is nan.*can't be used .*not a whole safetensors"):
         list(train(stopped, data))
 
