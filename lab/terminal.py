@@ -119,7 +119,6 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
     from lab.runs.run import Run
 
     opened = Run.open(run)
-    model = opened.load_model()
     if text is not None:
         if max_tokens is not None:
             raise ConfigError("--max-tokens counts held-out tokens; a text is read whole: give one of the two")
@@ -127,8 +126,9 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
             read = named_path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} can't be read as UTF-8 text: {error}") from error
-        print(repr(evaluate_text(model, read, opened.tokenizer, TOP)))
+        print(repr(evaluate_text(opened.load_model(), read, opened.tokenizer, TOP)))
         return
+    model = opened.load_model()
     data = opened.load_data()
     print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:

@@ -21,7 +21,7 @@ from lab.runs.run import Run
 from settings.errors import ConfigError, GlassboxError, RunError
 from settings.messages import suggest
 
-NAME_OR_GLOB = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]+")  # a query needs other characters too
+NAME_OR_GLOB = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]*")  # a query needs other characters too
 
 Chosen = str | Path | Run | Iterable[str | Path | Run] | None
 

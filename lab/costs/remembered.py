@@ -3,16 +3,17 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from lab.files.atomic import atomic_write_text
-from settings.checked import Config, field_types
+from settings.checked import Config
 from settings.errors import DataError
+from settings.kinds_used import kinds_named
 from settings.paths import ROOT, cache_folder
-from settings.registry import Kind, kind
+from settings.registry import kind
 
 SOURCES = ("config.py", "settings", "modules", "lab/costs", "lab/compute")  # a change in them makes all entries void
 
@@ -34,22 +35,10 @@ def remembered(measure: Callable) -> Callable:
     @functools.wraps(measure)
     def call(*arguments):
         configs = [argument for argument in arguments if isinstance(argument, Config)]
-        return recall(tuple((k.built_in, k.part) for config in configs for k in kinds_in(config)), *arguments)
+        kinds = [kind(*named) for config in configs for named in kinds_named(config.to_dict(), type(config))]
+        return recall(tuple((known.built_in, known.part) for known in kinds), *arguments)
 
     return call
-
-
-def kinds_in(config: Config) -> Iterator[Kind]:
-    """The kinds of all parts that the settings name."""
-    if config.family:
-        yield kind(config.family, config.kind)
-    for name, hint in field_types(type(config)).items():
-        value = getattr(config, name)
-        if isinstance(value, Config):
-            yield from kinds_in(value)
-        for mark in getattr(hint, "__metadata__", ()):
-            if hasattr(mark, "family") and name != "kind":
-                yield kind(mark.family, value)
 
 
 def lasts(part: tuple) -> bool:

@@ -146,7 +146,8 @@ class Run:
             return parse((self.folder / file).read_text(encoding="utf-8"))
 
     def _model_config(self, text: str) -> ModelConfig:
-        check_ideas(text, self.name)
+        if os.path.lexists(self.folder / "idea.py"):
+            check_ideas(text, self.name)
         return ModelConfig.from_json(text)
 
     def _check_tokenizer(self) -> None:

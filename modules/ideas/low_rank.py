@@ -18,8 +18,8 @@ class LowRankMixing(Mixing):
 
     def __init__(self, n_heads: int, head_dim: int):
         super().__init__(n_heads, head_dim)
-        self.down = nn.Parameter(torch.empty(RANK, n_heads * head_dim))  # (R, C)
-        self.up = nn.Parameter(torch.empty(n_heads * head_dim, RANK))  # (C, R)
+        self.down = nn.Parameter(torch.eye(RANK, n_heads * head_dim))  # (R, C)
+        self.up = nn.Parameter(torch.zeros(n_heads * head_dim, RANK))  # (C, R)
 
     def initialise(self, config: ModelConfig) -> None:
         nn.init.normal_(self.down, std=config.width**-0.5)

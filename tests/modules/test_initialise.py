@@ -30,7 +30,7 @@ from modules import factored as factored_module
 from modules.block import Block
 from modules.logging_module import LoggingModule
 from settings.registry import kinds_of, part
-from tests.helpers.variants import VARIANTS, config_of, vary
+from tests.helpers.variants import VARIANTS, config_of, variant_of, vary
 
 PLAIN = vary("llama", bias=True)
 FACTORED, SHAPED, FUTURE = VARIANTS["factored"], VARIANTS["sasp"], VARIANTS["future-sum"]
@@ -52,8 +52,13 @@ def level() -> foresight.Foresight:
     return foresight.Foresight(FUTURE, 1, pools.build_pool(FUTURE, WINDOW, COUNT))
 
 
+def heads_of_each_kind() -> dict:
+    """Each from a config of its kind, because a kind may have settings of its own."""
+    return {part("head", name): partial(part("head", name), variant_of("head", name)) for name in kinds_of("head")}
+
+
 BUILT = {
-    **built_by("pool", FUTURE, WINDOW, COUNT), **built_by("mixing", 4, 10), **built_by("head", PLAIN), **encodings(),
+    **built_by("pool", FUTURE, WINDOW, COUNT), **built_by("mixing", 4, 10), **heads_of_each_kind(), **encodings(),
     **built_by("norm", PLAIN.norm.replace(bias=True), 40),
     pools.Pool: lambda: pools.Pool(FUTURE, WINDOW, COUNT),
     pools.PartsPool: lambda: pools.PartsPool(FUTURE, WINDOW, COUNT),

@@ -5,10 +5,10 @@ from typing import Literal
 
 import pytest
 
-from config import HeadConfig, ModelConfig, NormConfig, PositionConfig, RoPEConfig
+from config import HeadConfig, ModelConfig, NormConfig, PositionConfig, RoPEConfig, preset
 from settings.checked import settings
 from settings.errors import ConfigError, IdeaError
-from settings.kinds_used import ideas_missing, ideas_used
+from settings.kinds_used import ideas_missing, ideas_used, kinds_named
 from settings.registry import FAMILIES, REGISTRY, kind, kinds_of, part, register
 from settings.types import Positive
 from tests.helpers.registry import registry_restored
@@ -152,3 +152,11 @@ def test_settings_tell_which_ideas_are_missing():
     assert ideas_missing(values, ModelConfig) == []
     values["norm"]["kind"], values["mlp"]["activation"], values["block"] = "a", "b", {"kind": "c", "depth": 3}
     assert ideas_missing(values, ModelConfig) == [("norm", "a"), ("activation", "b"), ("block", "c")]
+
+
+def test_all_kinds_that_settings_name_are_found():
+    config = preset("factored-alibi-tiny").model
+    assert set(kinds_named(config.to_dict(), ModelConfig)) == {
+        ("norm", "layer"), ("activation", "gelu_tanh"), ("position", "alibi"), ("block", "factored"),
+        ("mixing", "kronecker"), ("head", "linear"),
+    }

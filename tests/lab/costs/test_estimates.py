@@ -27,7 +27,7 @@ def assert_same_parameters(config: ModelConfig, model: torch.nn.Module) -> None:
     assert estimated.parameters == sum(p.numel() for p in model.parameters())
     counted = dict.fromkeys(estimated.components, 0)
     for name, parameter in model.named_parameters():
-        counted[next(part for part in counted if name.startswith(part + "."))] += parameter.numel()
+        counted[next(part for part in counted if f"{name}.".startswith(f"{part}."))] += parameter.numel()
     assert estimated.components == counted
 
 

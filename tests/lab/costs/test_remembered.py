@@ -8,7 +8,7 @@ import pytest
 
 from config import NormConfig, preset
 from lab.costs import remembered as memo
-from lab.costs.remembered import kinds_in, remembered
+from lab.costs.remembered import remembered
 from settings.paths import ROOT, cache_folder
 from settings.registry import REGISTRY, Kind
 
@@ -63,14 +63,6 @@ def test_without_a_place_to_keep_it_it_is_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "file"))
     calls = []
     assert counting(calls)(TINY, 3)["number"] == 3 and calls == [3]
-
-
-def test_all_kinds_that_settings_name_are_found():
-    found = list(kinds_in(preset("factored-alibi-tiny").model))
-    kinds = REGISTRY.kinds
-    named = [("norm", "layer"), ("activation", "gelu_tanh"), ("position", "alibi"), ("block", "factored"),
-             ("mixing", "kronecker"), ("head", "linear")]
-    assert all(any(kind is kinds[family][name] for kind in found) for family, name in named)
 
 
 def test_an_idea_from_elsewhere_stays_in_this_process_and_is_measured_again_when_it_changes(cache, monkeypatch):
