@@ -19,7 +19,8 @@ from lab.files.reading import named_path
 from lab.runs.names import TRAINED, run_names
 from lab.runs.run import Run
 from settings.errors import ConfigError, GlassboxError, RunError
-from settings.messages import suggest
+from settings.json_text import is_unicode
+from settings.messages import short, suggest
 
 NAME_OR_GLOB = re.compile(r"[A-Za-z0-9._*?!\[\]/\\-]*")  # a query needs other characters too
 
@@ -126,6 +127,8 @@ def choose_runs(chosen: Chosen, folder: Path | None) -> ChosenRuns:
     runs, left_out = {}, {}
     for one in chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]:
         is_query = isinstance(one, str) and not NAME_OR_GLOB.fullmatch(one) and not os.path.exists(one)
+        if is_query and not is_unicode(one):
+            raise ConfigError(f"{short(one)} is no query: it holds half of a surrogate pair, which no text can have")
         if not is_query and not isinstance(one, Run | None):
             named_path(one)
         opened, damaged = _open_all(run_names(folder) if is_query else _matches(one, folder), folder)

@@ -76,7 +76,7 @@ def test_a_second_signal_ends_a_cell_that_does_not_stop(tmp_path):
         kernels += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and said == ""
+    assert process.returncode == 130 and said in ("", "at work\n"), said
     assert kernels and not any(kernel.is_running() for kernel in kernels)
 
 
