@@ -16,6 +16,7 @@ from lab import terminal
 from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
 from settings.paths import ROOT
+from tests.helpers.registry import registry_restored
 
 PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN", "mine"}  # what a reader replaces, and the run that README makes
 TINY = [
@@ -131,7 +132,8 @@ def small_world(tmp_path, monkeypatch):
         monkeypatch.setattr(place, lambda *_: None)
     for place in ("tools.preset", "lab.runs.settings.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
-    return tmp_path
+    with registry_restored():  # a snippet registers an idea
+        yield tmp_path
 
 
 def test_readme_s_commands_run(small_world, capsys):
