@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
+import modules.ideas
+import modules.transformer  # noqa: F401  # both attach their classes before the registry is copied
 from settings.registry import REGISTRY
 
 

@@ -1,6 +1,5 @@
 """Ideas: a part registered in one file or one cell obeys the laws, or an error names the law that it breaks."""
 
-import copy
 import importlib.util
 import linecache
 import sys
@@ -21,8 +20,9 @@ from modules.pools import PartsPool, Pool
 from modules.positions import Position
 from modules.transformer import Transformer
 from settings.errors import ConfigError, IdeaError
-from settings.registry import FAMILIES, REGISTRY, kinds_of, part, register
+from settings.registry import FAMILIES, kinds_of, part, register
 from tests.helpers.ideas import IDEAS, KINDS
+from tests.helpers.registry import registry_restored
 from tests.helpers.variants import VARIANTS, kinds_in, variant_of, vary
 from tracing.traces import Trace
 
@@ -32,12 +32,8 @@ pytestmark = pytest.mark.usefixtures("seeded", "forgotten")
 @pytest.fixture
 def forgotten():
     """Removes what a test registers."""
-    kinds = {
-        family: {name: copy.copy(kind) for name, kind in known.items()} for family, known in REGISTRY.kinds.items()
-    }
-    yield
-    REGISTRY.kinds.clear()
-    REGISTRY.kinds.update(kinds)
+    with registry_restored():
+        yield
 
 
 def import_file(folder, source: str) -> None:
