@@ -202,7 +202,7 @@ def check_weights(run: Run) -> None:
     run.stored_at()
 
 
-def check_text(name: str, data: bytes) -> None:
+def check_utf8(name: str, data: bytes) -> None:
     """Raises RunError unless the data are UTF-8."""
     try:
         data.decode("utf-8")
@@ -222,4 +222,4 @@ def check_png(name: str, data: bytes) -> None:
         raise RunError(f"{name} must be a plain PNG of at most {MOST_PIXELS:,} pixels")
 
 
-CONTENTS = {"README.md": check_text, "idea.py": check_text, "loss.png": check_png, "watch.png": check_png}
+CONTENTS = {"README.md": check_utf8, "idea.py": check_utf8, "loss.png": check_png, "watch.png": check_png}

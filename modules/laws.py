@@ -44,7 +44,7 @@ def check_ideas(model: nn.Module) -> None:
         undone.enter_context(evaluating(model))
         for idea in ideas:
             if idea.family == "position":
-                check_position(idea, model)
+                check_encoding(idea, model)
             elif not isinstance(idea.part, type):
                 check_function(idea, model)
             else:
@@ -146,7 +146,7 @@ def check_function(idea: Idea, model: nn.Module) -> None:
     same_shape(idea, model)(None, (x,), idea.part(x))
 
 
-def check_position(idea: Idea, model: nn.Module) -> None:
+def check_encoding(idea: Idea, model: nn.Module) -> None:
     """Calls `embed` and `place`, and checks what they and the context's methods return."""
     position: Position = idea.module
     config, length = model.config, length_for(model)

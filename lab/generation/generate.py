@@ -67,7 +67,7 @@ def _steps(model: Transformer, request: Request, reader: Callable) -> Iterator[G
         for step in range(1, request.max_tokens + 1):
             logits = next_logits(newest).float().cpu()  # (B, V)
             log_p = logits.log_softmax(dim=-1)
-            check_finite(log_p, step)
+            check_probabilities(log_p, step)
             if request.vocab_size < logits.shape[1]:
                 logits[:, request.vocab_size :] = -torch.inf
             newest = sample(logits, seen, request.sampling, generators)
@@ -129,7 +129,7 @@ def mark_tokens(rows: list[list[int]], vocab_size: int) -> Tensor:
     return marks
 
 
-def check_finite(log_p: Tensor, step: int) -> None:
+def check_probabilities(log_p: Tensor, step: int) -> None:
     """Raises GenerationError where log-probabilities (B, V) are not finite numbers."""
     if any(map(math.isnan, log_p[:, 0].tolist())):  # NaN or +∞ anywhere in a row makes the whole row NaN
         raise GenerationError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
-from lab.generation.generate import check_finite, mark_tokens, padded
+from lab.generation.generate import check_probabilities, mark_tokens, padded
 from lab.generation.request import Request
 from lab.generation.sampling import draw_ids, probabilities
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
@@ -183,7 +183,7 @@ class DraftedRow:
     def distribution(self, hidden: Tensor, seen: Tensor, step: int) -> Tensor:
         """The distribution (V) of the token after the head's input (C); `seen` (V) marks the tokens so far."""
         logits = self.model.head(hidden[None]).float().cpu()  # (1, V)
-        check_finite(logits.log_softmax(dim=-1), step)
+        check_probabilities(logits.log_softmax(dim=-1), step)
         logits[:, self.request.vocab_size :] = -torch.inf
         return probabilities(logits, seen[None], self.request.sampling)[0].double()
 

@@ -54,7 +54,7 @@ def spans(source: str) -> Iterator[tuple[int, int]]:
             yield first - 1, node.end_lineno
 
 
-def check_ideas(text: str, name: str) -> None:
+def check_ideas_imported(text: str, name: str) -> None:
     """Raises IdeaNeeded where the settings of the run called `name` need an idea that has not been imported."""
     try:
         values = parse_json(text)

@@ -28,7 +28,7 @@ from config import ModelConfig, TrainConfig
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
 from lab.files.reading import named_path, reading
-from lab.runs.idea_source import IdeaNeeded, check_ideas, idea_source, remark_on_change
+from lab.runs.idea_source import IdeaNeeded, check_ideas_imported, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
@@ -147,7 +147,7 @@ class Run:
 
     def _model_config(self, text: str) -> ModelConfig:
         if os.path.lexists(self.folder / "idea.py"):
-            check_ideas(text, self.name)
+            check_ideas_imported(text, self.name)
         return ModelConfig.from_json(text)
 
     def _check_tokenizer(self) -> None:

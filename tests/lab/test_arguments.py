@@ -61,7 +61,7 @@ WRONG = [
     lambda: tools.overridden("llama-tiny", []), lambda: tools.find_learning_rate("llama-tiny"),
     lambda: tools.load_lens("name"),
     lambda: tools.decoding_memory(preset("llama-tiny")), lambda: tools.learning_rates(preset("llama-tiny")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("call", WRONG)

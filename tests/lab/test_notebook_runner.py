@@ -106,7 +106,7 @@ def test_parameters_that_are_none_are_one_message(tmp_path, capsys, given):
         json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "odd"}]}).encode(),
     ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_what_is_no_notebook_is_one_message(tmp_path, capsys, content):
     path = tmp_path / "n.ipynb"
     path.write_bytes(content)

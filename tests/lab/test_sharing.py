@@ -78,7 +78,7 @@ def test_an_imported_run_is_the_run_and_writes_the_same_text(run, shared, there)
     assert contents(imported.folder) == {
         name: data for name, data in contents(run.folder.with_name("gone")).items()
         if name not in ("notes.txt", "checkpoint", "checkpoint/state.safetensors")
-    }  # fmt: skip
+    }
     assert (imported.model_config, imported.train_config) == (MODEL, TRAIN)
     text = generate_text(imported.load_model(), imported.tokenizer, "Once", max_tokens=20, seed=3)
     original = Run.open("gone", run.folder.parent)
@@ -169,7 +169,7 @@ STRANGE = [
     "../evil.csv", "/etc/evil.csv", "C:\\evil.csv", "C:evil.csv", "..\\evil.csv", "one/loss.png", "checkpoint/",
     "checkpoint/state.safetensors", "model.pt", "run.py", ".ipynb", "CON", "README.MD", "loss.png ", "loss.png\0.py",
     "lоss.png", "",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -292,7 +292,7 @@ def test_what_the_manifest_does_not_say_is_refused(shared, there, tmp_path, chan
         "model.safetensors", "lens.safetensors", "README.md", "log_data.csv", "watch_data.csv", "loss.png",
         "model_config.json", "train_config.json", "tokenizer.json",
     ],
-)  # fmt: skip
+)
 def test_a_pickle_is_refused_under_any_name(shared, there, tmp_path, name, make):
     path = tmp_path / "bad.zip"
     write(path, with_sums(read(shared) | {name: make()}))
@@ -346,7 +346,7 @@ CONTENTS = [
     ("loss.png", lambda files: files["loss.png"] + b"<script>", "a plain PNG"),
     ("loss.png", lambda files: bomb_png(60_000), "not a PNG"),
     ("loss.png", lambda files: bomb_png(8_000), "a plain PNG of at most"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name, make, message", CONTENTS)

@@ -16,7 +16,7 @@ TINY = [
     "--train.steps", "6", "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
     "--train.schedule.warmup-steps", "1", "--train.data.max-documents", "60", "--train.data.validation-fraction", "0.3",
     "--train.precision", "fp32", "--model.vocab-size", "257", "--train.data.tokenizer", "byte",
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_bad_generation_settings_are_refused(trained, capsys):
     for flags, message in {
         ("--sampling.top-k", "0"): "top_k", ("--sampling.top-p", "1.5"): "top_p",
         ("--sampling.temperature", "-1"): "temperature",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(SystemExit) as end:
             main(["generate", "first", *flags])
         assert end.value.code == 2 and message in capsys.readouterr().err

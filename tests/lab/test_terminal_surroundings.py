@@ -61,7 +61,7 @@ def test_jupyterlab_as_root_gets_the_flag_that_it_asks_for(monkeypatch, capsys, 
     called = []
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: called.append(command) or subprocess.CompletedProcess(
-        command, 0))  # fmt: skip
+        command, 0))
     with pytest.raises(SystemExit):
         main(["lab"])
     assert ("--allow-root" in called[0]) == ("--allow-root" in capsys.readouterr().out) == (user == 0)
@@ -110,14 +110,14 @@ def test_what_was_not_asked_for_is_clipped_and_what_was_is_refused(capsys):
 BAD = {
     "NUL": "a\0b", "long": "x" * 300, "folder": ".", "missing": "no/such/thing", "empty": "", "surrogate": "\udcff",
 
-}  # fmt: skip
+}
 TAKERS = {
     "train source": ["--train.data.source"], "train like": ["--like"], "train preset": ["--preset"], "resume": [],
     "generate": [], "evaluate": [], "evaluate text": ["llama-tiny-tales", "--text"], "compare": [],
     "find-rate": [], "sweep": [], "runs delete": ["--delete"], "export": [], "import": [],
     "import name": ["binary.bin", "--name"], "tokenizer": [], "notebook": [],
     "notebook parameters": ["n.ipynb", "--parameters"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("argument", BAD.values(), ids=BAD)
@@ -175,7 +175,7 @@ def test_the_terminal_works_without_a_home_and_in_a_folder_with_a_blank(tmp_path
     for arguments, expected in {
         "runs": "no runs yet", "cache": "", "tokenizer byte": "1.00 bytes per token",
         f"train {tiny} {data} {rest}": "finished, 2 steps",
-    }.items():  # fmt: skip
+    }.items():
         command = [sys.executable, "tools.py", *arguments.split()]
         bare = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "OMP_NUM_THREADS") if name in os.environ}
         if arguments.startswith("train"):
