@@ -29,16 +29,20 @@ UNWRITTEN = ("", "_forward_unimplemented", "Position.embed", "Position.place", "
 class Kind:
     """One kind: its settings class (None: those of its family), what computes it, whether config.py named it.
 
-    sources: of an idea, the texts of the files that define it, as they were when it was registered.
+    sources: of an idea, the file and the text that defined its "settings" and its "part" when they were registered.
     """
 
     settings: type | None = None
     part: Any = None
     built_in: bool = False
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def keep_source(self, defined: Any) -> None:
-        self.sources |= dict(filter(None, [read_source(defined)]))
+    def keep_source(self, role: str, defined: Any) -> None:
+        """Replaces the source of the settings or of the part; removes it if nobody can read the new one."""
+        self.sources.pop(role, None)
+        source = read_source(defined)
+        if source:
+            self.sources[role] = source
 
 
 @dataclass
@@ -64,9 +68,10 @@ def name_settings(family: str, name: str, settings: type, built_in: bool) -> Non
     known = REGISTRY.kinds[family].get(name)
     if known and (known.built_in != built_in or (known.settings and not same_class(known.settings, settings))):
         raise taken(family, name, settings, known)
-    REGISTRY.kinds[family][name] = made = Kind(settings, known.part if known else None, built_in)
+    made = REGISTRY.kinds[family][name] = known or Kind()
+    made.settings, made.built_in = settings, built_in
     if not built_in:
-        made.keep_source(settings)
+        made.keep_source("settings", settings)
 
 
 def register(family: str, name: str) -> Callable[[T], T]:
@@ -86,7 +91,7 @@ def register(family: str, name: str) -> Callable[[T], T]:
             raise taken(family, name, part, known)
         check_part(family, part)
         known.part = part
-        known.keep_source(part)
+        known.keep_source("part", part)
         REGISTRY.kinds[family][name] = known
         return part
 

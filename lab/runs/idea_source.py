@@ -25,12 +25,12 @@ def idea_source(config: ModelConfig) -> str | None:
     names: dict[str, list[str]] = {}
     for family, name in ideas_used(config):
         sources = kind(family, name).sources
-        if not sources:
+        if "part" not in sources:
             raise IdeaError(
                 f"the source of {part(family, name).__name__} can't be read, so no run could keep it; define it in "
                 "a file or in a notebook's cell"
             )
-        for file, text in sources.items():
+        for file, text in dict(sources.values()).items():
             files[file] = text
             names.setdefault(file, []).append(f"{family} {name!r}")
     texts = [f"# {', '.join(names[file])}\n\n{definitions(text)}" for file, text in files.items()]

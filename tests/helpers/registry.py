@@ -11,7 +11,10 @@ from settings.registry import REGISTRY
 @contextmanager
 def registry_restored():
     """Inside the `with`, kinds may be registered; afterwards the registry has those of before."""
-    kinds = {family: {name: replace(kind) for name, kind in known.items()} for family, known in REGISTRY.kinds.items()}
+    kinds = {
+        family: {name: replace(kind, sources=dict(kind.sources)) for name, kind in known.items()}
+        for family, known in REGISTRY.kinds.items()
+    }
     load = REGISTRY.load_ideas
     try:
         yield

@@ -1,6 +1,7 @@
 """A run keeps the source of its ideas as text, opens only where they are imported, and never executes what it keeps."""
 
 import json
+import linecache
 import shutil
 
 import pytest
@@ -106,6 +107,16 @@ def test_an_idea_that_has_changed_since_is_told(run, file):
     file.write_text(LOUDEST.replace("EXPONENT = 1", "EXPONENT = 2"), encoding="utf-8")
     import_idea(file)
     assert "defined otherwise now" in Run.open("mine", run.folder.parent).remark
+
+
+def test_a_cell_that_is_run_again_leaves_only_its_new_source(tmp_path):
+    for number in (1, 2):  # a notebook names each version of a cell anew
+        cell = str(tmp_path / f"cell{number}.py")
+        lines = LOUDEST.replace("EXPONENT = 1", f"EXPONENT = {number}").splitlines(keepends=True)
+        linecache.cache[cell] = len("".join(lines)), None, lines, cell
+        exec(compile("".join(lines), cell, "exec"), {"__name__": "__main__"})
+    kept = idea_source(MODEL.replace(norm=NormConfig(kind="loudest")))
+    assert "EXPONENT = 2" in kept and "EXPONENT = 1" not in kept
 
 
 def test_a_shared_run_brings_the_source_as_text(run, tmp_path):
