@@ -7,16 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.generation.sampling_settings import SamplingConfig
-from lab.generation.sampling_settings import strategy as named_strategy
-from lab.terminal_flags import FLAGS, import_ideas, option
+from lab.terminal_flags import FLAGS, import_ideas
+from lab.terminal_generation import Generation, generate, parse_generation
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -68,41 +65,6 @@ def run_command(arguments: list[str]) -> None:
             config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """Continue a prompt: by one run token by token, by several side by side. --strategy sets sampling's defaults."""
-
-    runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
-    prompt: str = SAMPLE_PROMPT
-    max_tokens: int | None = None  # At most; None: 200, or as many as the model has positions for.
-    strategy: str = "balanced"  # greedy, precise, balanced or creative.
-    sampling: SamplingConfig
-    seed: int = 0  # The same seed gives the same text.
-
-
-def parse_generation(arguments: list[str]) -> Generation:
-    named = option(arguments, "--strategy")
-    name = Generation.strategy if named is None else named
-    start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
-    return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
-
-
-def generate(settings: Generation) -> None:
-    from lab.comparison.side_by_side import generate_side_by_side
-    from lab.generation.generate import stream_text
-    from lab.runs.run import Run
-
-    runs = [Run.open(name) for name in settings.runs]
-    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
-    if len(runs) != 1:
-        print(generate_side_by_side(runs, settings.prompt, **how))
-        return
-    pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
-    for piece in chain([settings.prompt], pieces):
-        print(piece, end="", flush=True)
-    print()
 
 
 def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | None = None) -> None:
