@@ -18,10 +18,11 @@ HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
         "HeadConfig", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
-        "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
-        "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets",
+        "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "QuantisedConfig", "ResidualBlockConfig",
+        "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets",
         "preset",
     ),
+    "lab.adapting.quantising": ("measure_quantisation", "quantise_run"),
     "lab.analysis.attention_maps": ("attention_maps",),
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
     "lab.future_sight.calibration": ("calibration",),

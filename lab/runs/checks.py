@@ -14,6 +14,11 @@ PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some G
 def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
     """Raises ConfigError if vocabulary, device, compiler or prompt can't be used, DataError for too little text."""
     check_vocabulary(model, data.tokenizer)
+    if model.quantised and not model.lora:
+        raise ConfigError(
+            "a quantised model can't be trained: its weights are whole numbers, without gradients. Train an adapter on "
+            "it (train --from RUN --lora.rank 8), or train the model before it is quantised"
+        )
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
     device = pick_device(config.device)
