@@ -237,7 +237,7 @@ class ModelConfig(Config):
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
     lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
-    quantised: QuantisedConfig | None = None  # Weights as whole numbers of few bits, below the adapters if there are any.
+    quantised: QuantisedConfig | None = None  # Weights of 8 or 4 bits; adapters may be on top of them.
 
     @property
     def head_dim(self) -> int:

@@ -122,7 +122,7 @@ def nearest(groups: Tensor, scale: Tensor, offset: Tensor) -> list[Tensor]:
 
 
 class QuantisedLinear(Linear):
-    """y = x·Ŵᵀ + b, where Ŵ is `matrix`. `weight` is Ŵ in floating-point numbers, computed anew each time it is read."""
+    """y = x·Ŵᵀ + b, where Ŵ is `matrix`. `weight` is Ŵ in floating-point numbers, computed each time it is read."""
 
     def __init__(self, base: Linear, config: QuantisedConfig, search: bool):
         nn.Module.__init__(self)

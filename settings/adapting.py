@@ -1,5 +1,7 @@
-"""The settings of what is done to a trained model: adapters and quantised weights. config.py takes them into the settings
-of a model."""
+"""The settings of what is done to a trained model: adapters and quantised weights.
+
+config.py takes them into the settings of a model.
+"""
 
 from collections.abc import Iterator
 from typing import Literal

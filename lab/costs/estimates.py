@@ -38,8 +38,8 @@ class Estimate:
 
     Each number is measured when it is first asked for, and remembered. components: parameters by module name, a tied
     head having none of its own. forward_flops and training_flops are per token; weights and cache_per_token are bytes
-    in float32, quantised weights in their own bits; training is by precision, on the device. Raises IdeaError for a part
-    that can't run without numbers.
+    in float32, quantised weights in their own bits; training is by precision, on the device. Raises IdeaError for a
+    part that can't run without numbers.
     """
 
     model: ModelConfig
