@@ -46,33 +46,47 @@ class Int8Matrix(LoggingModule):
         """x (…, I) times the matrix: (…, O)."""
         return int8_linear(x, self.codes, self.scale)  # (…, O)
 
+    @torch.no_grad()
+    def kernel(self, dtype: torch.dtype) -> str:
+        """What computes `forward` without gradients for inputs of this type, in words."""
+        row = self.scale.new_empty(self.codes.shape[1], dtype=dtype)  # (I)
+        first = "torch._weight_int8pack_mm" if runs_int8_kernel(row, len(self.codes)) else "a product with the codes"
+        return f"{first}, then the scales"
+
 
 class Int4Matrix(LoggingModule):
     """A matrix (O, I) as codes of 4 bits, with a scale and an offset in bfloat16 for each group of inputs of a row.
 
-    A byte holds two neighbouring codes, the first in its lower half: (O, N, M/2). If the last group is not full, it is
-    filled up with zeros, which `dequantise` leaves out.
+    A byte holds two neighbouring codes of a row, the first in its lower half. The last group of a row may be smaller
+    than the others; while it is computed with, it is filled up.
     """
 
     axis_letters = {"M": "inputs of a group"}
 
     def __init__(self, weight: Tensor, config: QuantisedConfig, search: bool):
         super().__init__()
-        self.in_features, size = weight.shape[1], config.group_size
-        groups = F.pad(weight, (0, -self.in_features % size)).unflatten(1, (-1, size))
+        self.in_features, self.group = weight.shape[1], config.group_size
+        last = weight[:, -1:].expand(-1, -self.in_features % self.group)  # copies of it widen no range
+        groups = torch.cat([weight, last], dim=1).unflatten(1, (-1, self.group))
         codes, scale, offset = fit_groups(groups, search)
-        self.register_buffer("codes", pack(codes.to(torch.uint8)))  # (O, N, M/2)
+        self.register_buffer("codes", pack(codes.flatten(1)[:, : self.in_features].to(torch.uint8)))
         self.register_buffer("scale", scale.to(torch.bfloat16))  # (O, N, 1)
         self.register_buffer("offset", offset.to(torch.bfloat16))  # (O, N, 1)
 
     def dequantise(self) -> Tensor:
         dtype = torch.promote_types(self.scale.dtype, torch.float32)
-        groups = unpack(self.codes) * self.scale.to(dtype) + self.offset.to(dtype)  # (O, N, M)
+        codes = unpack(self.codes)  # (O, P)
+        codes = F.pad(codes, (0, -codes.shape[1] % self.group)).unflatten(1, (-1, self.group))  # (O, N, M)
+        groups = codes * self.scale.to(dtype) + self.offset.to(dtype)  # (O, N, M)
         return groups.flatten(1)[:, : self.in_features]  # (O, I)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, I) times the matrix: (…, O)."""
         return F.linear(x, self.dequantise().to(x.dtype))  # (…, O)
+
+    def kernel(self, dtype: torch.dtype) -> str:
+        """What computes `forward` for inputs of any type, in words."""
+        return "the weights in floating-point numbers, then a product"
 
 
 def positive(scale: Tensor) -> Tensor:
@@ -81,13 +95,14 @@ def positive(scale: Tensor) -> Tensor:
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Codes (…, M) from 0 to 15, two in a byte: (…, M/2)."""
-    return codes[..., 0::2] | codes[..., 1::2] << 4
+    """Codes (O, I) from 0 to 15, two in a byte, with a last half of 0 where I is odd."""
+    codes = F.pad(codes, (0, codes.shape[1] % 2))
+    return codes[:, 0::2] | codes[:, 1::2] << 4
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The inverse of `pack`."""
-    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)  # (O, N, M)
+    """The inverse of `pack`, but for the last code of an odd row."""
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)  # (O, P)
 
 
 def fit_groups(groups: Tensor, search: bool) -> list[Tensor]:
@@ -189,9 +204,10 @@ def quantise(model: nn.Module, config: QuantisedConfig) -> None:
     model.config = model.config.replace(quantised=config)
 
 
-def kernel_used(config: QuantisedConfig, x: Tensor) -> str:
-    """What computes a quantised layer for inputs like x, in words."""
-    if config.bits == 8:
-        own = "a product with the codes, then the scales"
-        return "torch._weight_int8pack_mm, then the scales" if runs_int8_kernel(x) else own
-    return "dequantised weights, then a product"
+def kernels_used(model: nn.Module, dtype: torch.dtype) -> list[str]:
+    """What computes the quantised layers of a model without gradients for inputs of this type, in words."""
+    found = {}
+    for layer in model.modules():
+        if isinstance(layer, QuantisedLinear):
+            found[layer.matrix.kernel(dtype)] = None
+    return list(found)

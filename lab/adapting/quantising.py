@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from config import QuantisedConfig
 from lab.adapting.derived import Derived, choose_name, derive_run
 from lab.data.packing import TokenData
@@ -21,7 +19,7 @@ from lab.generation.sampling_settings import STRATEGIES
 from lab.runs.code_version import code_version
 from lab.runs.run import Run
 from lab.runs.weights import read_tensors
-from modules.quantised import QuantisedLinear, kernel_used, quantise
+from modules.quantised import QuantisedLinear, kernels_used, quantise
 from modules.transformer import Transformer
 from settings.errors import RunError
 
@@ -150,11 +148,10 @@ def measure_quantisation(run: Run, tokens: int = 64) -> Quantisation:
     source, facts = run.base(), run.weights_facts()
     models = source.load_model(), run.load_model()
     speeds = decoding_speeds(models, run.tokenizer.end_of_text, min(tokens, run.model_config.position_limit))
-    with torch.no_grad():
-        kernel = kernel_used(run.model_config.quantised, models[1].embedding.weight)
+    kernels = kernels_used(models[1], models[1].embedding.weight.dtype)
     return Quantisation(
         bits=run.model_config.quantised.bits, losses=(float(facts["loss_before"]), run.validation_loss()),
-        matrices=matrix_bytes(models[1]), speeds=speeds, kernel=kernel,
+        matrices=matrix_bytes(models[1]), speeds=speeds, kernel=" or ".join(kernels),
         files=(source.weights_path.stat().st_size, run.weights_path.stat().st_size),
     )
 
