@@ -15,6 +15,7 @@ from config import NoPositionConfig as NoPositionConfig
 from config import NormConfig as NormConfig
 from config import PositionConfig as PositionConfig
 from config import Preset as Preset
+from config import QuantisedConfig as QuantisedConfig
 from config import ResidualBlockConfig as ResidualBlockConfig
 from config import RoPEConfig as RoPEConfig
 from config import ScheduleConfig as ScheduleConfig
@@ -27,6 +28,8 @@ from config import preset as preset
 from lab.adapting.adapters import AdaptedModel as AdaptedModel
 from lab.adapting.adapters import merge_adapter as merge_adapter
 from lab.adapting.fine_tuning import fine_tune as fine_tune
+from lab.adapting.quantising import measure_quantisation as measure_quantisation
+from lab.adapting.quantising import quantise_run as quantise_run
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview

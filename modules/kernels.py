@@ -143,7 +143,7 @@ def int8_linear(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), codes, ones).view(*x.shape[:-1], -1)  # (…, O)
     else:
         y = F.linear(x, codes.to(x.dtype))  # (…, O)
-    return (y * scale).to(y.dtype)  # (…, O)
+    return (y.to(scale.dtype) * scale).to(y.dtype)  # (…, O)
 
 
 def runs_int8_kernel(x: Tensor, outputs: int) -> bool:

@@ -40,7 +40,7 @@ class Int8Matrix(LoggingModule):
         self.register_buffer("scale", scale)  # (O)
 
     def dequantise(self) -> Tensor:
-        return self.codes * self.scale[:, None]  # (O, I)
+        return self.codes.to(self.scale.dtype) * self.scale[:, None]  # (O, I)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, I) times the matrix: (…, O)."""
@@ -77,7 +77,7 @@ class Int4Matrix(LoggingModule):
         dtype = torch.promote_types(self.scale.dtype, torch.float32)
         codes = unpack(self.codes)  # (O, P)
         codes = F.pad(codes, (0, -codes.shape[1] % self.group)).unflatten(1, (-1, self.group))  # (O, N, M)
-        groups = codes * self.scale.to(dtype) + self.offset.to(dtype)  # (O, N, M)
+        groups = codes.to(dtype) * self.scale.to(dtype) + self.offset.to(dtype)  # (O, N, M)
         return groups.flatten(1)[:, : self.in_features]  # (O, I)
 
     def forward(self, x: Tensor) -> Tensor:
