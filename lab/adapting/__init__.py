@@ -1,0 +1,1 @@
+"""Using a trained run for something else: classification."""
