@@ -9,7 +9,7 @@ from modules.transformer import Transformer
 
 
 class Classifier(LoggingModule):
-    """logits = W · h + b, with h the state of the last token that the model's own head would read (Radford et al. 2018).
+    """logits = W · h + b, where h is what the model's own head reads at a text's last token (Radford et al. 2018).
 
         tokens (B, T) ─ trunk.hidden ─ the last token's (B, C) ─ head ─ logits (B, L)
 

@@ -39,13 +39,15 @@ class Vocabulary:
         return cls(ids, weights if weigh_rarity else torch.ones_like(weights))
 
     def vectors(self, texts: Ids) -> Tensor:
-        """x of each text: (N, V), float64."""
+        """x of each text: (N, V), float64, sparse: a text has few of the tokens."""
         column = {token: place for place, token in enumerate(self.ids.tolist())}
-        counts = torch.zeros(len(texts), len(column), dtype=torch.float64)
-        for row, text in zip(counts, texts):
-            known = [column[token] for token in text if token in column]
-            row += torch.bincount(torch.tensor(known, dtype=torch.long), minlength=len(column))
-        return counts.log1p_() * self.weights
+        places = [(row, column[token]) for row, text in enumerate(texts) for token in text if token in column]
+        where = torch.tensor(places, dtype=torch.long).view(-1, 2).T
+        ones = torch.ones(len(places), dtype=torch.float64)
+        shape = len(texts), len(column)
+        counts = torch.sparse_coo_tensor(where, ones, shape, check_invariants=True).coalesce()
+        values = counts.values().log1p() * self.weights[counts.indices()[1]]
+        return torch.sparse_coo_tensor(counts.indices(), values, shape, is_coalesced=True, check_invariants=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class BagOfWords:
 
     def predict(self, texts: Ids) -> Tensor:
         """The likeliest class of each text: (N)."""
-        return (self.vocabulary.vectors(texts) @ self.weight.T + self.bias).argmax(dim=1)
+        return class_scores(self.vocabulary.vectors(texts), self.weight, self.bias).argmax(dim=1)
 
 
 def fit_bag_of_words(texts: Ids, labels: Sequence[int], n_classes: int) -> BagOfWords:
@@ -73,7 +75,7 @@ def fit_bag_of_words(texts: Ids, labels: Sequence[int], n_classes: int) -> BagOf
         x, tuning = vocabulary.vectors(kept), vocabulary.vectors([t for t, out in zip(texts, chooses) if out])
         for strength in STRENGTHS:
             weight, bias = minimise(x, targets[~chooses], n_classes, strength)
-            right = ((tuning @ weight.T + bias).argmax(dim=1) == targets[chooses]).sum().item()
+            right = (class_scores(tuning, weight, bias).argmax(dim=1) == targets[chooses]).sum().item()
             found[strength, weigh_rarity] = right
     strength, weigh_rarity = max(found, key=found.get)
     vocabulary = Vocabulary.of(texts, weigh_rarity)
@@ -90,9 +92,14 @@ def minimise(x: Tensor, targets: Tensor, n_classes: int, strength: float) -> tup
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(x @ weight.T + bias, targets) + strength / 2 * weight.square().sum()
+        value = F.cross_entropy(class_scores(x, weight, bias), targets) + strength / 2 * weight.square().sum()
         value.backward()
         return value
 
     optimizer.step(loss)
     return weight.detach(), bias.detach()
+
+
+def class_scores(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """W · x + b of each text: (N, n_classes)."""
+    return torch.sparse.mm(x, weight.T) + bias

@@ -72,7 +72,8 @@ def make_task(name: str, about: str, texts: Iterable[LabelledText]) -> LabelledT
     counts = Counter(one.label for one in training)
     rare = [label for label in classes if counts[label] < FEWEST]
     if rare or len(held_out) < FEWEST:
-        wanting = f"{len(held_out)} held out" if not rare else f"{counts[rare[0]]} of class {short(rare[0])} to learn from"
+        of_class = f"{counts[rare[0]]} of class {short(rare[0])} to learn from" if rare else ""
+        wanting = of_class or f"{len(held_out)} held out"
         raise DataError(
             f"{name} has too few texts, {len(training) + len(held_out)} in all: {wanting}, and {FEWEST} are the fewest "
             f"({HELD_OUT:.0%} are held out by a hash of their text); give more texts, or leave that class out"

@@ -143,5 +143,7 @@ def one_of(options, story: Story, part: int = 0):
 TASKS: dict[str, BuiltInTask] = {
     "prose-or-code": BuiltInTask(f"{PASSAGE} characters of Python's prose or of its source", prose_or_code),
     "tale-of-probe": BuiltInTask(f"the last {WORDS} words of a question about a tale; its plot", tale_of_probe),
-    "pronoun-in-tale": BuiltInTask(f"{PRONOUN_WORDS} words of a tale; whether the last, a pronoun, is right", pronoun_in_tale),
+    "pronoun-in-tale": BuiltInTask(
+        f"{PRONOUN_WORDS} words of a tale, the last a pronoun; whether it is the right one", pronoun_in_tale
+    ),
 }

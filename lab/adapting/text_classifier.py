@@ -10,6 +10,7 @@ from lab.adapting.classifier_settings import ClassifierConfig
 from lab.compute.device import pick_device, seeded
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
+from lab.runs.origin import Origin
 from lab.runs.run import Run
 from modules.classifier import Classifier
 from settings.errors import ConfigError, DataError
@@ -44,13 +45,13 @@ class Classified:
 class TextClassifier:
     """A `Classifier` with the names of its classes and the tokenizer of its run.
 
-    max_tokens: a longer text is cut at its end.
+    origin: the run on which it stands. max_tokens: a longer text is cut at its end.
     """
 
     module: Classifier
     classes: tuple[str, ...]
     tokenizer: Tokenizer
-    run: Run
+    origin: Origin
     config: ClassifierConfig
     max_tokens: int
 
@@ -70,12 +71,13 @@ class TextClassifier:
         trunk = run.load_model()
         with seeded(config.seed, 0, torch.device("cpu")):
             module = Classifier(trunk, len(classes), config.full)
-        return cls(module.to(device).eval(), tuple(classes), run.tokenizer, run, config, max_tokens)
+        origin = run.as_origin("classifier")
+        return cls(module.to(device).eval(), tuple(classes), run.tokenizer, origin, config, max_tokens)
 
     def __repr__(self) -> str:
         names = ", ".join(map(short, self.classes[:8])) + (", ..." if self.classes[8:] else "")
         how = "all parameters train" if self.config.full else "its head alone trains"
-        return f"TextClassifier(on {self.run.name!r}, {how}; {len(self.classes)} classes: {names})"
+        return f"TextClassifier(on {self.origin.run!r}, {how}; {len(self.classes)} classes: {names})"
 
     @property
     def device(self) -> torch.device:
