@@ -150,7 +150,7 @@ def measure_classifier(classifier: TextClassifier, task: LabelledTask) -> Classi
         classes=task.classes,
         labels=label_numbers(task.held_out, task).numpy(), predicted=classifier.logits(asked).argmax(dim=1).numpy(),
         baseline=bag.predict(asked).numpy(), documents=numbered([one.document for one in task.held_out]),
-        n_cut=sum(len(ids) > classifier.max_tokens for ids in whole), max_tokens=classifier.max_tokens,
+        n_cut=sum(len(ids) > classifier.config.max_tokens for ids in whole), max_tokens=classifier.config.max_tokens,
     )
 
 

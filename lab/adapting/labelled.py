@@ -64,11 +64,8 @@ def make_task(name: str, about: str, texts: Iterable[LabelledText]) -> LabelledT
     held_out, training = sides[True], sides[False]
     classes = sorted({one.label for one in (*training, *held_out)})
     if not 2 <= len(classes) <= MOST_CLASSES:
-        only = f": {short(classes[0])}" if classes else ""
-        raise DataError(
-            f"{name} has {len(classes)} class{'' if len(classes) == 1 else 'es'}{only}; a classifier needs 2 to "
-            f"{MOST_CLASSES}: give texts of different labels"
-        )
+        found = f"one class alone, {short(classes[0])}" if len(classes) == 1 else f"{len(classes)} classes"
+        raise DataError(f"{name} has {found}; a classifier tells 2 to {MOST_CLASSES} apart: give texts of other labels")
     counts = Counter(one.label for one in training)
     rare = [label for label in classes if counts[label] < FEWEST]
     if rare or len(held_out) < FEWEST:

@@ -34,14 +34,11 @@ def save_classifier(
     numbered: if the name is taken, use name-2, name-3, ... Raises RunError for a name that is taken or that some file
     system refuses, and where the folder can't be written.
     """
-    check_name(name)
-    folder = runs_folder(folder)
-    free = free_name(name, folder, numbered)
+    free, folder = check_free(name, folder, numbered=numbered), runs_folder(folder)
     config = classifier.module.trunk.config
     record = ClassifierRecord(
-        task=report.task, texts=report.texts, classes=classifier.classes, full=classifier.config.full,
-        max_tokens=classifier.max_tokens, settings=classifier.config.to_dict(), accuracy=report.accuracy,
-        baseline=report.baseline_accuracy, held_out=len(report.labels),
+        task=report.task, texts=report.texts, classes=classifier.classes, settings=classifier.config.to_dict(),
+        accuracy=report.accuracy, baseline=report.baseline_accuracy, held_out=len(report.labels),
     )
     files = {
         RECORD: record.to_json(), "origin.json": classifier.origin.to_json(), "model_config.json": config.to_json(),
@@ -57,6 +54,12 @@ def save_classifier(
         reason = f"{error.strerror}; free space or choose another folder"
         raise RunError(f"can't save a classifier in {folder}: {reason}") from error
     return folder / free
+
+
+def check_free(name: str, folder: Path | None = None, *, numbered: bool = False) -> str:
+    """The name under which a classifier can be saved. Raises RunError as `save_classifier` does for names."""
+    check_name(name)
+    return free_name(name, runs_folder(folder), numbered)
 
 
 def open_classifier(name: str | Path, folder: Path | None = None, device: str = "auto") -> TextClassifier:
@@ -80,15 +83,16 @@ def open_classifier(name: str | Path, folder: Path | None = None, device: str = 
 def read_classifier(path: Path, device: str) -> TextClassifier:
     """The classifier in a folder. Raises GlassboxError."""
     record, origin = read_record(path)
-    settings = ClassifierConfig.from_dict(record.settings)
-    texts = {}
-    for file in ("model_config.json", "tokenizer.json"):
-        with reading(path / file):
-            texts[file] = (path / file).read_text(encoding="utf-8")
-    if os.path.lexists(path / "idea.py"):
-        check_ideas_imported(texts["model_config.json"], path.name)
-    config, tokenizer = ModelConfig.from_json(texts["model_config.json"]), tokenizer_from_json(texts["tokenizer.json"])
-    if record.full:
+    with reading(path / RECORD):
+        settings = ClassifierConfig.from_dict(record.settings)
+    with reading(path / "model_config.json"):
+        text = (path / "model_config.json").read_text(encoding="utf-8")
+        if os.path.lexists(path / "idea.py"):
+            check_ideas_imported(text, path.name)
+        config = ModelConfig.from_json(text)
+    with reading(path / "tokenizer.json"):
+        tokenizer = tokenizer_from_json((path / "tokenizer.json").read_text(encoding="utf-8"))
+    if settings.full:
         shapes = read_header(path / CLASSIFIER_WEIGHTS)[0]
         inner = {name.removeprefix("trunk."): shape for name, shape in shapes.items()}
         check_layers(inner, config, path / CLASSIFIER_WEIGHTS)  # before a large model is built
@@ -98,11 +102,9 @@ def read_classifier(path: Path, device: str) -> TextClassifier:
         if (run.model_config, run.tokenizer.fingerprint) != (config, tokenizer.fingerprint):
             raise RunError(f"{run.name!r} has another tokenizer or other settings than when this was trained on it")
         trunk = run.load_model()
-    module = Classifier(trunk, len(record.classes), record.full)
+    module = Classifier(trunk, len(record.classes), settings.full)
     read_parameters(module, path / CLASSIFIER_WEIGHTS)
-    return TextClassifier(
-        module.to(pick_device(device)).eval(), record.classes, tokenizer, origin, settings, record.max_tokens
-    )
+    return TextClassifier(module.to(pick_device(device)).eval(), record.classes, tokenizer, origin, settings)
 
 
 def stored_parameters(module: Classifier) -> dict[str, nn.Parameter]:

@@ -45,7 +45,7 @@ class Classified:
 class TextClassifier:
     """A `Classifier` with the names of its classes and the tokenizer of its run.
 
-    origin: the run on which it stands. max_tokens: a longer text is cut at its end.
+    origin: the run on which it stands. config: its settings, with max_tokens written out.
     """
 
     module: Classifier
@@ -53,7 +53,6 @@ class TextClassifier:
     tokenizer: Tokenizer
     origin: Origin
     config: ClassifierConfig
-    max_tokens: int
 
     @classmethod
     def of(cls, run: Run, classes: Sequence[str], config: ClassifierConfig) -> "TextClassifier":
@@ -72,7 +71,8 @@ class TextClassifier:
         with seeded(config.seed, 0, torch.device("cpu")):
             module = Classifier(trunk, len(classes), config.full)
         origin = run.as_origin("classifier")
-        return cls(module.to(device).eval(), tuple(classes), run.tokenizer, origin, config, max_tokens)
+        config = config.replace(max_tokens=max_tokens)
+        return cls(module.to(device).eval(), tuple(classes), run.tokenizer, origin, config)
 
     def __repr__(self) -> str:
         names = ", ".join(map(short, self.classes[:8])) + (", ..." if self.classes[8:] else "")
@@ -85,7 +85,7 @@ class TextClassifier:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The first max_tokens token ids of each text. Raises DataError for a text without any."""
-        found = [ids[: self.max_tokens] for ids in self.tokenizer.encode_batch(texts)]
+        found = [ids[: self.config.max_tokens] for ids in self.tokenizer.encode_batch(texts)]
         if not all(found):
             raise DataError("an empty text has no last token to read a class from; give one of a character or more")
         return found

@@ -23,15 +23,13 @@ RECORD, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
 class ClassifierRecord:
     """task: its name. texts: the fingerprint of its texts and labels. classes: their names, in the order of the logits.
 
-    full: whether all parameters were trained. max_tokens: a longer text is cut at its end. settings: those that it was
-    trained with. accuracy, baseline: the shares of `held_out` texts on which it and a bag of words were right.
+    settings: those that it was trained with. accuracy, baseline: the shares of `held_out` texts on which it and a bag
+    of words were right.
     """
 
     task: str
     texts: str
     classes: tuple[str, ...]
-    full: bool
-    max_tokens: int
     settings: dict
     accuracy: float
     baseline: float
@@ -45,15 +43,15 @@ class ClassifierRecord:
         except (ConfigError, TypeError) as error:
             raise RunError(f"{RECORD} does not describe a classifier: {error}") from error
         kinds = {
-            "task": str, "texts": str, "classes": list, "full": bool, "max_tokens": int, "settings": dict,
-            "accuracy": float, "baseline": float, "held_out": int,
+            "task": str, "texts": str, "classes": list, "settings": dict, "accuracy": float, "baseline": float,
+            "held_out": int,
         }
         wrong = [name for name, kind in kinds.items() if type(getattr(record, name)) is not kind]
         shares = () if wrong else (record.accuracy, record.baseline)
         names = () if wrong else record.classes
         if (
-            wrong or record.max_tokens < 1 or record.held_out < 1 or not all(0 <= share <= 1 for share in shares)
-            or len(names) < 2 or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names)
+            wrong or record.held_out < 1 or not all(0 <= share <= 1 for share in shares) or len(names) < 2
+            or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names)
         ):
             raise RunError(f"{RECORD} does not describe a classifier; restore it from a copy")
         return cls(**asdict(record) | {"classes": tuple(names)})

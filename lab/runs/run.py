@@ -28,6 +28,7 @@ from config import ModelConfig, TrainConfig
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
 from lab.files.reading import named_path, reading
+from lab.runs.classifier_record import check_is_run
 from lab.runs.idea_source import IdeaNeeded, check_ideas_imported, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
@@ -102,6 +103,7 @@ class Run:
         name = name.folder if isinstance(name, Run) else name
         folder, name = runs_folder(folder), named_path(name)
         path = folder / name if os.path.isdir(folder / name) else name
+        check_is_run(path)
         if not os.path.lexists(path / "model_config.json"):
             if os.path.isdir(folder / name):
                 raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
