@@ -1,4 +1,4 @@
-"""The commands that make something else of a trained run."""
+"""The commands that make something new of a trained run."""
 
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,25 @@ from settings.errors import ConfigError
 if TYPE_CHECKING:
     from lab.adapting.labelled import LabelledTask
 
-PROGRESS_LINES = 10  # of a training
+Positional = tyro.conf.Positional
+PROGRESS_LINES = 10  # of a classifier's training
+
+
+def merge(run: Positional[str], name: str | None = None) -> None:
+    """Make a run of its own of an adapter and its base; it computes the same and needs the base no longer.
+
+    Args:
+        run: The adapter's run, or its folder.
+        name: What to call the new run; by default the run's name with -merged.
+    """
+    from lab.adapting.adapters import merge_adapter
+    from lab.runs.run import Run
+
+    print(repr(merge_adapter(Run.open(run), name)))
 
 
 def classify(
-    run: tyro.conf.Positional[str], task: str | None = None, text: str | None = None, name: str | None = None,
+    run: Positional[str], task: str | None = None, text: str | None = None, name: str | None = None,
     text_field: str | None = None, label_field: str | None = None,
     settings: tyro.conf.OmitArgPrefixes[ClassifierConfig] = ClassifierConfig(),
 ) -> None:

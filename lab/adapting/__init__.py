@@ -1,1 +1,1 @@
-"""Using a trained run for something else: classification."""
+"""What a trained run becomes: fine-tuned, adapted by LoRA, quantised, a classifier, a teacher."""

@@ -18,7 +18,7 @@ from lab.runs.idea_source import check_ideas_imported, idea_source
 from lab.runs.lock import build_folder
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.run import Run, free_name
-from lab.runs.weights import check_layers, misfit, read_header, read_tensors, write_tensors
+from lab.runs.weights import check_layers, misfit, read_header, read_tensors, weights_file, write_tensors
 from modules.classifier import Classifier
 from modules.transformer import Transformer
 from settings.errors import GlassboxError, RunError
@@ -95,10 +95,10 @@ def read_classifier(path: Path, device: str) -> TextClassifier:
     if settings.full:
         shapes = read_header(path / CLASSIFIER_WEIGHTS)[0]
         inner = {name.removeprefix("trunk."): shape for name, shape in shapes.items()}
-        check_layers(inner, config, path / CLASSIFIER_WEIGHTS)  # before a large model is built
+        check_layers(inner, config.replace(lora=None), path / CLASSIFIER_WEIGHTS)  # before a large model is built
         trunk = Transformer(config)
     else:
-        run = Run.open(origin.find(path.parent))
+        run = Run.open(origin.find(path.parent, weights_file(config)))
         if (run.model_config, run.tokenizer.fingerprint) != (config, tokenizer.fingerprint):
             raise RunError(f"{run.name!r} has another tokenizer or other settings than when this was trained on it")
         trunk = run.load_model()
