@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Positional = tyro.conf.Positional
 PROGRESS_LINES = 10  # of a classifier's training
+DEFAULTS = ClassifierConfig()
 
 
 def merge(run: Positional[str], name: str | None = None) -> None:
@@ -30,7 +31,7 @@ def merge(run: Positional[str], name: str | None = None) -> None:
 def classify(
     run: Positional[str], task: str | None = None, text: str | None = None, name: str | None = None,
     text_field: str | None = None, label_field: str | None = None,
-    settings: tyro.conf.OmitArgPrefixes[ClassifierConfig] = ClassifierConfig(),
+    settings: tyro.conf.OmitArgPrefixes[ClassifierConfig] = DEFAULTS,
 ) -> None:
     """Train a classifier on a run (--task), or classify a text by one that was trained (--text).
 
@@ -52,7 +53,7 @@ def classify(
 
         train_and_save(run, load_task(task, text_field, label_field or LABEL_FIELD), name, settings)
         return
-    if (name, text_field, label_field, settings) != (None, None, None, ClassifierConfig(device=settings.device)):
+    if (name, text_field, label_field, settings) != (None, None, None, DEFAULTS.replace(device=settings.device)):
         raise ConfigError("with --text a classifier is only read: leave the settings of a training out")
     from lab.adapting.stored_classifier import open_classifier
 
@@ -64,14 +65,14 @@ def train_and_save(run: str, task: "LabelledTask", name: str | None, settings: C
     from lab.adapting.classification import train_classifier
     from lab.adapting.classifier_report import measure_classifier
     from lab.adapting.stored_classifier import check_free, save_classifier
-    from lab.adapting.text_classifier import TextClassifier
+    from lab.adapting.text_classifier import build_classifier
     from lab.runs.names import name_from
     from lab.runs.run import Run
 
     opened = Run.open(run)
     wanted = name_from(f"{opened.name}-{task.name}") if name is None else name
     check_free(wanted, numbered=name is None)
-    classifier = TextClassifier.of(opened, task.classes, settings)
+    classifier = build_classifier(opened, task, settings)
     print(f"{task!r}\n{classifier!r}", flush=True)
     for step in train_classifier(classifier, task):
         if step.step % max(1, settings.steps // PROGRESS_LINES) == 0:

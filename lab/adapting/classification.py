@@ -1,7 +1,7 @@
 """Training a classifier: a generator that yields every step.
 
     task = load_task("prose-or-code")
-    classifier = TextClassifier.of(run, task.classes, ClassifierConfig())
+    classifier = build_classifier(run, task, ClassifierConfig(full=True))
     for step in train_classifier(classifier, task):
         print(step.step, step.loss)
     print(measure_classifier(classifier, task))
@@ -20,10 +20,12 @@ from config import TrainConfig
 from lab.adapting.classifier_settings import ClassifierConfig
 from lab.adapting.labelled import LabelledTask, LabelledText
 from lab.adapting.text_classifier import TextClassifier, pad
-from lab.compute.device import explain_out_of_memory, seeded
+from lab.compute.device import remedy_for_memory, seeded
 from lab.compute.optimizer import build_optimizer, update
 from lab.compute.schedule import learning_rate
 from settings.errors import ConfigError, RunError
+
+REMEDY = "set a smaller batch_size or max_tokens, or train the head alone (full=False)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +49,12 @@ def train_classifier(classifier: TextClassifier, task: LabelledTask) -> Iterator
     config, module = training_config(classifier.config), classifier.module
     texts, labels = classifier.encode([one.text for one in task.training]), label_numbers(task.training, task)
     optimizer = build_optimizer(module, config)
-    with explain_out_of_memory(config):
+    with remedy_for_memory(REMEDY):
         features = None if classifier.config.full else classifier.features(texts)
     try:
         for step in range(config.steps):
             rows = batch_rows(classifier.config, step, len(texts))
-            with explain_out_of_memory(config), seeded(config.seed, step + 1, classifier.device):
+            with remedy_for_memory(REMEDY), seeded(config.seed, step + 1, classifier.device):
                 module.train()
                 if features is None:
                     logits = module(*(part.to(classifier.device) for part in pad([texts[i] for i in rows])))
@@ -93,8 +95,7 @@ def check_classes(classifier: TextClassifier, task: LabelledTask) -> None:
     """Raises ConfigError for a classifier of other classes than the task's."""
     if classifier.classes != task.classes:
         raise ConfigError(
-            f"the classes of {classifier!r} are not those of {task.name!r}; make one by TextClassifier.of(run, "
-            "task.classes, config)"
+            f"the classes of {classifier!r} are not those of {task.name!r}; make one by build_classifier(run, task)"
         )
 
 

@@ -106,6 +106,7 @@ class ClassifierReport:
             f"bag of words: {other} right",
             f"difference: {100 * self.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}): {told}",
         ]
+        lines.append("in brackets 95 % intervals: Wilson's; of the difference by a paired bootstrap over documents")
         if self.n_cut:
             lines.append(f"{self.n_cut:,} of the {n:,} texts were cut at their end, to {self.max_tokens:,} tokens")
         return lines

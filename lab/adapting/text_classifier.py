@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lab.adapting.classifier_settings import ClassifierConfig
+from lab.adapting.labelled import LabelledTask
 from lab.compute.device import pick_device, seeded
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
@@ -54,26 +55,6 @@ class TextClassifier:
     origin: Origin
     config: ClassifierConfig
 
-    @classmethod
-    def of(cls, run: Run, classes: Sequence[str], config: ClassifierConfig) -> "TextClassifier":
-        """An untrained head on the weights of a run, on the device of the settings.
-
-        Raises ConfigError where max_tokens is more than the model's positions, RunError for damaged weights.
-        """
-        limit = run.model_config.position_limit
-        max_tokens = config.max_tokens or run.model_config.context_length
-        if max_tokens > limit:
-            raise ConfigError(
-                f"max_tokens={max_tokens} is more than the {limit} positions of {run.name!r}; set {limit} or fewer"
-            )
-        device = pick_device(config.device)
-        trunk = run.load_model()
-        with seeded(config.seed, 0, torch.device("cpu")):
-            module = Classifier(trunk, len(classes), config.full)
-        origin = run.as_origin("classifier")
-        config = config.replace(max_tokens=max_tokens)
-        return cls(module.to(device).eval(), tuple(classes), run.tokenizer, origin, config)
-
     def __repr__(self) -> str:
         names = ", ".join(map(short, self.classes[:8])) + (", ..." if self.classes[8:] else "")
         how = "all parameters train" if self.config.full else "its head alone trains"
@@ -112,6 +93,24 @@ class TextClassifier:
                 tokens, lengths = pad([texts[i] for i in order[start : start + BATCH]])
                 found.append(compute(tokens.to(self.device), lengths.to(self.device)).cpu())
         return torch.cat(found)[torch.tensor(order).argsort()]
+
+
+def build_classifier(run: Run, task: LabelledTask, config: ClassifierConfig | None = None) -> TextClassifier:
+    """An untrained head for the task's classes on the weights of a run, on the device of the settings.
+
+    Raises ConfigError where max_tokens is more than the model's positions, RunError for damaged weights.
+    """
+    config, limit = config or ClassifierConfig(), run.model_config.position_limit
+    max_tokens = config.max_tokens or run.model_config.context_length
+    if max_tokens > limit:
+        raise ConfigError(
+            f"max_tokens={max_tokens} is more than the {limit} positions of {run.name!r}; set {limit} or fewer"
+        )
+    device, trunk, origin = pick_device(config.device), run.load_model(), run.as_origin("classifier")
+    with seeded(config.seed, 0, torch.device("cpu")):
+        module = Classifier(trunk, len(task.classes), config.full)
+    config = config.replace(max_tokens=max_tokens)
+    return TextClassifier(module.to(device).eval(), task.classes, run.tokenizer, origin, config)
 
 
 def pad(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

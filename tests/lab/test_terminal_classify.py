@@ -41,7 +41,7 @@ def test_trains_saves_lists_and_classifies(folder, capsys):
     (["base", "--task", "prose-or-code", "--text", "x"], "give --task to train a classifier on a run, or --text"),
     (["base", "--text", "x", "--steps", "5"], "with --text a classifier is only read"),
     (["base", "--text", "x"], "'base' is no classifier"),
-    (["base", "--task", "prose"], "unknown task 'prose'; choose from: pronoun-in-tale, prose-or-code, tale-of-probe, or give"),
+    (["base", "--task", "prose"], "unknown task 'prose'; choose from: pronoun-in-tale, prose-or-code, tale-of-probe"),
     (["nobody", "--task", "TABLE"], "no run 'nobody'"),
     (["base", "--task", "TABLE", "--name", "base"], "a run named 'base' exists"),
     (["base", "--task", "TABLE", "--label-field", "kind"], "has no column 'kind' of labels"),

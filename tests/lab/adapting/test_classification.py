@@ -1,5 +1,6 @@
 """Training a classifier, and what its report says."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -12,7 +13,7 @@ from lab.adapting.classification import train_classifier
 from lab.adapting.classifier_report import ClassifierReport, measure_classifier
 from lab.adapting.classifier_settings import ClassifierConfig
 from lab.adapting.labelled import LabelledTask
-from lab.adapting.text_classifier import TextClassifier
+from lab.adapting.text_classifier import TextClassifier, build_classifier
 from lab.evaluation.wilson import wilson_interval
 from lab.runs.run import Run
 from settings.errors import ConfigError, DataError, RunError
@@ -36,7 +37,7 @@ def task() -> LabelledTask:
 
 
 def trained(run: Run, task: LabelledTask, config: ClassifierConfig) -> tuple[TextClassifier, list[float]]:
-    classifier = TextClassifier.of(run, task.classes, config)
+    classifier = build_classifier(run, task, config)
     return classifier, [step.loss for step in train_classifier(classifier, task)]
 
 
@@ -56,7 +57,7 @@ def test_the_same_seed_gives_the_same_classifier_and_another_gives_another(run, 
 
 
 def test_a_frozen_trunk_keeps_its_weights_and_a_full_training_changes_them(run, task):
-    untrained = checksum(TextClassifier.of(run, task.classes, CPU))
+    untrained = checksum(build_classifier(run, task, CPU))
     assert checksum(trained(run, task, CPU)[0]) == untrained
     assert checksum(trained(run, task, FULL)[0]) != untrained
 
@@ -74,7 +75,7 @@ def test_a_frozen_head_learns_as_from_the_whole_model(run, task):
     """The features are computed once; the losses are those of passing each batch through the frozen model."""
     config = CPU.replace(steps=5)
     _, losses = trained(run, task, config)
-    classifier = TextClassifier.of(run, task.classes, config)
+    classifier = build_classifier(run, task, config)
     module, found = classifier.module, []
     optimizer = torch.optim.AdamW(
         [{"params": [module.head.weight], "weight_decay": 0.1}, {"params": [module.head.bias], "weight_decay": 0.0}],
@@ -120,8 +121,8 @@ def test_a_text_longer_than_max_tokens_is_cut_at_its_end_and_the_result_says_so(
 
 def test_what_cannot_be_done_is_refused(run, task):
     with pytest.raises(ConfigError, match="max_tokens=1000 is more than the 128 positions of 'base'; set 128 or fewer"):
-        TextClassifier.of(run, task.classes, CPU.replace(max_tokens=1000))
-    other = TextClassifier.of(run, ("one", "two"), CPU)
+        build_classifier(run, task, CPU.replace(max_tokens=1000))
+    other = build_classifier(run, dataclasses.replace(task, classes=("one", "two")), CPU)
     with pytest.raises(ConfigError, match="are not those of 'animals'"):
         next(train_classifier(other, task))
     with pytest.raises(ConfigError, match="are not those of 'animals'"):
@@ -135,7 +136,7 @@ def test_what_cannot_be_done_is_refused(run, task):
 
 
 def test_leaving_the_loop_leaves_a_classifier_that_can_be_used(run, task):
-    classifier = TextClassifier.of(run, task.classes, FULL)
+    classifier = build_classifier(run, task, FULL)
     for step in train_classifier(classifier, task):
         if step.step == 3:
             break

@@ -11,7 +11,7 @@ from lab.adapting.classification import train_classifier
 from lab.adapting.classifier_report import measure_classifier
 from lab.adapting.classifier_settings import ClassifierConfig
 from lab.adapting.stored_classifier import open_classifier, save_classifier
-from lab.adapting.text_classifier import TextClassifier
+from lab.adapting.text_classifier import build_classifier
 from lab.comparison.comparison import compare
 from lab.files.reading import checksum
 from lab.runs.listing import delete_run, list_runs
@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     run = make_run(folder, "base", BASE)
     found = {}
     for name, config in (("frozen", FROZEN), ("full", FULL)):
-        classifier = TextClassifier.of(run, TASK.classes, config)
+        classifier = build_classifier(run, TASK, config)
         for _ in train_classifier(classifier, TASK):
             pass
         found[name] = classifier, measure_classifier(classifier, TASK)
@@ -62,7 +62,7 @@ def test_it_opens_equal_bit_for_bit(made, folder, name):
 
 
 def test_a_frozen_one_holds_the_head_alone_and_the_run_is_as_it_was(made):
-    folder, found = made
+    folder, _ = made
     weights = {name: (folder / name / "classifier.safetensors").stat().st_size for name in ("frozen", "full")}
     trunk = (folder / "base" / "model.safetensors").stat().st_size
     assert weights["frozen"] < 1000 < trunk < weights["full"]
