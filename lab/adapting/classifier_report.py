@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.adapting.bag_of_words import fit_bag_of_words
+from lab.adapting.baseline import fit_bag_of_words
 from lab.adapting.classification import check_classes, label_numbers
 from lab.adapting.labelled import LabelledTask
 from lab.adapting.text_classifier import TextClassifier
@@ -96,7 +96,7 @@ class ClassifierReport:
         """The result in words."""
         n, (low, high) = len(self.labels), self.difference_interval
         one, other = (
-            said(int((found == self.labels).sum()), n) for found in (self.predicted, self.baseline)
+            describe_share(int((found == self.labels).sum()), n) for found in (self.predicted, self.baseline)
         )
         how = "all parameters trained" if self.full else "its head alone trained"
         better = "classifier" if low > 0 else "bag of words"
@@ -130,7 +130,7 @@ class ClassifierReport:
         return render(TABLE, title=title, classes=self.classes, rows=rows, lines=self.sentences())
 
 
-def said(right: int, n: int) -> str:
+def describe_share(right: int, n: int) -> str:
     """`97.2 % of 998 (96.0 to 98.1 %)`, with Wilson's 95 % interval, as if the texts were independent of each other."""
     low, high = wilson_interval(right, n)
     return f"{100 * right / n:.1f} % of {n:,} ({100 * low:.1f} to {100 * high:.1f} %)"
@@ -150,12 +150,12 @@ def measure_classifier(classifier: TextClassifier, task: LabelledTask) -> Classi
         task=task.name, texts=task.fingerprint, run=classifier.origin.run, full=classifier.config.full,
         classes=task.classes,
         labels=label_numbers(task.held_out, task).numpy(), predicted=classifier.logits(asked).argmax(dim=1).numpy(),
-        baseline=bag.predict(asked).numpy(), documents=numbered([one.document for one in task.held_out]),
+        baseline=bag.predict(asked).numpy(), documents=number_documents([one.document for one in task.held_out]),
         n_cut=sum(len(ids) > classifier.config.max_tokens for ids in whole), max_tokens=classifier.config.max_tokens,
     )
 
 
-def numbered(names: Sequence[str]) -> np.ndarray:
+def number_documents(names: Sequence[str]) -> np.ndarray:
     """A number for each name, from 0 on in the order in which they come; equal names have the same."""
     places: dict[str, int] = {}
     return np.array([places.setdefault(name, len(places)) for name in names])

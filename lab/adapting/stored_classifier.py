@@ -118,7 +118,7 @@ def read_parameters(module: Classifier, path: Path) -> None:
     wrong = [
         f"{name}: stored {found}, expected {wanted}"
         for name in sorted(tensors.keys() | expected.keys())
-        for found, wanted in [tuple(describe(name, part) for part in (tensors, expected))]
+        for found, wanted in [tuple(describe_tensor(name, part) for part in (tensors, expected))]
         if found != wanted
     ]
     if wrong:
@@ -128,6 +128,6 @@ def read_parameters(module: Classifier, path: Path) -> None:
             parameter.copy_(tensors[name])
 
 
-def describe(name: str, tensors: dict[str, torch.Tensor]) -> str:
+def describe_tensor(name: str, tensors: dict[str, torch.Tensor]) -> str:
     """The type and the shape of a tensor, in words."""
     return f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "nothing"

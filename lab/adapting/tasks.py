@@ -38,7 +38,7 @@ def load_task(name: str, text_field: str | None = None, label_field: str = LABEL
     if name in TASKS:
         if text_field is not None or label_field != LABEL_FIELD:
             raise DataError(f"{name!r} has no columns: leave text_field and label_field out")
-        return _built_in(name)
+        return load_built_in(name)
     if find_files(name) is None:
         raise DataError(
             f"unknown task {name[:80]!r}; {suggest(name, TASKS)}, or give a table of your own (jsonl, csv, tsv, "
@@ -53,7 +53,7 @@ def list_tasks() -> dict[str, str]:
 
 
 @cache  # reading the standard library takes seconds
-def _built_in(name: str) -> LabelledTask:
+def load_built_in(name: str) -> LabelledTask:
     return make_task(name, TASKS[name].about, TASKS[name].read())
 
 
@@ -90,7 +90,7 @@ def without_docstrings(source: str) -> str:
 # --- tales ------------------------------------------------------------------------------------------------------
 
 
-class Witness(Sampler):
+class PlotSampler(Sampler):
     """Tells a story and remembers which plot it picked."""
 
     plot: Callable
@@ -105,7 +105,7 @@ class Witness(Sampler):
 def told_stories() -> Iterator[tuple[Story, str]]:
     """Stories behind those that runs are trained on by default, each with the name of its plot."""
     for index in range(DEFAULT_TALES, DEFAULT_TALES + TALES):
-        tell = Witness(index)
+        tell = PlotSampler(index)
         tell_story(tell)
         yield Story(tell.text, tell.log_probability, tuple(tell.marks)), tell.plot.__name__
 

@@ -59,9 +59,9 @@ def test_code_is_read_without_its_docstrings():
 @pytest.fixture
 def few_tales(monkeypatch):
     monkeypatch.setattr(tasks, "TALES", 200)
-    tasks._built_in.cache_clear()
+    tasks.load_built_in.cache_clear()
     yield
-    tasks._built_in.cache_clear()
+    tasks.load_built_in.cache_clear()
 
 
 def test_a_probe_is_labelled_with_the_plot_of_its_tale(few_tales):

@@ -7,15 +7,19 @@ import shutil
 import pytest
 import torch
 
+from config import LoRAConfig
 from lab.adapting.classification import train_classifier
 from lab.adapting.classifier_report import measure_classifier
 from lab.adapting.classifier_settings import ClassifierConfig
+from lab.adapting.fine_tuning import fine_tune
 from lab.adapting.stored_classifier import open_classifier, save_classifier
 from lab.adapting.text_classifier import build_classifier
 from lab.comparison.comparison import compare
 from lab.files.reading import checksum
 from lab.runs.listing import delete_run, list_runs
 from lab.runs.run import Run
+from lab.runs.weights import write_tensors
+from modules.transformer import Transformer
 from settings.errors import RunError
 from tests.helpers.labelled_texts import animal_task
 from tests.helpers.small_runs import MODEL, TRAIN, make_run
@@ -158,6 +162,34 @@ def test_weights_of_another_shape_are_refused(folder, name, classes):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
     with pytest.raises(RunError, match=r"head\.bias: stored torch\.float32 \(3,\), expected torch\.float32 \(\d,\)"):
         open_classifier(name, folder)
+
+
+def test_a_config_that_claims_a_larger_model_is_refused_before_that_is_built(folder, monkeypatch):
+    path = folder / "full" / "model_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layers": 512}))
+    monkeypatch.setattr("lab.adapting.stored_classifier.Transformer", None)
+    with pytest.raises(RunError, match="n_layers: stored 1, the config wants 512"):
+        open_classifier("full", folder)
+
+
+def adapter_on(base: Run) -> Run:
+    """A run with an adapter that is not zero."""
+    run = fine_tune(base, lora=LoRAConfig(rank=2), name="adapter", folder=base.folder.parent)
+    model = Transformer(run.model_config)
+    tensors = {name: torch.randn_like(tensor) for name, tensor in model.stored_tensors().items()}
+    write_tensors(run.weights_path, tensors, {"step": 1})
+    return run
+
+
+def test_a_classifier_on_an_adapter_opens_equal(folder):
+    adapter = adapter_on(Run.open("base", folder))
+    for config in (FROZEN, FULL):
+        classifier = build_classifier(adapter, TASK, config)
+        for _ in train_classifier(classifier, TASK):
+            pass
+        path = save_classifier(classifier, measure_classifier(classifier, TASK), "on-adapter", folder, numbered=True)
+        ids = classifier.encode(["a cat", "one dog"])
+        assert torch.equal(open_classifier(path, device="cpu").logits(ids), classifier.logits(ids))
 
 
 @pytest.mark.parametrize("file", ["classifier.json", "classifier.safetensors", "tokenizer.json", "model_config.json"])

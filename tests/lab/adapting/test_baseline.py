@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from lab.adapting.bag_of_words import RARE, Vocabulary, fit_bag_of_words, minimise
+from lab.adapting.baseline import RARE, Vocabulary, fit_bag_of_words, minimise
 
 TEXTS = [[3, 3, 5], [5, 9], [3], [9, 9, 9, 5], [7, 5, 3]]
 
