@@ -15,9 +15,11 @@ from lab.display.style import Picture
 from lab.evaluation.bootstrap import interval, resampled_sums
 from lab.evaluation.wilson import wilson_interval
 
+MOST_SHOWN = 16  # classes of a table; of more classes, so many of the most frequent mistakes are listed
 TABLE = """
 <div style="overflow-x:auto">
 <p>{{ title }}</p>
+{% if rows %}
 <table>
 <tr><th>true class</th>{% for name in classes %}<th>{{ name }}</th>{% endfor %}<th>right</th></tr>
 {% for name, row, share in rows %}
@@ -26,6 +28,7 @@ TABLE = """
 <td>{{ share }}</td></tr>
 {% endfor %}
 </table>
+{% endif %}
 {% for line in lines %}<p>{{ line }}</p>{% endfor %}
 </div>
 """
@@ -105,13 +108,24 @@ class ClassifierReport:
             f"classifier on {self.run} ({how}): {one} right",
             f"bag of words: {other} right",
             f"difference: {100 * self.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}): {told}",
+            "in brackets 95 % intervals: Wilson's; of the difference by a paired bootstrap over documents",
         ]
-        lines.append("in brackets 95 % intervals: Wilson's; of the difference by a paired bootstrap over documents")
         if self.n_cut:
             lines.append(f"{self.n_cut:,} of the {n:,} texts were cut at their end, to {self.max_tokens:,} tokens")
         return lines
 
+    def mistakes(self) -> list[str]:
+        """The most frequent mistakes, in words."""
+        counts = self.confusion
+        np.fill_diagonal(counts, 0)
+        order = np.argsort(-counts, axis=None, kind="stable")[:MOST_SHOWN]
+        found = [divmod(int(place), len(self.classes)) for place in order if counts.flat[place]]
+        return [f"{counts[i, j]:,} of {self.classes[i]} taken for {self.classes[j]}" for i, j in found]
+
     def __repr__(self) -> str:
+        if len(self.classes) > MOST_SHOWN:
+            title = f"{len(self.labels):,} held-out texts of {self.task}; the most frequent mistakes:"
+            return "\n".join([title, *(f"  {mistake}" for mistake in self.mistakes()), *self.sentences()])
         names = [name if len(name) <= 14 else name[:13] + "…" for name in self.classes]
         widths = [max(5, len(name)) for name in names]
         head = "  ".join(name.rjust(width) for name, width in zip(names, widths))
@@ -122,6 +136,9 @@ class ClassifierReport:
         return "\n".join([*lines, *self.sentences()])
 
     def _repr_html_(self) -> str:
+        if len(self.classes) > MOST_SHOWN:
+            title = f"{len(self.labels):,} held-out texts of {self.task}; the most frequent mistakes:"
+            return render(TABLE, title=title, classes=(), rows=(), lines=[*self.mistakes(), *self.sentences()])
         rows = [
             (name, row.tolist(), f"{100 * row[i] / row.sum():.1f} %" if row.sum() else "")
             for i, (name, row) in enumerate(zip(self.classes, self.confusion))

@@ -182,4 +182,11 @@ def test_confusions_are_counted_shown_and_drawn():
     assert "60.0 % of 5" in repr(report) and "40.0 % of 5" in repr(report)
     html = report._repr_html_()
     assert "<td>2</td><td>1</td>" in html.replace("\n", "") and "66.7 %" in html
+    labels = np.repeat(np.arange(20), 2)  # too many classes for a table
+    many = dataclasses.replace(
+        made_up(labels, np.where(labels < 2, 19, labels), labels), classes=tuple(f"class {i}" for i in range(20))
+    )
+    for shown in (repr(many), many._repr_html_()):
+        assert "2 of class 0 taken for class 19" in shown and "2 of class 1 taken for" in shown and "90.0 %" in shown
+        assert shown.count("taken for") == 2
     assert report.picture().description == "Heat map: % of the true class by true class and taken for, 33.3 to 66.7"

@@ -107,13 +107,13 @@ def test_what_makes_no_task_is_refused_and_says_why(tmp_path):
     assert len(list_tasks()) == 3
     with pytest.raises(DataError, match="'prose-or-code' has no columns: leave text_field and label_field out"):
         load_task("prose-or-code", label_field="kind")
-    with pytest.raises(DataError, match="has no column 'kind' of labels. Its columns are text, label"):
+    with pytest.raises(DataError, match=r"has no column 'kind' of labels. Its columns are text, label"):
         load_task(write(table, rows()), label_field="kind")
     with pytest.raises(DataError, match="has one class alone, 'even'; a classifier tells 2 to 256 apart"):
         load_task(write(table, rows()[::2]))
     with pytest.raises(DataError, match="has 300 classes; a classifier tells 2 to 256 apart"):
         load_task(write(table, [{"text": f"{i}", "label": f"{i:03}"} for i in range(300)]))
-    with pytest.raises(DataError, match="has too few texts, 3 in all: .* and 2 are the fewest"):
+    with pytest.raises(DataError, match=r"has too few texts, 3 in all: .* and 2 are the fewest"):
         load_task(write(table, rows(3)))
     with pytest.raises(DataError, match="of class 'rare' to learn from, and 2 are the fewest"):
         load_task(write(table, [*rows(), {"text": "one", "label": "rare"}]))
