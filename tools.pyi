@@ -7,6 +7,7 @@ from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
+from config import LoRAConfig as LoRAConfig
 from config import MLPConfig as MLPConfig
 from config import ModelConfig as ModelConfig
 from config import MultiTokenBlockConfig as MultiTokenBlockConfig
@@ -23,9 +24,12 @@ from config import TrainConfig as TrainConfig
 from config import list_models as list_models
 from config import list_presets as list_presets
 from config import preset as preset
+from lab.adapting.adapters import AdaptedModel as AdaptedModel
+from lab.adapting.adapters import merge_adapter as merge_adapter
 from lab.adapting.classification import train_classifier as train_classifier
 from lab.adapting.classifier_report import measure_classifier as measure_classifier
 from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
+from lab.adapting.fine_tuning import fine_tune as fine_tune
 from lab.adapting.stored_classifier import open_classifier as open_classifier
 from lab.adapting.stored_classifier import save_classifier as save_classifier
 from lab.adapting.tasks import list_tasks as list_tasks
@@ -137,6 +141,8 @@ from modules.factored import Mixing as Mixing
 from modules.heads import Head as Head
 from modules.linear import Linear as Linear
 from modules.logging_module import LoggingModule as LoggingModule
+from modules.lora import Adapter as Adapter
+from modules.lora import LoRALinear as LoRALinear
 from modules.mlp import MLP as MLP
 from modules.mlp import GatedMLP as GatedMLP
 from modules.norms import CosineNorm as CosineNorm
