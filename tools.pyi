@@ -26,7 +26,15 @@ from config import list_presets as list_presets
 from config import preset as preset
 from lab.adapting.adapters import AdaptedModel as AdaptedModel
 from lab.adapting.adapters import merge_adapter as merge_adapter
+from lab.adapting.classification import train_classifier as train_classifier
+from lab.adapting.classifier_report import measure_classifier as measure_classifier
+from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
 from lab.adapting.fine_tuning import fine_tune as fine_tune
+from lab.adapting.stored_classifier import open_classifier as open_classifier
+from lab.adapting.stored_classifier import save_classifier as save_classifier
+from lab.adapting.tasks import list_tasks as list_tasks
+from lab.adapting.tasks import load_task as load_task
+from lab.adapting.text_classifier import build_classifier as build_classifier
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview
@@ -127,6 +135,7 @@ from lab.widgets import provenance_panel as provenance_panel
 from lab.widgets import sampling_panel as sampling_panel
 from modules.attention import Attention as Attention
 from modules.block import Block as Block
+from modules.classifier import Classifier as Classifier
 from modules.factored import FactoredBlock as FactoredBlock
 from modules.factored import Mixing as Mixing
 from modules.heads import Head as Head
