@@ -81,7 +81,7 @@ class Run:
         check_name(name)
         check_are_settings(model, train)
         data = prepare(train.data)
-        check_trainable(model, train, data)
+        check_trainable(model, train, data, cls.open_teacher(train, folder))
         folder = runs_folder(folder)
         free = free_name(name, folder, numbered)
         try:
@@ -112,6 +112,11 @@ class Run:
             raise
         except GlassboxError as error:
             raise RunError(f"run {path.name!r} is damaged: {error}") from error
+
+    @classmethod
+    def open_teacher(cls, train: TrainConfig, folder: Path | None = None) -> "Run | None":
+        """The run that a training with these settings distils; None if it distils none. Raises RunError."""
+        return None if train.distil is None else cls.open(train.distil.teacher, folder)
 
     def __repr__(self) -> str:
         return f"Run({self.name}: {self.status()})"
