@@ -16,12 +16,13 @@ from settings.registry import REGISTRY
 
 HOMES = {
     "config": (
-        "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
-        "HeadConfig", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
+        "ALiBiConfig", "BlockConfig", "DataConfig", "DistilConfig", "DropoutConfig", "FactoredBlockConfig",
+        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
         "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
         "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets",
         "preset",
     ),
+    "lab.adapting.distillation": ("student_settings",),
     "lab.analysis.attention_maps": ("attention_maps",),
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
     "lab.future_sight.calibration": ("calibration",),

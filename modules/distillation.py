@@ -165,8 +165,8 @@ def over_rms(x: Tensor) -> Tensor:
 def logit_loss(
     head: Head, other_head: Head, hidden: Tensor, other_hidden: Tensor, targets: Tensor, temperature: float
 ) -> Tensor:
-    """τ² · KL(q ‖ p) in nats, the mean over positions: p is softmax(logits / τ) of `head` for hidden (B, T, C), q of the
-    teacher's head for its own (B, T, U). Positions whose target is IGNORE do not count.
+    """τ² · KL(q ‖ p) in nats, the mean over positions: p is softmax(logits / τ) of `head` for hidden (B, T, C), q that
+    of the teacher's head for its own (B, T, U). Positions whose target is IGNORE do not count.
 
     The gradient of a logit is τ · (p − q), so τ² keeps its size as τ grows (Hinton et al. 2015, arXiv 1503.02531,
     section 2). Never more than (CHUNK, V) logits of each exist. The backward pass computes those of a chunk again.

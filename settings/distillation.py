@@ -47,7 +47,7 @@ class DistilConfig(Config):
         if self.mode == "blocks" and not self.hidden_weight:
             yield "hidden_weight=0 would leave all blocks of mode 'blocks' untrained: give it some weight"
         if self.mode == "whole" and not self.hidden_weight and not self.logits_weight:
-            yield "logits_weight and hidden_weight are both 0, so nothing is learned from the teacher: raise one of them"
+            yield "logits_weight and hidden_weight are both 0, so nothing comes from the teacher: raise one of them"
         if self.layers is not None and not self.hidden_weight:
             yield "hidden_weight=0 matches no layers: leave layers out, or give it some weight"
         usual = type(self).__dataclass_fields__["temperature"].default

@@ -19,7 +19,7 @@ from tracing.traces import Trace
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-TEACHER = vary("llama", n_layers=4, width=56)
+STUDENT, TEACHER = vary("llama"), vary("llama", n_layers=4, width=56)
 MODES = ("whole", "blocks")
 EVERY_MODE = pytest.mark.parametrize("mode", MODES)
 ONE_STREAM = [name for name, config in VARIANTS.items() if config.block.kind in ("residual", "shaped")]
@@ -29,9 +29,7 @@ def distil(mode: str = "whole", **changes) -> DistilConfig:
     return DistilConfig(teacher="teacher", mode=mode, **changes)
 
 
-def pair(
-    settings: DistilConfig, student: ModelConfig = vary("llama"), teacher: ModelConfig = TEACHER
-) -> Distillation:
+def pair(settings: DistilConfig, student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER) -> Distillation:
     """No weight of either model trivial."""
     return Distillation(stirred_alike(student).float().train(), stirred_alike(teacher).float(), settings)
 
@@ -129,7 +127,8 @@ def test_blocks_turn_one_stitched_state_of_the_teacher_into_the_next():
     windows = windows_for(learner)
     losses, student = learner.losses(windows), learner.student
     taught = states(learner.teacher, windows[:, :-1])
-    given = [over_rms(mapped(learner, i, over_rms(taught[other - 1].double().numpy()))) for i, other in ((1, 1), (2, 3))]
+    pairs = {1: taught[0], 2: taught[2]}
+    given = [over_rms(mapped(learner, i, over_rms(state.double().numpy()))) for i, state in pairs.items()]
     positions = torch.arange(12)
     place = student.position.place(positions, positions, True, None)
     with torch.no_grad():
@@ -324,8 +323,8 @@ def test_every_axis_comment_is_true(mode):
             distil(), vary("llama", context_length=18), TEACHER.replace(position=LearnedPositionConfig()),
             "it accepts 17 positions, and the student reads context_length=18; give the student 17 or less",
         ),
-        (distil(layers=(1, 2, 3)), vary("llama"), TEACHER, "layers has 3 entries, and the student has 2 layers"),
-        (distil(layers=(2, 5)), vary("llama"), TEACHER, "layers names layer 5, and it has 4; name layers from 1 to 4"),
+        (distil(layers=(1, 2, 3)), STUDENT, TEACHER, "layers has 3 entries, and the student has 2 layers"),
+        (distil(layers=(2, 5)), STUDENT, TEACHER, "layers names layer 5, and it has 4; name layers from 1 to 4"),
         (
             distil("blocks"), vary("llama", n_layers=5), TEACHER,
             "needs a layer of the teacher for each of the student's 5, and it has 4",

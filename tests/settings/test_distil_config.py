@@ -9,7 +9,8 @@ from settings.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    "student, teacher, layers", [(2, 4, (2, 4)), (3, 4, (2, 3, 4)), (1, 6, (6,)), (4, 2, (1, 1, 2, 2)), (3, 3, (1, 2, 3))]
+    "student, teacher, layers",
+    [(2, 4, (2, 4)), (3, 4, (2, 3, 4)), (1, 6, (6,)), (4, 2, (1, 1, 2, 2)), (3, 3, (1, 2, 3))],
 )
 def test_layers_are_matched_evenly_and_the_last_with_the_last(student, teacher, layers):
     found = DistilConfig(teacher="run").matched_layers(student, teacher)
@@ -27,7 +28,7 @@ def test_layers_are_matched_as_given_and_0_with_none():
         (dict(teacher=" "), "teacher is empty"),
         (dict(next_token_weight=0.0, logits_weight=0.0), "nothing trains the head"),
         (dict(mode="blocks", hidden_weight=0.0), "would leave all blocks of mode 'blocks' untrained"),
-        (dict(logits_weight=0.0, hidden_weight=0.0), "nothing is learned from the teacher"),
+        (dict(logits_weight=0.0, hidden_weight=0.0), "nothing comes from the teacher"),
         (dict(hidden_weight=0.0, layers=(1, 2)), "hidden_weight=0 matches no layers: leave layers out"),
         (dict(logits_weight=0.0, temperature=3.0), "logits_weight=0 leaves temperature=3 without use"),
         (dict(layers=(0, 0)), "layers matches no layer"),
