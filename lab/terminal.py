@@ -65,7 +65,8 @@ def run_command(arguments: list[str]) -> None:
     else:
         tyro.extras.subcommand_cli_from_dict(
             {"train": Training, "distil": Distilling, "generate": Generation} | COMMANDS,
-            prog="python tools.py", args=arguments, config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
+            prog="python tools.py", args=arguments, config=FLAGS,
+            description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
         )
 

@@ -113,7 +113,7 @@ class TrainingState:
         first: computes the losses of the first part instead of `losses_of`.
         """
         config, device = self.config, self.device
-        done = self.progress.step / max(1, config.steps - 1)
+        done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
         set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
         sums: dict[str, float] = {}
         with self.seeded():

@@ -1,5 +1,6 @@
 """Runs that a teacher taught: they resume and open like others, and what can't be taught makes no folder."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from lab.comparison.sweep import sweep
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
 from lab.evaluation.evaluate import evaluate
-from lab.files.reading import checksum
 from lab.runs.names import run_names
 from lab.runs.run import Run
 from lab.sharing import export_run, import_run
@@ -51,6 +51,10 @@ def folder(tmp_path, taught) -> Path:
 
 def distil(mode: str = "whole", **changes) -> DistilConfig:
     return DistilConfig(**dict(teacher="teacher", mode=mode) | changes)
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stop(run: Run, data, at: int) -> Run:
@@ -95,10 +99,10 @@ def test_the_teacher_is_the_same_file_afterwards(folder, data):
 
 
 def test_a_student_starts_with_the_weights_that_it_would_have_alone(folder, data):
-    plain, learner = new_run(folder, "plain", learning_rate=1e-12), new_run(folder, distil=distil(), learning_rate=1e-12)
-    for run in (plain, learner):
+    runs = [new_run(folder, name, learning_rate=1e-12, distil=how) for name, how in (("a", None), ("b", distil()))]
+    for run in runs:
         stop(run, data, 1)
-    first, second = (load_file(run.weights_path) for run in (plain, learner))
+    first, second = (load_file(run.weights_path) for run in runs)
     assert all(torch.allclose(first[name], second[name], atol=1e-9) for name in first)
 
 
@@ -140,8 +144,8 @@ def test_student_settings_take_data_and_vocabulary_from_the_teacher(folder, data
                                      temperature=3.0)
     assert (model, config.data) == (MODEL, TRAIN.data)
     assert config.distil == DistilConfig(teacher=str(teacher.folder.resolve()), temperature=3.0)
-    elsewhere = folder / "elsewhere"
-    assert next(train(Run.create("student", model, config, elsewhere), data)).others.keys() == {"distil_logits", *HIDDEN}
+    run = Run.create("student", model, config, folder / "elsewhere")
+    assert next(train(run, data)).others.keys() == {"distil_logits", *HIDDEN}
 
 
 def test_a_sweep_trains_students_and_a_rate_is_found_for_them(folder, data):
@@ -160,7 +164,8 @@ def test_the_estimate_says_that_the_teacher_is_not_in_it():
 
 def test_the_command_reads_its_defaults_from_the_teacher(folder):
     teacher = str(folder / "teacher")
-    settings = parse_distilling([teacher, "--preset", "gpt2-tiny", "--train.distil.temperature", "3", "--train.steps", "9"])
+    flags = ["--preset", "gpt2-tiny", "--train.distil.temperature", "3", "--train.steps", "9"]
+    settings = parse_distilling([teacher, *flags])
     assert settings.model.vocab_size == 257 and settings.model.position.kind == "learned"
     assert settings.train.data == TRAIN.data and settings.train.steps == 9
     assert settings.train.distil == DistilConfig(teacher=str(Path(teacher).resolve()), temperature=3.0)
