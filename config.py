@@ -7,8 +7,8 @@ say) stands in that kind's own class. `preset("llama-tiny")` gives a matching pa
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from settings import combinations
+from settings.adapting import DistilConfig, LoRAConfig
 from settings.checked import Config, settings
-from settings.distillation import DistilConfig
 from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.registry import name_built_in
@@ -59,7 +59,6 @@ class PositionConfig(Config):
     kind: Annotated[str, KindOf("position")]
 
 
-
 @settings
 class NoPositionConfig(PositionConfig):
     """No position information but the causal mask (Haviv et al. 2022, arXiv 2203.16634)."""
@@ -108,7 +107,6 @@ class BlockConfig(Config):
     family: ClassVar[str] = "block"
     layers_needed: ClassVar[int] = 1  # The fewest layers of a model of such blocks.
     kind: Annotated[str, KindOf("block")]
-
 
 
 @settings
@@ -238,6 +236,7 @@ class ModelConfig(Config):
     tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
+    lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
 
     @property
     def head_dim(self) -> int:

@@ -2,6 +2,7 @@
 from config import ALiBiConfig as ALiBiConfig
 from config import BlockConfig as BlockConfig
 from config import DataConfig as DataConfig
+from config import DistilConfig as DistilConfig
 from config import DropoutConfig as DropoutConfig
 from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
@@ -23,6 +24,7 @@ from config import TrainConfig as TrainConfig
 from config import list_models as list_models
 from config import list_presets as list_presets
 from config import preset as preset
+from lab.adapting.distillation import student_settings as student_settings
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview

@@ -1,4 +1,4 @@
-"""The commands that make something new of a trained run: `distil`."""
+"""The commands that make something new of a trained run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ from lab.terminal_flags import FLAGS, kinds_as_choices
 from lab.terminal_training import default_name, starting_point, train_on
 from settings.errors import ConfigError
 
+Positional = tyro.conf.Positional
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distilling:
@@ -19,7 +21,7 @@ class Distilling:
     The student reads the teacher's data and tokens. All other defaults follow --preset or --like.
     """
 
-    teacher: tyro.conf.Positional[str]  # The name of a trained run, or its folder. It stands before the flags.
+    teacher: Positional[str]  # The name of a trained run, or its folder. It stands before the flags.
     name: str | None = None  # The student's; by default from the preset's and the teacher's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
     like: str | None = None  # A run whose settings to start from, instead of a preset's.
@@ -60,3 +62,16 @@ def distil(settings: Distilling) -> None:
 
     name = settings.name or default_name(settings.like or settings.preset, f"from-{settings.teacher}")
     train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
+
+
+def merge(run: Positional[str], name: str | None = None) -> None:
+    """Make a run of its own of an adapter and its base; it computes the same and needs the base no longer.
+
+    Args:
+        run: The adapter's run, or its folder.
+        name: What to call the new run; by default the run's name with -merged.
+    """
+    from lab.adapting.adapters import merge_adapter
+    from lab.runs.run import Run
+
+    print(repr(merge_adapter(Run.open(run), name)))

@@ -1,1 +1,1 @@
-"""What one does with a trained model, other than to train it further as it is."""
+"""What a trained run becomes: fine-tuned, adapted by LoRA, quantised, a classifier, a teacher."""

@@ -7,6 +7,7 @@ import torch
 from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import pick_device
+from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
 from modules.distillation import Distillation
@@ -30,6 +31,8 @@ def check_trainable(
     """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
     text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
+    if model.lora:
+        stored_shapes(model)  # raises ConfigError where its patterns match no layer
     if config.distil is not None:
         check_teacher(model, config.distil, data.tokenizer, teacher)
     device = pick_device(config.device)

@@ -40,7 +40,10 @@ from lab.training.watch import Watch
 from settings.errors import RunError
 
 # The files that a training writes into its run, beside the checkpoint
-WRITTEN = ("log_data.csv", "watch_data.csv", "model.safetensors", "loss.png", "watch.png", "README.md", "holder.json")
+WRITTEN = (
+    "log_data.csv", "watch_data.csv", "model.safetensors", "adapter.safetensors", "loss.png", "watch.png", "README.md",
+    "holder.json",
+)
 
 
 def train(run: Run, data: TokenData | None = None, stopping: threading.Event | None = None) -> Iterator[Step]:
@@ -69,13 +72,20 @@ def open_state(run: Run, data: TokenData | None) -> TrainingState:
     run.tell("reading the data" if data is None else "building the model")
     data = data or run.load_data()
     run.check_data(data)
-    teacher = Run.open_teacher(run.train_config, run.folder.parent)
+    teacher = run.base() if run.train_config.distil else None
     check_trainable(run.model_config, run.train_config, data, teacher)
     with explain_out_of_memory(run.train_config):
         teaching = teacher and teacher.load_model()
         state = TrainingState.start(run.model_config, run.train_config, data, teaching)
+    if run.model_config.lora or (starts_from_weights(run) and not run.checkpoint_path.exists()):
+        run.read_base(state.model)
     load_checkpoint(run, state)
     return state
+
+
+def starts_from_weights(run: Run) -> bool:
+    """Whether the training starts from the weights of another run."""
+    return run.origin is not None and run.origin.how == "fine_tuned"
 
 
 def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Iterator[Step]:

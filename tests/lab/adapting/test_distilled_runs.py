@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from config import DataConfig, DistilConfig, FactoredBlockConfig, ModelConfig, Preset
 from lab.adapting.distillation import student_settings
+from lab.adapting.fine_tuning import fine_tune
 from lab.comparison.sweep import sweep
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
@@ -133,6 +134,17 @@ def test_losses_that_are_not_finite_are_traced_to_their_place(folder, data):
     run = new_run(folder, distil=distil(hidden_weight=1e30), learning_rate=1e20, gradient_clip=None)
     with pytest.raises(RunError, match=r"step \d+: .* is not finite"):
         list(train(run, data))
+
+
+def test_a_distilled_run_is_fine_tuned_without_its_teacher(taught, tmp_path, data):
+    shutil.copytree(taught / "whole", tmp_path / "student")
+    student = Run.open("student", tmp_path)
+    run = fine_tune(student, name="tuned", folder=tmp_path)
+    assert "anew: train.distil" in run.remark and run.origin.how == "fine_tuned" and run.train_config.distil is None
+    assert next(train(run, data)).others == {}
+    with pytest.raises(ConfigError, match="can't have a teacher, too: leave train.distil out"):
+        fine_tune(student, TRAIN.replace(distil=distil(teacher="student")), name="again", folder=tmp_path)
+    assert set(run_names(tmp_path)) == {"student", "tuned"}
 
 
 # --- settings, and other ways to train ----------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The settings of distillation: a training in which a student also learns from a teacher."""
+"""The settings of what is done with a trained model: adapters on it, a student of it. config.py takes them into the
+settings of a model and of a training."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -6,7 +7,16 @@ from typing import Annotated, Literal
 from annotated_types import MaxLen
 
 from settings.checked import Config, settings
-from settings.types import Above, Real, Text, Whole
+from settings.types import Above, Positive, Real, Text, Whole
+
+
+@settings
+class LoRAConfig(Config):
+    """Low-rank adapters: y = W·x + alpha/rank · B·A·x. Only A and B train (Hu et al. 2021, arXiv 2106.09685)."""
+    rank: Whole[1, 2**16] = 8
+    alpha: Positive = 16.0
+    dropout: Real[0, 0.99] = 0.0  # On the x that A reads, while training.
+    layers: Text = "blocks.*"  # Which linear layers: patterns of their names, as in "*.attention.*, *.mlp.down".
 
 
 @settings
