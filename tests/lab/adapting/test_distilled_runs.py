@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from config import DataConfig, DistilConfig, FactoredBlockConfig, ModelConfig, Preset
 from lab.adapting.distillation import student_settings
 from lab.adapting.fine_tuning import fine_tune
+from lab.comparison.overrides import overridden
 from lab.comparison.sweep import sweep
 from lab.costs.estimates import estimate
 from lab.data.packing import prepare
@@ -142,7 +143,7 @@ def test_a_distilled_run_is_fine_tuned_without_its_teacher(taught, tmp_path, dat
     run = fine_tune(student, name="tuned", folder=tmp_path)
     assert "anew: train.distil" in run.remark and run.origin.how == "fine_tuned" and run.train_config.distil is None
     assert next(train(run, data)).others == {}
-    with pytest.raises(ConfigError, match="can't have a teacher, too: leave train.distil out"):
+    with pytest.raises(ConfigError, match="can't have a teacher, too: leave train"):
         fine_tune(student, TRAIN.replace(distil=distil(teacher="student")), name="again", folder=tmp_path)
     assert set(run_names(tmp_path)) == {"student", "tuned"}
 
@@ -166,6 +167,14 @@ def test_a_sweep_trains_students_and_a_rate_is_found_for_them(folder, data):
     settings = student_settings(Run.open("teacher", folder), Preset(MODEL, TRAIN))
     plain = find_learning_rate(Preset(MODEL, TRAIN), data, steps=30)
     assert find_learning_rate(settings, data, steps=30).losses != plain.losses
+
+
+def test_settings_of_a_teacher_can_be_varied_where_there_is_one():
+    override = {"train.distil.temperature": 3.0}
+    found = overridden(Preset(MODEL, TRAIN.replace(distil=distil())), [override], name="student")
+    assert [settings.train.distil for settings in found.values()] == [distil(temperature=3.0)]
+    with pytest.raises(ConfigError, match="these settings have no teacher; start from a run that `distil` made"):
+        overridden(Preset(MODEL, TRAIN), [override], name="student")
 
 
 def test_the_estimate_says_that_the_teacher_is_not_in_it():
