@@ -16,8 +16,8 @@ from settings.registry import REGISTRY
 
 HOMES = {
     "config": (
-        "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
-        "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
+        "ALiBiConfig", "BlockConfig", "DataConfig", "DistilConfig", "DropoutConfig", "FactoredBlockConfig",
+        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
         "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig",
         "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models",
         "list_presets", "preset",
@@ -26,6 +26,7 @@ HOMES = {
     "lab.adapting.classification": ("train_classifier",),
     "lab.adapting.classifier_report": ("measure_classifier",),
     "lab.adapting.classifier_settings": ("ClassifierConfig",),
+    "lab.adapting.distillation": ("student_settings",),
     "lab.adapting.fine_tuning": ("fine_tune",),
     "lab.adapting.stored_classifier": ("open_classifier", "save_classifier"),
     "lab.adapting.tasks": ("list_tasks", "load_task"),

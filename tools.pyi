@@ -2,6 +2,7 @@
 from config import ALiBiConfig as ALiBiConfig
 from config import BlockConfig as BlockConfig
 from config import DataConfig as DataConfig
+from config import DistilConfig as DistilConfig
 from config import DropoutConfig as DropoutConfig
 from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
@@ -29,6 +30,7 @@ from lab.adapting.adapters import merge_adapter as merge_adapter
 from lab.adapting.classification import train_classifier as train_classifier
 from lab.adapting.classifier_report import measure_classifier as measure_classifier
 from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
+from lab.adapting.distillation import student_settings as student_settings
 from lab.adapting.fine_tuning import fine_tune as fine_tune
 from lab.adapting.stored_classifier import open_classifier as open_classifier
 from lab.adapting.stored_classifier import save_classifier as save_classifier

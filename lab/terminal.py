@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.terminal_adapting import classify, merge
+from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling
 from lab.terminal_flags import FLAGS, import_ideas
 from lab.terminal_generation import Generation, generate, parse_generation
 from lab.terminal_training import Training, parse_training, resume, train
@@ -58,12 +58,15 @@ def run_command(arguments: list[str]) -> None:
     arguments = import_ideas(arguments)
     if arguments[:1] == ["train"]:
         train(parse_training(arguments[1:]))
+    elif arguments[:1] == ["distil"]:
+        distil(parse_distilling(arguments[1:]))
     elif arguments[:1] == ["generate"]:
         generate(parse_generation(arguments[1:]))
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
-            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
+            {"train": Training, "distil": Distilling, "generate": Generation} | COMMANDS,
+            prog="python tools.py", args=arguments, config=FLAGS,
+            description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
         )
 

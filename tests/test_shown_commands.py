@@ -26,6 +26,7 @@ TINY = [
 ]
 SMALL = {  # flags behind those that are shown, so that a command takes a second
     "train": TINY,
+    "distil": TINY[:-2],  # the tokenizer is the teacher's
     "sweep": ["--seeds", "1"],
     "find-rate": ["--steps", "10"],
     "evaluate": ["--max-tokens", "512"],
@@ -75,7 +76,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "generate"):
+    for name in ("train", "distil", "generate"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -84,14 +85,14 @@ def recorded(monkeypatch):
 def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, command):
     words = shlex.split(command)[1:]
     if "--help" in words or len(words) < 2:  # a command that is mentioned
-        assert set(words) <= {"--help", "train", "generate", *COMMANDS}
+        assert set(words) <= {"--help", "train", "distil", "generate", *COMMANDS}
         return
     assert main(words) == 0
     ((name, values),) = recorded
     known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS}
     settings = values.get("settings")
     named = [values.get("run"), values.get("start"), *values.get("runs", ()), *getattr(settings, "runs", ())]
-    named += [getattr(settings, "preset", None), getattr(settings, "like", None)]
+    named += [getattr(settings, name, None) for name in ("preset", "like", "teacher")]
     for each in filter(None, named):
         assert each in known or any(Path(run).match(each) for run in run_names(TRAINED)), f"{page}: no {each!r}"
     if name == "notebook":

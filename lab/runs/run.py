@@ -93,8 +93,16 @@ class Run:
         check_name(name)
         check_are_settings(model, train)
         folder = runs_folder(folder)
-        data = prepare(train.data, cls(origin.find(folder)).tokenizer if origin else None)
-        check_trainable(model, train, data)
+        teacher = cls.open_teacher(train, folder)
+        if teacher and (origin or model.lora):
+            raise ConfigError(
+                "a run that starts from another run's weights can't have a teacher, too: leave train.distil out"
+            )
+        origin = teacher.as_origin("distilled") if teacher else origin
+        base = cls(origin.find(folder)) if origin else None
+        known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
+        data = prepare(train.data, base.tokenizer if known else None)
+        check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
         files = new_files(model, train, data, origin)
 
@@ -124,6 +132,16 @@ class Run:
             raise
         except GlassboxError as error:
             raise RunError(f"run {path.name!r} is damaged: {error}") from error
+
+    @classmethod
+    def open_teacher(cls, train: TrainConfig, folder: Path | None = None) -> "Run | None":
+        """The run that a training with these settings distils; None if it distils none. Raises RunError for a run
+        that is not there or has no weights."""
+        if train.distil is None:
+            return None
+        teacher = cls.open(train.distil.teacher, folder)
+        read_header(teacher.weights_path)
+        return teacher
 
     def __repr__(self) -> str:
         return f"Run({self.name}: {self.status()})"
