@@ -205,16 +205,26 @@ def next_token_probabilities(
 
     Tokens that `sampling` excludes are left out, so there may be fewer than k.
     """
+    logits, seen = next_token_logits(model, tokenizer, prompt)
+    top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
+    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
+    return [readable(tokenizer.token_bytes(id)).strip("\n") for id, _ in kept], [p for _, p in kept]
+
+
+@torch.inference_mode()
+def next_token_logits(
+    model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The logits (1, V) of the token after a prompt, on the CPU, −∞ for ids that the tokenizer lacks; and a boolean
+    (1, V) that marks the tokens of the prompt."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     (ids,) = check_prompts([ids], model.config.vocab_size)
     check_length(len(ids), 1, model.config)
-    seen = mark_tokens([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    with torch.inference_mode(), eval_mode(model):
+    with eval_mode(model):
         logits = model(torch.tensor([ids], device=next(model.parameters()).device))[:, -1].float().cpu()  # (B, V)
-        logits[:, tokenizer.vocab_size :] = -torch.inf
-        top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
-    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
-    return [readable(tokenizer.token_bytes(id)).strip("\n") for id, _ in kept], [p for _, p in kept]
+    check_probabilities(logits.log_softmax(dim=-1), 1)
+    logits[:, tokenizer.vocab_size :] = -torch.inf
+    return logits, mark_tokens([ids], model.config.vocab_size)
 
 
 def _begin(
