@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
@@ -238,10 +239,17 @@ def _begin(
     stop_tokens = check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     if settings["max_tokens"] is None:
-        free = model.config.position_limit - max(map(len, ids), default=0)
-        settings["max_tokens"] = max(1, min(MAX_TOKENS, free))  # 1: a prompt that leaves no room is refused
+        settings["max_tokens"] = usual_max_tokens(max(map(len, ids), default=0), model.config)
     steps = generate(model, ids, stop_tokens=stop_tokens, **settings)
     return steps, [_Speller(tokenizer, stop_tokens) for _ in prompts]
+
+
+def usual_max_tokens(length: int, config: ModelConfig) -> int:
+    """How many tokens a prompt of so many is continued by, if nobody says: 200, or as many as there are positions for.
+
+    At least 1, so that a prompt that leaves no room is refused.
+    """
+    return max(1, min(MAX_TOKENS, config.position_limit - length))
 
 
 def _prompt_text(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> str:
