@@ -23,6 +23,7 @@ from config import TrainConfig as TrainConfig
 from config import list_models as list_models
 from config import list_presets as list_presets
 from config import preset as preset
+from lab.analysis.attention_files import save_attention as save_attention
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview
@@ -80,6 +81,8 @@ from lab.display.position_plots import slope_dots as slope_dots
 from lab.display.quiz import ask as ask
 from lab.display.source_view import show as show
 from lab.display.token_display import show_tokens as show_tokens
+from lab.evaluation.diversity import diversity as diversity
+from lab.evaluation.diversity import sample_strategies as sample_strategies
 from lab.evaluation.evaluate import evaluate as evaluate
 from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
@@ -95,6 +98,10 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.batches import read_prompts as read_prompts
+from lab.generation.batches import transcribe_all as transcribe_all
+from lab.generation.filter_plots import filter_picture as filter_picture
+from lab.generation.filter_steps import filter_steps as filter_steps
 from lab.generation.generate import generate as generate
 from lab.generation.generate import generate_text as generate_text
 from lab.generation.generate import next_token_probabilities as next_token_probabilities
@@ -104,6 +111,7 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
+from lab.interactive import Session as Session
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run

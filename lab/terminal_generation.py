@@ -100,8 +100,6 @@ def check_combination(settings: Generation, arguments: list[str]) -> None:
 
 
 def generate(settings: Generation) -> None:
-    from lab.comparison.side_by_side import generate_side_by_side
-    from lab.generation.generate import stream_text
     from lab.runs.run import Run
 
     runs = [Run.open(name) for name in settings.runs]
@@ -120,8 +118,12 @@ def generate(settings: Generation) -> None:
         print(save_attention(folder, model, runs[0].tokenizer, settings.prompt, **how).text)
         print(f"attention weights: {folder}")
     elif len(runs) != 1:
+        from lab.comparison.side_by_side import generate_side_by_side
+
         print(generate_side_by_side(runs, settings.prompt, **how))
     else:
+        from lab.generation.generate import stream_text
+
         pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
         for piece in chain([settings.prompt], pieces):
             print(piece, end="", flush=True)
