@@ -43,7 +43,6 @@ HOMES = {
     "lab.generation.batches": ("read_prompts", "transcribe_all"),
     "lab.generation.filter_plots": ("filter_picture",),
     "lab.generation.filter_steps": ("filter_steps",),
-    "lab.interactive": ("Session",),
     "lab.generation.generate": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.analysis.interventions": (
         "ablate_heads", "ablate_streams", "amplified", "amplify", "one_stream", "without_heads",

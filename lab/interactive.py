@@ -1,6 +1,6 @@
 """An interactive generation without a terminal: a line in, pieces of text out.
 
-    session = Session(Run.open("llama-tiny-tales"))
+    session = InteractiveSession(Run.open("llama-tiny-tales"))
     "".join(session.reply("Once there was"))      the beginning and its continuation
     "".join(session.reply("/temperature 0.5"))    a setting, from now on
 """
@@ -52,7 +52,7 @@ ABOUT = {  # of each setting an example, and what it does
 }
 
 
-class Session:
+class InteractiveSession:
     """Continues beginnings with a run; commands, which begin with /, change how. `ended`: whether /quit was said.
 
     A command that can't be carried out raises a GlassboxError that says what is possible, and changes nothing.

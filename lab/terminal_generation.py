@@ -105,10 +105,10 @@ def generate(settings: Generation) -> None:
     runs = [Run.open(name) for name in settings.runs]
     how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
     if settings.interactive:
-        from lab.interactive import Session
+        from lab.interactive import InteractiveSession
         from lab.terminal_interactive import interact
 
-        interact(Session(runs[0], **how))
+        interact(InteractiveSession(runs[0], **how))
     elif settings.prompts is not None:
         continue_file(settings, runs[0], how)
     elif settings.save_attention is not None:

@@ -1,4 +1,4 @@
-"""The terminal of `generate --interactive`: reads lines, prints what a `Session` replies."""
+"""The terminal of `generate --interactive`: reads lines, prints what a `InteractiveSession` replies."""
 
 import io
 import sys
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from settings.errors import GlassboxError
 
 if TYPE_CHECKING:
-    from lab.interactive import Session
+    from lab.interactive import InteractiveSession
 
 
-def interact(session: "Session") -> None:
+def interact(session: "InteractiveSession") -> None:
     """Replies to line after line, until /quit or the end of the input.
 
     In a terminal, lines are edited with a history, and Ctrl-C stops a text or drops a line. From a pipe or a file they
@@ -37,7 +37,7 @@ def interact(session: "Session") -> None:
         answer(session, line, in_terminal)
 
 
-def answer(session: "Session", line: str, in_terminal: bool) -> None:
+def answer(session: "InteractiveSession", line: str, in_terminal: bool) -> None:
     """Prints the reply to a line, or the error that it raises."""
     pieces, end = session.reply(line), ""
     try:

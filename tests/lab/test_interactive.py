@@ -4,7 +4,7 @@ import pytest
 
 from lab.generation.generate import generate_text
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
-from lab.interactive import ABOUT, SETTINGS, Session
+from lab.interactive import ABOUT, SETTINGS, InteractiveSession
 from settings.checked import field_types
 from settings.errors import ConfigError, GenerationError, GlassboxError, RunError
 from tests.helpers.small_runs import TRAIN, make_run
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def session(runs, monkeypatch):
     monkeypatch.setattr("lab.runs.names.TRAINED", runs["a"].folder.parent)
-    return Session(runs["a"], max_tokens=8, seed=1)
+    return InteractiveSession(runs["a"], max_tokens=8, seed=1)
 
 
 def said(session, line: str) -> str:
