@@ -7,6 +7,7 @@ from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
+from config import LoRAConfig as LoRAConfig
 from config import MLPConfig as MLPConfig
 from config import ModelConfig as ModelConfig
 from config import MultiTokenBlockConfig as MultiTokenBlockConfig
@@ -23,6 +24,9 @@ from config import TrainConfig as TrainConfig
 from config import list_models as list_models
 from config import list_presets as list_presets
 from config import preset as preset
+from lab.adapting.adapters import AdaptedModel as AdaptedModel
+from lab.adapting.adapters import merge_adapter as merge_adapter
+from lab.adapting.fine_tuning import fine_tune as fine_tune
 from lab.analysis.attention_files import save_attention as save_attention
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
@@ -111,7 +115,6 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
-from lab.interactive import Session as Session
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run
@@ -136,6 +139,8 @@ from modules.factored import Mixing as Mixing
 from modules.heads import Head as Head
 from modules.linear import Linear as Linear
 from modules.logging_module import LoggingModule as LoggingModule
+from modules.lora import Adapter as Adapter
+from modules.lora import LoRALinear as LoRALinear
 from modules.mlp import MLP as MLP
 from modules.mlp import GatedMLP as GatedMLP
 from modules.norms import CosineNorm as CosineNorm

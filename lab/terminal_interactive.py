@@ -1,4 +1,4 @@
-"""The terminal of `generate --interactive`: reads lines, prints what a `InteractiveSession` replies."""
+"""The terminal of `generate --interactive`: reads lines, prints what an `InteractiveSession` replies."""
 
 import io
 import sys
