@@ -6,8 +6,8 @@ self-overlap  mean over ordered pairs of samples of the share of one's different
 
 The n-grams are of token ids. Margins are 1.96 standard errors by the jackknife, which leaves out one sample at a time:
 se² = (n − 1) / n · Σ (θ₋ᵢ − mean θ₋ᵢ)². The bootstrap does not serve here: it draws some samples twice, and a sample
-that is there twice has no n-gram of its own. For any symmetric statistic, the jackknife's expected variance is at least
-the true one of n − 1 samples (Efron & Stein 1981).
+that is there twice has no n-gram of its own. Of any symmetric statistic, Σ (θ₋ᵢ − mean θ₋ᵢ)² is on average at least
+the variance that it has with n − 1 samples (Efron & Stein 1981), so the margins are rather too wide than too narrow.
 """
 
 from collections import Counter
