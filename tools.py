@@ -47,6 +47,11 @@ HOMES = {
         "calibration_plot", "foresight_picture", "foresight_table", "future_attention_maps", "windows_diagram",
     ),
     "lab.future_sight.predictions": ("future_predictions",),
+    "lab.analysis.attention_files": ("save_attention",),
+    "lab.evaluation.diversity": ("diversity", "sample_strategies"),
+    "lab.generation.batches": ("read_prompts", "transcribe_all"),
+    "lab.generation.filter_plots": ("filter_picture",),
+    "lab.generation.filter_steps": ("filter_steps",),
     "lab.generation.generate": ("generate", "generate_text", "next_token_probabilities", "stream_text", "transcribe"),
     "lab.analysis.interventions": (
         "ablate_heads", "ablate_streams", "amplified", "amplify", "one_stream", "without_heads",

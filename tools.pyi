@@ -37,6 +37,7 @@ from lab.adapting.stored_classifier import save_classifier as save_classifier
 from lab.adapting.tasks import list_tasks as list_tasks
 from lab.adapting.tasks import load_task as load_task
 from lab.adapting.text_classifier import build_classifier as build_classifier
+from lab.analysis.attention_files import save_attention as save_attention
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview
@@ -94,6 +95,8 @@ from lab.display.position_plots import slope_dots as slope_dots
 from lab.display.quiz import ask as ask
 from lab.display.source_view import show as show
 from lab.display.token_display import show_tokens as show_tokens
+from lab.evaluation.diversity import diversity as diversity
+from lab.evaluation.diversity import sample_strategies as sample_strategies
 from lab.evaluation.evaluate import evaluate as evaluate
 from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
@@ -109,6 +112,10 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.batches import read_prompts as read_prompts
+from lab.generation.batches import transcribe_all as transcribe_all
+from lab.generation.filter_plots import filter_picture as filter_picture
+from lab.generation.filter_steps import filter_steps as filter_steps
 from lab.generation.generate import generate as generate
 from lab.generation.generate import generate_text as generate_text
 from lab.generation.generate import next_token_probabilities as next_token_probabilities

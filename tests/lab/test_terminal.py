@@ -36,7 +36,8 @@ def trained(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "generate", "runs", "export", "import", "find-rate", "sweep", "classify", "distil"]
+    "command",
+    ["", "train", "generate", "sampling", "runs", "export", "import", "find-rate", "sweep", "classify", "distil"],
 )
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
