@@ -7,7 +7,7 @@ say) stands in that kind's own class. `preset("llama-tiny")` gives a matching pa
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from settings import combinations
-from settings.adapting import LoRAConfig, QuantisedConfig
+from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
@@ -315,6 +315,7 @@ class TrainConfig(Config):
     checkpoint_every: Whole[1, 10**12] = 200
     watch_every: Whole[0, 10**12] = 0  # Steps between two looks into the layers, from the first step on. 0: never.
     seed: Whole[0, 9 * 10**12] = 0
+    distil: DistilConfig | None = None  # A teacher to learn from, too.
 
     @property
     def warmup_steps(self) -> int:
