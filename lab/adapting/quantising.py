@@ -147,7 +147,7 @@ def measure_quantisation(run: Run, tokens: int = 64) -> Quantisation:
         raise RunError(f"{run.name!r} was not made by `python tools.py quantise RUN`; give a run that was")
     source, facts = run.base(), run.weights_facts()
     models = source.load_model(), run.load_model()
-    speeds = decoding_speeds(models, run.tokenizer.end_of_text, min(tokens, run.model_config.position_limit))
+    speeds = decoding_speeds(models, run.tokenizer.end_of_text, min(tokens, run.model_config.position_limit - 1))
     kernels = kernels_used(models[1], models[1].embedding.weight.dtype)
     return Quantisation(
         bits=run.model_config.quantised.bits, losses=(float(facts["loss_before"]), run.validation_loss()),
