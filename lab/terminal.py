@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling
+from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
 from lab.terminal_flags import FLAGS, import_ideas
 from lab.terminal_generation import (
     Generation,
@@ -307,5 +307,6 @@ def lab(port: int | None = None) -> None:
 COMMANDS = {
     "resume": resume, "generate": generate, "sampling": sampling, "evaluate": evaluate, "compare": compare,
     "find-rate": find_rate, "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer,
-    "cache": cache, "merge": merge, "classify": classify, "notebook": notebook, "lab": lab,
+    "cache": cache, "merge": merge, "quantise": quantise, "classify": classify, "notebook": notebook,
+    "lab": lab,
 }

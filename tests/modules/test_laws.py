@@ -10,9 +10,10 @@ from config import DropoutConfig, ModelConfig
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
 from modules.lora import Adapter
+from modules.quantised import quantise
 from modules.transformer import Transformer
 from settings.registry import kinds_of
-from tests.helpers.variants import BATCH, LENGTH, VARIANTS, config_of, factored, vary
+from tests.helpers.variants import BATCH, LENGTH, TRAINED, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 EVERY_VARIANT = pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
@@ -262,13 +263,16 @@ def overfit(model: Transformer, windows: torch.Tensor, steps: int = 100, enough:
     return model.losses(windows)["loss"]
 
 
-@EVERY_VARIANT
+@pytest.mark.parametrize("config", TRAINED.values(), ids=list(TRAINED))
 def test_one_batch_can_be_overfitted(config):
-    """An adapter adapts a trained model: its base has learned the same batch read backwards."""
-    model = Transformer(config.replace(lora=None)).train()
+    """An adapter adapts a trained model: its base has learned the same batch read backwards, and is quantised then, if
+    it is to be."""
+    model = Transformer(config.replace(lora=None, quantised=None)).train()
     windows = tokens(model.config, LENGTH + 1, batch=2)
     if config.lora:
         overfit(model, windows.flip(1), enough=0.02)
+        if config.quantised:
+            quantise(model, config.quantised)
         Adapter.attach(model, config.lora.replace(rank=8, dropout=0.0)).model.train()
     assert overfit(model, windows, steps=300 if config.lora else 100) < 0.1  # most need half of the steps
 
