@@ -175,11 +175,7 @@ class DraftedRows:
                 q.append(self.distribution(logits, seen[-1]))
                 tokens.append(pick_ids(q[-1], uniform[:, most + 1 + place]).to(self.device))
             seen.append(None if self.seen is None else seen[-1].scatter(1, tokens[-1][:, None], True))
-        if totals and not torch.stack(totals).isfinite().all():
-            raise GenerationError(
-                "the draft gave NaN or infinite logits: its weights are damaged, or its training diverged; give another "
-                "draft, or load an earlier checkpoint of it"
-            )
+        check_totals(totals)
         empty = torch.empty(len(self.known), 0, dtype=torch.long, device=self.device)  # (B, 0)
         return Proposal(
             torch.stack(tokens, dim=1) if tokens else empty,
@@ -231,6 +227,15 @@ class DraftedRows:
                 self.verified[row].append(Draft(guesses[place], q[place], p[place], place < count, overlap[place]))
             if self.seen is not None:
                 self.seen[row, new] = True
+
+
+def check_totals(totals: list[Tensor]) -> None:
+    """Raises GenerationError unless log Σ exp of a draft's logits is finite everywhere (each (B))."""
+    if totals and not torch.stack(totals).isfinite().all():
+        raise GenerationError(
+            "the draft gave NaN or infinite logits: its weights are damaged, or its training diverged; give another "
+            "draft, or load an earlier checkpoint of it"
+        )
 
 
 def speculative_text(model: Transformer, tokenizer: Tokenizer, prompt: str, **settings) -> tuple[str, Speculation]:

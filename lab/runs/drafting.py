@@ -16,7 +16,7 @@ def load_draft(run: Run, draft: Run, device: "torch.device | str" = "cpu") -> "T
     own, other = run.tokenizer, draft.tokenizer
     if own.fingerprint != other.fingerprint:
         raise RunError(
-            f"{draft.name!r} can't draft for {run.name!r}: its tokenizer is {other.name} ({other.fingerprint}), and not "
+            f"{draft.name!r} can't draft for {run.name!r}: its tokenizer is {other.name} ({other.fingerprint}), not "
             f"{own.name} ({own.fingerprint}); give a run that was trained with the same tokenizer"
         )
     return draft.load_model(device)

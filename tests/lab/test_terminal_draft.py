@@ -1,4 +1,4 @@
-"""`generate RUN --draft OTHER`: the run's own text and what the drafts were worth; what can't be used is one message."""
+"""`generate RUN --draft OTHER`: the run's own text and what the drafts were worth; errors are one message."""
 
 import pytest
 
