@@ -95,6 +95,7 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.acceptance_step import acceptance_step as acceptance_step
 from lab.generation.generate import generate as generate
 from lab.generation.generate import generate_text as generate_text
 from lab.generation.generate import next_token_probabilities as next_token_probabilities
@@ -104,6 +105,7 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
+from lab.runs.drafting import load_draft as load_draft
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run

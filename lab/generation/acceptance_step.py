@@ -19,7 +19,7 @@ from lab.generation.generate import check_probabilities
 from lab.generation.request import Request
 from lab.generation.sampling import pick_ids
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
-from lab.generation.speculative import DraftedRows, check_totals
+from lab.generation.speculative import DraftedRows, check_draft_logits
 from modules.transformer import Transformer
 from settings.errors import GenerationError
 
@@ -55,8 +55,8 @@ class AcceptanceStep:
         row = self.tokens.loc[self.drafted]
         lines = [
             f"drafted from q: {row['text']}, with q = {row['q']:.3f}; the model gives it p = {row['p']:.3f}",
-            f"it is kept with probability min(1, p / q) = {row['keep']:.3f}; the random number is {self.uniform:.3f}, so "
-            f"it is {'kept' if self.kept else 'refused'}",
+            f"it is kept with probability min(1, p / q) = {row['keep']:.3f}; the random number is {self.uniform:.3f}: "
+            + ("kept" if self.kept else "refused"),
         ]
         if not self.kept:
             lines.append(f"drawn in its place from max(0, p − q), normalised: {self.tokens.loc[self.chosen, 'text']}")
@@ -134,7 +134,7 @@ def acceptance_step(
         check_probabilities(logits.log_softmax(dim=-1), 1)
         drafter.start([ids], torch.tensor([len(ids) - 2]))
         guessed = drafter.next_logits(0, None).to(rows.device)  # (1, V)
-        check_totals([guessed.logsumexp(dim=-1)])
+        check_draft_logits(guessed)
     p, q = (rows.distribution(each[:, : checked.vocab_size], rows.seen) for each in (logits, guessed))  # (1, V)
     guess = pick_ids(q, uniform[2:])  # (1)
     verdict = verify(guess[:, None], q[:, None], torch.stack((p, p), dim=1), uniform[None, :2], torch.ones(1).long())

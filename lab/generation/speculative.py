@@ -159,7 +159,7 @@ class DraftedRows:
 
     def propose(self, count: int) -> Proposal:
         """Lets the drafter propose `count` tokens for each row."""
-        most, tokens, q, seen, uniform, totals = self.drafter.most, [], [], [self.seen], None, []
+        most, given, tokens, q, seen, uniform = self.drafter.most, [], [], [], [self.seen], None
         if not self.greedy:  # as many for every pass, so that a row gets the same ones alone and in any batch
             drawn = [torch.rand(2 * most + 1, generator=each, dtype=torch.float64) for each in self.generators]
             uniform = torch.stack(drawn)  # (B, 2n+1)
@@ -167,7 +167,7 @@ class DraftedRows:
             self.drafter.start(self.known, self.places)
         for place in range(count):
             logits = self.drafter.next_logits(place, tokens[-1] if tokens else None).to(self.device)  # (B, V)
-            totals.append(logits.logsumexp(dim=-1))  # (B): NaN or infinite where any logit is NaN or +∞
+            given.append(logits)
             logits = logits[:, : self.request.vocab_size]
             if self.greedy:
                 tokens.append(self.choose(logits, seen[-1]))
@@ -175,7 +175,8 @@ class DraftedRows:
                 q.append(self.distribution(logits, seen[-1]))
                 tokens.append(pick_ids(q[-1], uniform[:, most + 1 + place]).to(self.device))
             seen.append(None if self.seen is None else seen[-1].scatter(1, tokens[-1][:, None], True))
-        check_totals(totals)
+        if given:
+            check_draft_logits(torch.stack(given))
         empty = torch.empty(len(self.known), 0, dtype=torch.long, device=self.device)  # (B, 0)
         return Proposal(
             torch.stack(tokens, dim=1) if tokens else empty,
@@ -229,9 +230,9 @@ class DraftedRows:
                 self.seen[row, new] = True
 
 
-def check_totals(totals: list[Tensor]) -> None:
-    """Raises GenerationError unless log Σ exp of a draft's logits is finite everywhere (each (B))."""
-    if totals and not torch.stack(totals).isfinite().all():
+def check_draft_logits(logits: Tensor) -> None:
+    """Raises GenerationError where a draft's logits (…, V) are NaN or infinite."""
+    if not logits.logsumexp(dim=-1).isfinite().all():  # NaN or +∞ anywhere in a row shows in its sum
         raise GenerationError(
             "the draft gave NaN or infinite logits: its weights are damaged, or its training diverged; give another "
             "draft, or load an earlier checkpoint of it"

@@ -51,7 +51,7 @@ def test_the_numbers_are_those_of_both_models(models, tokenizer):
 
 def test_the_result_follows_from_the_random_number(models, tokenizer):
     model, draft = models
-    steps = [acceptance_step(model, tokenizer, "Once", draft=draft, sampling=UNTOUCHED, seed=seed) for seed in range(30)]
+    steps = [acceptance_step(model, tokenizer, "Once", draft=draft, sampling=UNTOUCHED, seed=n) for n in range(30)]
     kept = [step for step in steps if step.kept]
     assert 0 < len(kept) < 30
     for step in steps:

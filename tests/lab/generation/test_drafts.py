@@ -90,7 +90,9 @@ def by_hand(model, draft, prompt, most, max_tokens) -> tuple[list[int], list[tup
     return text[len(prompt) :], drafts
 
 
-@pytest.mark.parametrize("names", [("llama", "alibi"), ("alibi", "llama"), ("future", "gpt2"), ("factored", "multi-token")])
+@pytest.mark.parametrize(
+    "names", [("llama", "alibi"), ("alibi", "llama"), ("future", "gpt2"), ("factored", "multi-token")]
+)
 def test_model_and_draft_may_be_of_different_architectures(names):
     model, draft = (stirred(VARIANTS[name]) for name in names)
     penalised = SamplingConfig(temperature=0, repetition_penalty=1.7)
@@ -129,7 +131,7 @@ def test_up_to_the_last_position():
     settings = dict(max_tokens=24, sampling=GREEDY)
     found = speculate(model, PROMPTS, draft=draft, drafts=6, **settings)
     assert found.tokens == plainly(model, PROMPTS, **settings)
-    with pytest.raises(GenerationError, match="this draft can't follow.*29 positions.*lower max_tokens to 24"):
+    with pytest.raises(GenerationError, match=r"this draft can't follow.*29 positions.*lower max_tokens to 24"):
         speculate(model, PROMPTS, draft=draft, max_tokens=25)
 
 
@@ -169,7 +171,7 @@ def test_drafts_that_cannot_be_used():
         speculate(other, PROMPTS, draft=model, max_tokens=3, vocab_size=70)
     with pytest.raises(GenerationError, match="token id 65 is out of range"):
         speculate(other, [[65]], draft=model, max_tokens=3, vocab_size=60)
-    with pytest.raises(GenerationError, match="draft must be a model.*'small'"):
+    with pytest.raises(GenerationError, match=r"draft must be a model.*'small'"):
         speculate(model, PROMPTS, draft="small", max_tokens=3)
     broken = stirred(vary("alibi"))
     with torch.no_grad():

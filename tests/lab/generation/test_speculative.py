@@ -19,8 +19,9 @@ from tests.helpers.variants import VARIANTS, vary
 pytestmark = pytest.mark.usefixtures("seeded")
 PROMPTS = [[3, 5, 7], [1], [2, 4, 6, 8, 10]]
 SAMPLINGS = [
-    SamplingConfig(temperature=1.0), SamplingConfig(temperature=0.7, top_k=4), SamplingConfig(temperature=1.0, top_p=0.8),
-    SamplingConfig(temperature=1.2, min_p=0.3), SamplingConfig(temperature=1.0, repetition_penalty=2.0),
+    SamplingConfig(temperature=1.0), SamplingConfig(temperature=0.7, top_k=4),
+    SamplingConfig(temperature=1.0, top_p=0.8), SamplingConfig(temperature=1.2, min_p=0.3),
+    SamplingConfig(temperature=1.0, repetition_penalty=2.0),
 ]
 
 
