@@ -115,6 +115,7 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.acceptance_step import acceptance_step as acceptance_step
 from lab.generation.batches import read_prompts as read_prompts
 from lab.generation.batches import transcribe_all as transcribe_all
 from lab.generation.filter_plots import filter_picture as filter_picture
@@ -128,6 +129,7 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
+from lab.runs.drafting import load_draft as load_draft
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run
