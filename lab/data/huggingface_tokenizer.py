@@ -26,7 +26,7 @@ class HuggingFaceEncoding:
         if max(ids.values()) >= MOST_IDS:
             raise TokenizerError(f"tokenizer.json has the id {max(ids.values()):,}; ids below {MOST_IDS:,} are read")
         self._bytes = {id: spell(token, token in added) for token, id in ids.items()}
-        self.text = text
+        self.text, self.end_of_text = text, end_of_text
         self.n_vocab, self.eot_token = max(ids.values()) + 1, ids[end_of_text]
 
     def encode_ordinary(self, text: str) -> list[int]:
