@@ -126,7 +126,7 @@ def write_weights(path: Path, model: ModelConfig, found: Mapping[str, Slot], che
             put(whole, found[theirs], checkpoint.read(theirs))
         return whole
 
-    write_stream(path, plan, make, {"step": "0", "origin": "Hugging Face"})
+    write_stream(path, plan, make, {"step": "0", "trained_by": "others; read from Hugging Face's layout"})
 
 
 def common_type(checkpoint: Checkpoint, names: list[str]) -> torch.dtype:
@@ -145,7 +145,7 @@ def put(whole: Tensor, slot: Slot, tensor: Tensor) -> None:
 def describe(folder: ForeignFolder, family: Family, model: ModelConfig, text: str) -> str:
     """The run's card: where it came from, and what is not known of it."""
     rows = {
-        "status": "imported", "from": f"the folder {folder.path.resolve().name} in Hugging Face's layout",
+        "status": "trained elsewhere", "from": f"the folder {folder.path.resolve().name} in Hugging Face's layout",
         "family": f"{family.name} ({family.architecture})",
         "parameters": f"{sum(math.prod(shape) for shape in parameter_shapes(model).values()):,}",
         "trained on": f"unknown; `evaluate` and `compare` measure it on {text}",
