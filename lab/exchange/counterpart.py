@@ -6,7 +6,8 @@ from config import ModelConfig
 from lab.exchange.family import NEUTRAL, Family, Settings, Slot
 from lab.exchange.gpt2 import GPT2
 from lab.exchange.llama import Llama
-from lab.exchange.mpt import MPT, slopes
+from lab.exchange.mpt import MPT
+from modules.positions import alibi_slopes
 from settings.checked import Config, field_types
 from settings.errors import ConfigError, RunError
 from settings.messages import short, suggest
@@ -65,7 +66,7 @@ def written_out(config: ModelConfig) -> ModelConfig:
     units = config.mlp.hidden(config.width) * (1.5 if config.mlp.gated else 1.0)
     position = config.position
     if position.kind == "alibi" and position.slopes is None:
-        position = position.replace(slopes=slopes(config.n_heads))
+        position = position.replace(slopes=tuple(alibi_slopes(config.n_heads)))
     return config.replace(
         max_positions=limit, n_kv_heads=config.kv_heads, mlp=config.mlp.replace(ratio=units / config.width),
         position=position,

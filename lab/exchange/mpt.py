@@ -10,8 +10,6 @@ from lab.exchange.llama import trained_length
 from settings.errors import RunError
 from settings.messages import short
 
-USUAL_MAX = 8  # the paper's slopes are 2^(−8h/n); MPT may have another number for 8
-
 
 class MPT(Family):
     name, model_type, architecture = "MPT", "mpt", "MptForCausalLM"
@@ -22,9 +20,9 @@ class MPT(Family):
         "layer_norm_epsilon": 1e-5, "logit_scale": None, "no_bias": True, "norm_type": "low_precision_layernorm",
         "initializer_range": 0.02, "tie_word_embeddings": True, "attn_config": None,
     }
-    attention = {
+    attention = {  # the same for what stands in attn_config
         "attn_type": "multihead_attention", "attn_pdrop": 0, "softmax_scale": None, "prefix_lm": False, "alibi": True,
-        "alibi_bias_max": USUAL_MAX,
+        "alibi_bias_max": 8,
     }
 
     def config(self, settings: Settings) -> ModelConfig:
@@ -32,31 +30,31 @@ class MPT(Family):
         settings.only("expansion_ratio", 4)
         settings.only("no_bias", True)
         settings.only("norm_type", "low_precision_layernorm", "layernorm")
-        rate, most = self.read_attention(settings, width / n_heads)
+        rate = self.read_attention(settings, width / n_heads)
         return ModelConfig(
             vocab_size=settings.whole("vocab_size"), context_length=trained_length(settings, limit),
             max_positions=limit, n_layers=settings.whole("n_layers"), n_heads=n_heads, width=width,
             norm=NormConfig(kind="layer", eps=settings.number("layer_norm_epsilon")),
             mlp=MLPConfig(activation="gelu", gated=False, ratio=4.0),
-            position=ALiBiConfig(slopes=None if most == USUAL_MAX else slopes(n_heads, most)),
-            dropout=DropoutConfig(attention=rate, residual=rate),
+            position=ALiBiConfig(), dropout=DropoutConfig(attention=rate, residual=rate),
             tie_weights=settings.flag("tie_word_embeddings"), init_std=settings.number("initializer_range"),
         )
 
-    def read_attention(self, settings: Settings, head_dim: float) -> tuple[float, float]:
-        """Notes what `attn_config` has and we have not; returns its dropout rate and what its slopes are made from."""
+    def read_attention(self, settings: Settings, head_dim: float) -> float:
+        """Notes what `attn_config` has and we have not; returns its dropout rate."""
         stated = settings.get("attn_config")
         if not isinstance(stated, dict | None):
             raise RunError(f"config.json: attn_config must be a JSON object, not {short(stated)}")
         attention = Settings(stated or {}, self.attention)
         attention.only("attn_type", "multihead_attention")
         attention.only("alibi", True)
+        attention.only("alibi_bias_max", 8)  # the paper's slopes; transformers has no others
         attention.only("prefix_lm", False)
         attention.only("clip_qkv", None)
         attention.only("qk_ln", None, False)
         attention.only("softmax_scale", None, 1 / math.sqrt(head_dim))
         settings.problems += [f"attn_config.{problem}" for problem in attention.problems]
-        return attention.number("attn_pdrop"), attention.number("alibi_bias_max")
+        return attention.number("attn_pdrop")
 
     def settings(self, config: ModelConfig) -> dict[str, object]:
         return {
@@ -64,7 +62,7 @@ class MPT(Family):
             "n_heads": config.n_heads, "expansion_ratio": 4, "max_seq_len": config.position_limit,
             "context_length": config.context_length, "layer_norm_epsilon": config.norm.eps,
             "initializer_range": config.init_std, "tie_word_embeddings": config.tie_weights, "no_bias": True,
-            "attn_config": {"alibi": True, "alibi_bias_max": bias_max(config)},
+            "attn_config": {"alibi": True, "alibi_bias_max": 8},
         }
 
     def slots(self, settings: Settings) -> Iterator[Slot]:
@@ -80,19 +78,3 @@ class MPT(Family):
             yield Slot(f"{theirs}.ffn.up_proj.weight", f"{ours}.mlp.up.weight", (4 * width, width))
             yield Slot(f"{theirs}.ffn.down_proj.weight", f"{ours}.mlp.down.weight", (width, 4 * width))
 
-
-def slopes(n_heads: int, most: float = USUAL_MAX) -> tuple[float, ...]:
-    """MPT's slopes 2^(−most · h/n), which for most = 8 are the paper's.
-
-    Where n is no power of two, they are taken from the next higher one: every other slope from the second on, then
-    those between.
-    """
-    power = 2 ** math.ceil(math.log2(n_heads))
-    found = [2 ** (-most * (head + 1) / power) for head in range(power)]
-    return tuple(found if power == n_heads else (found[1::2] + found[::2])[:n_heads])
-
-
-def bias_max(config: ModelConfig) -> int:
-    """The `most` whose slopes the model has; the usual one where there is none."""
-    own = getattr(config.position, "slopes", None)
-    return next((most for most in range(1, 65) if slopes(config.n_heads, most) == own), USUAL_MAX)
