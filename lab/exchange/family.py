@@ -68,7 +68,10 @@ class Settings:
         return value
 
     def number(self, name: str) -> float:
-        return float(self.read(name, (int, float), "a number"))
+        value = self.read(name, (int, float), "a number")
+        if not abs(value) < 1e300:  # NaN and infinity are not, nor integers that no float holds
+            raise RunError(f"config.json: {name} must be a finite number, not {short(value)}")
+        return float(value)
 
     def flag(self, name: str) -> bool:
         return self.read(name, bool, "true or false")

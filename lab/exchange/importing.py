@@ -82,6 +82,8 @@ def match(family: Family, layout: list[Slot], checkpoint: Checkpoint) -> dict[st
     No tensor is read but a head that is stored beside an embedding it is tied to.
     """
     named = {full_name(family, name): name for name in checkpoint.shapes}
+    if len(named) < len(checkpoint.shapes):
+        raise RunError(f"a tensor is stored twice, with {family.base!r} in front of its name and without")
     stored = {full: name for full, name in named.items() if not family.buffers.fullmatch(full)}
     wanted = {slot.theirs: slot for slot in layout}
     if HEAD in stored and HEAD not in wanted:

@@ -1,21 +1,26 @@
 """The same logits, ids and texts in transformers and here, whichever of the two wrote the folder."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from config import ARCHITECTURES, ALiBiConfig, MLPConfig, ModelConfig
+from lab.adapting.fine_tuning import fine_tune
 from lab.exchange.counterpart import FAMILIES, find_counterpart, written_out
 from lab.exchange.export import export_hf
 from lab.exchange.importing import import_hf
 from lab.generation.generate import generate
-from lab.generation.sampling_settings import STRATEGIES
+from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
 from lab.runs.run import Run
+from lab.shapes.views import trace
 from lab.sharing import export_run, import_run
+from lab.terminal_generation import parse_generation
+from lab.training.loop import train
 from modules.positions import alibi_slopes
-from settings.errors import ConfigError
+from settings.errors import ConfigError, RunError
 from tests.helpers.foreign_models import gpt2, llama, mpt, open_their_tokenizer, open_theirs, random_run, save
 from tests.helpers.variants import VARIANTS, vary
 
@@ -111,7 +116,7 @@ def test_the_models_that_can_be_exported_are_those_of_the_three_families():
     }
     kinds = {name: find_counterpart(OURS[name])[0].name for name in expected}
     assert kinds["vanilla"] == "GPT-2" and kinds["mish-gated-narrow"] == "Llama" and kinds["alibi-gelu-slopes"] == "MPT"
-    assert set(EXPORTED) == expected
+    assert expected <= set(EXPORTED)
 
 
 @pytest.mark.parametrize("name", EXPORTED)
@@ -260,3 +265,36 @@ def test_an_imported_run_opens_generates_and_is_shared_like_any_other(tmp_path):
     assert_same_model(again.load_model(), theirs, 300)
     assert again.tokenizer.encode("the cat") == run.tokenizer.encode("the cat")
     assert open_their_tokenizer(tmp_path / "theirs")("the cat")["input_ids"] == run.tokenizer.encode("the cat")
+    model = again.load_model()
+    with trace(model) as shapes:
+        model(torch.tensor([run.tokenizer.encode("the cat and the hat")]))
+    assert shapes.mismatches() == []
+
+
+def test_the_card_says_where_it_came_from_and_how_to_sample(tmp_path):
+    folder = save(llama(), tmp_path / "theirs")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {"temperature": 0.6, "top_p": 0.9, "top_k": None}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    card = (import_hf(folder, tmp_path / "runs", "mine").folder / "README.md").read_text()
+    assert "| from | the folder theirs in Hugging Face's layout |" in card and "| trained on | unknown;" in card
+    assert str(tmp_path) not in card
+    (command,) = re.findall(r"`python tools.py (generate .*)`", card)
+    assert parse_generation(command.split()[1:]).sampling == SamplingConfig(temperature=0.6, top_p=0.9)
+
+
+def test_training_goes_on_from_an_imported_run(tmp_path):
+    text = tmp_path / "texts.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"the cat and the hat, number {i}. " * 8}) for i in range(200)))
+    run = import_hf(save(llama(), tmp_path / "theirs"), tmp_path / "runs", text=str(text))
+    with pytest.raises(RunError, match="has no checkpoint"):
+        next(train(run))
+    settings = run.train_config.replace(
+        steps=30, batch_size=4, evaluate_every=30, evaluation_tokens=512, sample_tokens=4, device="cpu",
+        precision="fp32", compile="off", sample_prompt="the",
+    )
+    tuned = fine_tune(run, settings, folder=tmp_path / "runs")
+    steps = list(train(tuned))
+    assert steps[-1].loss < steps[0].loss - 1
+    theirs = open_theirs(export_hf(tuned, tmp_path / "tuned"))
+    assert_same_model(tuned.load_model(), theirs, 300)
