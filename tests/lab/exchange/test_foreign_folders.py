@@ -371,16 +371,13 @@ def test_flags_of_the_other_format_are_refused(at_home, capsys, command, message
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
+from bench.memory import peak_of_steps
 from lab.exchange.importing import import_hf
-from lab.costs.parameters import parameter_shapes
 folder, small, large = map(Path, sys.argv[1:])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-import_hf(small, folder, "small")
-before = peak()
-import_hf(large, folder, "large")
-print(peak() - before)
+import_hf(small, folder, "small")  # imports what it needs
+print(peak_of_steps(lambda: import_hf(large, folder, "large").status))
 """
 
 
