@@ -76,7 +76,7 @@ def written_out(config: ModelConfig) -> ModelConfig:
 def read_config(values: Mapping) -> tuple[Family, Settings, ModelConfig]:
     """The family, the settings and our model of a config.json. Raises RunError for what can't be read."""
     kind = values.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = suggest(kind if isinstance(kind, str) else "", FAMILIES)
         raise RunError(f"config.json: the model_type is {short(kind)}, which can't be read; {known}")
     family = FAMILIES[kind]

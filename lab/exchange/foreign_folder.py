@@ -41,8 +41,9 @@ class ForeignFolder:
         Hugging Face's own cache keeps every file as a link to ../../blobs; these links are followed.
         """
         path, folder = self.path / name, self.path.resolve()
-        if path.resolve().parent not in (folder, folder.parent.parent / "blobs"):
-            raise RunError(f"{name} is a link to {path.resolve()}, outside of the folder; put a copy in its place")
+        place = Path(os.path.realpath(path))
+        if place.parent not in (folder, folder.parent.parent / "blobs"):
+            raise RunError(f"{name} is a link to {place}, outside of the folder; put a copy in its place")
         return path
 
     def text(self, name: str) -> str:

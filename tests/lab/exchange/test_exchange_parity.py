@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from config import ARCHITECTURES, ALiBiConfig, MLPConfig, ModelConfig
+from config import ARCHITECTURES, ALiBiConfig, LoRAConfig, MLPConfig, ModelConfig
 from lab.adapting.fine_tuning import fine_tune
 from lab.exchange.counterpart import FAMILIES, find_counterpart, written_out
 from lab.exchange.export import export_hf
@@ -240,6 +240,7 @@ def test_mpts_slopes_are_the_papers(n_heads):
     (VARIANTS["rms-bare"], ["model.norm.weight is False"]),
     (vary("alibi", **{**ALIBI, "position": ALiBiConfig(slopes=(0.9, 0.3, 0.05, 0.0))}), ["model.position.slopes is"]),
     (vary("alibi", **ALIBI, bias=True), ["model.bias is True and would be False"]),
+    (VARIANTS["llama"].replace(lora=LoRAConfig(rank=2)), ["nearest is Llama", "model.lora is", "merge them first"]),
     (VARIANTS["head-soft_cap"], ["model.head.kind is 'soft_cap' and would be 'linear'"]),
 ])
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, config, reasons):

@@ -23,7 +23,6 @@ from tests.helpers.small_runs import TRAIN, make_run
 from tests.helpers.variants import VARIANTS
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD = "model-00001-of-00005.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +149,7 @@ BAD = {
         lambda t: t.update({"transformer.wte.weight": torch.ones(299, 48)}))(f)), "tokenizer has 300 ids, and the"),
     # settings without a counterpart
     "model type": ("llama", config(model_type="mistral"), "model_type is 'mistral', .* choose from: gpt2, llama, mpt"),
+    "a list of types": ("llama", config(model_type=["llama"]), r"the model_type is \['llama'\]"),
     "no model type": ("llama", config(model_type=None), "the model_type is None"),
     "architecture": ("llama", config(architectures=["LlamaForSequenceClassification"]), "only LlamaForCausalLM can"),
     "rope scaling": ("llama", config(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
@@ -193,6 +193,8 @@ BAD = {
                      "the eos_token is '<end>', which is no token"),
     "link to the config": ("llama", link("config.json"), "config.json is a link to .*, outside of the folder"),
     "link to the weights": ("llama", link(WEIGHTS), "model.safetensors is a link to .*, outside of the folder"),
+    "a link to itself": ("llama", lambda f: (drop("config.json")(f), os.symlink("config.json", f / "config.json")),
+                         "config.json of 'llama' can't be read"),
     # shards
     "absolute path": ("sharded", place("/etc/passwd.safetensors"), "which is no file of this folder"),
     "parent path": ("sharded", place("../llama/model.safetensors"), "which is no file of this folder"),
@@ -205,7 +207,7 @@ BAD = {
     "tensor in no index": ("sharded", index(lambda v: v["weight_map"].pop("model.norm.weight")),
                            "differ about the tensor 'model.norm.weight'"),
     "no map": ("sharded", index(lambda v: v.pop("weight_map")), "has no weight_map"),
-    "link to a shard": ("sharded", link(SHARD), "is a link to .*, outside of the folder"),
+    "link to a shard": ("sharded", lambda f: link(min(f.glob("*.safetensors")).name)(f), "is a link to .*, outside of the folder"),
 }
 
 
