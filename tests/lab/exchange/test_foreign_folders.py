@@ -207,7 +207,7 @@ BAD = {
     "tensor in no index": ("sharded", index(lambda v: v["weight_map"].pop("model.norm.weight")),
                            "differ about the tensor 'model.norm.weight'"),
     "no map": ("sharded", index(lambda v: v.pop("weight_map")), "has no weight_map"),
-    "link to a shard": ("sharded", lambda f: link(min(f.glob("*.safetensors")).name)(f), "is a link to .*, outside of the folder"),
+    "link to a shard": ("sharded", lambda f: link(min(f.glob("*.safetensors")).name)(f), "is a link to .*, outside"),
 }
 
 
