@@ -1,4 +1,7 @@
-"""python -m bench [NAME ...]: training attention decoding data tracing blocks comparison future exchange; or all."""
+"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future] [exchange]
+
+By default all.
+"""
 
 import importlib
 import platform
