@@ -391,7 +391,7 @@ def test_one_tensor_at_a_time_is_in_memory(tmp_path):
         for name, model in (("large", wide), ("small", VARIANTS["llama"]))
     )
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "there"), str(small), str(large)]
-    alone = os.environ | {"GLASSBOX_CACHE": str(tmp_path / "cache")}  # no shapes are remembered: both imports build them
+    alone = os.environ | {"GLASSBOX_CACHE": str(tmp_path / "cache")}  # no shapes are remembered there
     done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, encoding="utf-8", check=True)
     grown = float(done.stdout)
     assert (large / WEIGHTS).stat().st_size > 70 * 2**20 and grown < 35
