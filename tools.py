@@ -41,6 +41,8 @@ HOMES = {
     "lab.costs.estimates": ("estimate",),
     "lab.costs.memory": ("decoding_memory",),
     "lab.evaluation.evaluate": ("evaluate", "evaluate_text"),
+    "lab.exchange.export": ("export_hf",),
+    "lab.exchange.importing": ("import_hf",),
     "lab.evaluation.extrapolation": ("extrapolation", "loss_by_position"),
     "lab.evaluation.probes": ("probe_accuracy",),
     "lab.future_sight.future_attention": ("future_attention",),

@@ -105,6 +105,8 @@ from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
 from lab.evaluation.extrapolation import loss_by_position as loss_by_position
 from lab.evaluation.probes import probe_accuracy as probe_accuracy
+from lab.exchange.export import export_hf as export_hf
+from lab.exchange.importing import import_hf as import_hf
 from lab.future_sight.calibration import calibration as calibration
 from lab.future_sight.future_attention import future_attention as future_attention
 from lab.future_sight.future_plots import calibration_plot as calibration_plot
