@@ -3,10 +3,12 @@
 import functools
 import importlib.util
 import inspect
+import io
 import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ SMALL = {  # flags behind those that are shown, so that a command takes a second
     "sweep": ["--seeds", "1"],
     "find-rate": ["--steps", "10"],
     "evaluate": ["--max-tokens", "512"],
+    "sampling": ["--samples", "2", "--max-tokens", "5"],
 }
 SMALL_PRESET = Preset(
     ModelConfig(vocab_size=512, n_layers=1, n_heads=2, width=16, context_length=64),
@@ -76,7 +79,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "distil", "generate"):
+    for name in ("train", "distil", "generate", "sampling"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -85,14 +88,14 @@ def recorded(monkeypatch):
 def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, command):
     words = shlex.split(command)[1:]
     if "--help" in words or len(words) < 2:  # a command that is mentioned
-        assert set(words) <= {"--help", "train", "distil", "generate", *COMMANDS}
+        assert set(words) <= {"--help", "train", "distil", *COMMANDS}
         return
     assert main(words) == 0
     ((name, values),) = recorded
     known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS}
     settings = values.get("settings")
     named = [values.get("run"), values.get("start"), *values.get("runs", ()), *getattr(settings, "runs", ())]
-    named += [getattr(settings, name, None) for name in ("preset", "like", "teacher")]
+    named += [getattr(settings, name, None) for name in ("run", "preset", "like", "teacher")]
     for each in filter(None, named):
         assert each in known or any(Path(run).match(each) for run in run_names(TRAINED)), f"{page}: no {each!r}"
     if name == "notebook":
@@ -124,6 +127,8 @@ def small_world(tmp_path, monkeypatch):
     texts.mkdir(parents=True)
     for number in range(40):
         (texts / f"{number}.txt").write_text(f"Text {number} tells of {number} ships at sea.\n" * 9, encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("Once there was\nTim was a\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once there was\n/quit\n"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")

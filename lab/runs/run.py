@@ -31,13 +31,14 @@ from lab.costs.parameters import count_parameters
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
 from lab.files.reading import checksum, named_path, reading
+from lab.runs.classifier_record import check_is_run
 from lab.runs.idea_source import IdeaNeeded, check_ideas_imported, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
 from lab.runs.text import RunText, check_text, load_text
-from lab.runs.weights import check_counts, check_layers, read_header, read_weights
+from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
 from settings.paths import ROOT
@@ -120,6 +121,7 @@ class Run:
         name = name.folder if isinstance(name, Run) else name
         folder, name = runs_folder(folder), named_path(name)
         path = folder / name if os.path.isdir(folder / name) else name
+        check_is_run(path)
         if not os.path.lexists(path / "model_config.json"):
             if os.path.isdir(folder / name):
                 raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
@@ -159,7 +161,7 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        return self.folder / ("adapter.safetensors" if self.model_config.lora else "model.safetensors")
+        return self.folder / weights_file(self.model_config)
 
     @property
     def checkpoint_path(self) -> Path:

@@ -35,10 +35,10 @@ def trained(tmp_path, monkeypatch):
     return tmp_path / "trained"
 
 
-HELPED = ["", "train", "distil", "generate", "runs", "export", "import", "find-rate", "sweep"]
-
-
-@pytest.mark.parametrize("command", HELPED)
+@pytest.mark.parametrize(
+    "command",
+    ["", "train", "generate", "sampling", "runs", "export", "import", "find-rate", "sweep", "classify", "distil"],
+)
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
     code = (
