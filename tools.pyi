@@ -105,6 +105,8 @@ from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
 from lab.evaluation.extrapolation import loss_by_position as loss_by_position
 from lab.evaluation.probes import probe_accuracy as probe_accuracy
+from lab.exchange.export import export_hf as export_hf
+from lab.exchange.importing import import_hf as import_hf
 from lab.future_sight.calibration import calibration as calibration
 from lab.future_sight.future_attention import future_attention as future_attention
 from lab.future_sight.future_plots import calibration_plot as calibration_plot
@@ -115,6 +117,7 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.acceptance_step import acceptance_step as acceptance_step
 from lab.generation.batches import read_prompts as read_prompts
 from lab.generation.batches import transcribe_all as transcribe_all
 from lab.generation.filter_plots import filter_picture as filter_picture
@@ -128,6 +131,7 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
+from lab.runs.drafting import load_draft as load_draft
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run
