@@ -16,6 +16,7 @@ from config import NoPositionConfig as NoPositionConfig
 from config import NormConfig as NormConfig
 from config import PositionConfig as PositionConfig
 from config import Preset as Preset
+from config import QuantisedConfig as QuantisedConfig
 from config import ResidualBlockConfig as ResidualBlockConfig
 from config import RoPEConfig as RoPEConfig
 from config import ScheduleConfig as ScheduleConfig
@@ -32,6 +33,8 @@ from lab.adapting.classifier_report import measure_classifier as measure_classif
 from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
 from lab.adapting.distillation import student_settings as student_settings
 from lab.adapting.fine_tuning import fine_tune as fine_tune
+from lab.adapting.quantising import measure_quantisation as measure_quantisation
+from lab.adapting.quantising import quantise_run as quantise_run
 from lab.adapting.stored_classifier import open_classifier as open_classifier
 from lab.adapting.stored_classifier import save_classifier as save_classifier
 from lab.adapting.tasks import list_tasks as list_tasks
@@ -102,6 +105,8 @@ from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
 from lab.evaluation.extrapolation import loss_by_position as loss_by_position
 from lab.evaluation.probes import probe_accuracy as probe_accuracy
+from lab.exchange.export import export_hf as export_hf
+from lab.exchange.importing import import_hf as import_hf
 from lab.future_sight.calibration import calibration as calibration
 from lab.future_sight.future_attention import future_attention as future_attention
 from lab.future_sight.future_plots import calibration_plot as calibration_plot
