@@ -1,4 +1,4 @@
-"""The linear map, with faster kernels for a single row and for a few rows."""
+"""The linear map, with a faster kernel for a single row."""
 
 import math
 
@@ -6,30 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.kernels import few_rows_linear, one_row_linear
+from modules.kernels import one_row_linear
 from modules.logging_module import LoggingModule
 
 MKL = torch.backends.mkl.is_available()  # the BLAS on x86, whose matrix-vector routine is slow
-FEW_ROWS = range(2, 6)
-LARGE = 2**14  # numbers of a matrix from which on `few_rows_linear` is faster
 SLICES = 8  # at most; with two threads, two are as fast
 
 
 class Linear(LoggingModule, nn.Linear):
-    """y = x·Wᵀ + b. Without gradients on a CPU, single rows and few rows have kernels of their own.
-
-    A single row is a step of decoding with the cache; a few rows verify the drafts of speculative decoding.
-    """
+    """y = x·Wᵀ + b. A single row, as in decoding one sequence with the cache, is computed by `one_row_linear`."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool):
         super().__init__(in_features, out_features, bias)
         self.slices = math.gcd(out_features, SLICES)
 
     def forward(self, x: Tensor) -> Tensor:
-        if MKL and x.dim() == 3 and x.is_cpu and x.dtype == torch.float32 and not torch.is_grad_enabled():
-            n_rows = x.shape[0] * x.shape[1]
-            if n_rows == 1:
-                return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
-            if n_rows in FEW_ROWS and self.weight.numel() >= LARGE:
-                return few_rows_linear(x, self.weight, self.bias)  # (B, T, O)
+        if MKL and x.shape[:-1] == (1, 1) and x.is_cpu and x.dtype == torch.float32 and not torch.is_grad_enabled():
+            return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
         return F.linear(x, self.weight, self.bias)  # (…, O)
