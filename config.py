@@ -7,6 +7,7 @@ say) stands in that kind's own class. `preset("llama-tiny")` gives a matching pa
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from settings import combinations
+from settings.adapting import LoRAConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
@@ -237,6 +238,7 @@ class ModelConfig(Config):
     tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
+    lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
 
     @property
     def head_dim(self) -> int:

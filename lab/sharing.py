@@ -35,7 +35,8 @@ MANIFEST = "manifest.json"
 UNSHARED = {"state.safetensors"}  # the checkpoint
 # The files that a shared run may hold, and the most bytes of each
 MOST_BYTES = {name: most for name, most in guarded.MOST_BYTES.items() if name not in UNSHARED} | {MANIFEST: MIB}
-NEEDED = {"model_config.json", "train_config.json", "tokenizer.json", "model.safetensors"}
+NEEDED = {"model_config.json", "train_config.json", "tokenizer.json"}
+WEIGHTS = {"model.safetensors", "adapter.safetensors"}  # one of them is there
 MOST_PIXELS = 2**25
 PNG_END = b"IEND\xaeB`\x82"
 AGES_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
@@ -60,6 +61,8 @@ def export_run(run: Run, path: Path | str | None = None) -> Path:
                 data = (run.folder / name).read_bytes()
                 if name == "data.json":
                     data = run.text.without_path().to_json().encode("utf-8")
+                elif name == "origin.json":
+                    data = run.origin.without_path().to_json().encode("utf-8")
                 files[name] = hashlib.sha256(data).hexdigest()
                 archive.writestr(entry(name), data)
             manifest = {"format": "glassbox run", "version": VERSION, "name": run.name, "sha256": files}
@@ -136,6 +139,8 @@ def check_entries(archive: zipfile.ZipFile, size: int) -> list[str]:
     if sum(info.file_size for info in entries) > size:
         raise RunError(f"its entries claim more bytes than the {size:,} of the whole file; get the file again")
     missing = (NEEDED | {MANIFEST}) - set(names)
+    if not WEIGHTS & set(names):
+        missing.add("model.safetensors")
     if missing:
         raise RunError(f"it lacks {', '.join(sorted(missing))}; only a file that `export` wrote can be imported")
     return sorted(set(names) - {MANIFEST})

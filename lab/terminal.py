@@ -12,6 +12,7 @@ from pathlib import Path
 import tyro
 
 from config import SAMPLE_PROMPT
+from lab.terminal_adapting import merge
 from lab.terminal_flags import FLAGS, import_ideas
 from lab.terminal_generation import Generation, generate, parse_generation
 from lab.terminal_training import Training, parse_training, resume, train
@@ -294,5 +295,5 @@ def lab(port: int | None = None) -> None:
 COMMANDS = {
     "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
     "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
-    "notebook": notebook, "lab": lab,
+    "merge": merge, "notebook": notebook, "lab": lab,
 }

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config import ModelConfig
 from modules.attention import QueryKeyAttention
@@ -61,7 +62,14 @@ class IdentityMixing(Mixing):
 
 
 class MatrixMixing(Mixing):
-    """A mixing whose `weight` is one square matrix, or one for each head."""
+    """A mixing whose `weight` is one square matrix, or one for each head. `mix` computes it with any such weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x, self.weight)  # (B, T, C)
+
+    def mix(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x (B, T, C), mixed by this weight in place of its own."""
+        raise NotImplementedError
 
     def initialise(self, config: ModelConfig) -> None:
         """N(0, init_std), the identity, or the identity / √n_layers, as `mixing_init` says.
@@ -85,10 +93,10 @@ class KroneckerMixing(MatrixMixing):
         super().__init__(n_heads, head_dim)
         self.weight = nn.Parameter(torch.eye(n_heads))  # (H, H)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor, weight: Tensor) -> Tensor:
         # one product of W with all rows is three times as fast as a small product for each row
-        heads = x.unflatten(-1, (len(self.weight), -1)).movedim(-2, 0)  # (H, B, T, D)
-        mixed = (self.weight @ heads.flatten(1)).view(heads.shape)  # (H, B, T, D)
+        heads = x.unflatten(-1, (len(weight), -1)).movedim(-2, 0)  # (H, B, T, D)
+        mixed = (weight @ heads.flatten(1)).view(heads.shape)  # (H, B, T, D)
         return mixed.movedim(0, -2).flatten(-2)  # (B, T, C)
 
     def heads_matrix(self) -> Tensor:
@@ -103,9 +111,9 @@ class IndependentMixing(MatrixMixing):
         super().__init__(n_heads, head_dim)
         self.weight = nn.Parameter(torch.eye(head_dim).repeat(n_heads, 1, 1))  # (H, D, D)
 
-    def forward(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (len(self.weight), -1)).movedim(-2, 0)  # (H, B, T, D)
-        mixed = torch.bmm(heads.flatten(1, 2), self.weight.mT).view(heads.shape)  # (H, B, T, D)
+    def mix(self, x: Tensor, weight: Tensor) -> Tensor:
+        heads = x.unflatten(-1, (len(weight), -1)).movedim(-2, 0)  # (H, B, T, D)
+        mixed = torch.bmm(heads.flatten(1, 2), weight.mT).view(heads.shape)  # (H, B, T, D)
         return mixed.movedim(0, -2).flatten(-2)  # (B, T, C)
 
 
@@ -116,6 +124,12 @@ class DenseMixing(MatrixMixing, Linear):
     def __init__(self, n_heads: int, head_dim: int):
         Linear.__init__(self, n_heads * head_dim, n_heads * head_dim, bias=False)
         self.n_heads, self.head_dim = n_heads, head_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Linear.forward(self, x)  # (B, T, C)
+
+    def mix(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)  # (B, T, C)
 
 
 class FactoredAttention(QueryKeyAttention):

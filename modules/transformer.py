@@ -15,6 +15,7 @@ from modules.heads import build_head
 from modules.initialise import initialise
 from modules.laws import check_ideas
 from modules.logging_module import LoggingModule
+from modules.lora import Adapter
 from modules.losses import shift
 from modules.norms import build_norm
 from modules.positions import build_position
@@ -48,6 +49,8 @@ class Transformer(LoggingModule):
             head.unembedding()  # raises ConfigError if there is none
         self.gradient_checkpointing = False
         initialise(self, config)
+        if config.lora:
+            Adapter.attach(self, config.lora)
         check_ideas(self)
 
     @property
@@ -137,6 +140,15 @@ class Transformer(LoggingModule):
         for block in reversed(self.blocks):
             weights |= block.loss_weights
         return weights
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """What a file holds of this model, by name: parameters and persistent buffers, each once. Of a model with an
+        adapter, the adapter alone."""
+        if self.config.lora:
+            return Adapter.of(self).tensors()
+        tensors = self.state_dict(keep_vars=True)
+        names = {id(tensor): name for name, tensor in reversed(tensors.items())}  # tied weights have several names
+        return {name: tensor for name, tensor in tensors.items() if names[id(tensor)] == name}
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` sequences of up to `capacity` tokens, of this model's type and on its device."""

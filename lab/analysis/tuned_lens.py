@@ -5,7 +5,6 @@ that of the mapped state. The model does not change (Belrose et al. 2023, arXiv 
 trained in the same way on the same tokens.
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from lab.analysis.lenses import BASELINES, WINDOWS, Translator, TunedLens, basel
 from lab.compute.device import pick_device
 from lab.compute.optimizer import update
 from lab.data.packing import TokenData
-from lab.files.reading import reading
+from lab.files.reading import checksum
 from lab.runs.run import Run
 from lab.runs.weights import check_layers, read_header, read_tensors, write_tensors
 from modules.transformer import Transformer
@@ -59,7 +58,7 @@ def train_lens(
         for key, pair in translators.items()
         for part, tensor in pair._asdict().items()
     }
-    write_tensors(lens_path(run), tensors, {"seed": seed, "steps": steps, "weights": digest(run.weights_path)})
+    write_tensors(lens_path(run), tensors, {"seed": seed, "steps": steps, "weights": checksum(run.weights_path)})
     return load_lens(run)
 
 
@@ -69,7 +68,7 @@ def load_lens(run: Run) -> TunedLens:
     if not os.path.lexists(path):
         raise RunError(f"run {run.name!r} has no lens.safetensors; make one with train_lens(run)")
     tensors, facts = read_tensors(path)
-    if facts.get("weights") != digest(run.weights_path):
+    if facts.get("weights") != checksum(run.weights_path):
         raise RunError(f"the lens of run {run.name!r} was trained for other weights; make a new one: train_lens(run)")
     check_layers(read_header(run.weights_path)[0], run.model_config, run.weights_path)  # before so much is built
     with torch.device("meta"):
@@ -99,8 +98,3 @@ def name(key: tuple[str, str, int]) -> str:
 
 def lens_path(run: Run) -> Path:
     return run.folder / "lens.safetensors"
-
-
-def digest(path: Path) -> str:
-    with reading(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

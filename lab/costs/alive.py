@@ -140,6 +140,8 @@ class AliveBytes(TorchDispatchMode):
         """Keeps track of which part of the model is computing, and of its gradients."""
         self.inside.follow(model)
         for path, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             parameter.register_post_accumulate_grad_hook(lambda owner, path=path: self.gradient_came(owner, path))
 
     def gradient_came(self, parameter: Tensor, path: str) -> None:

@@ -14,6 +14,23 @@ def named_shapes(config: ModelConfig) -> list[tuple[str, list[int]]]:
     return [(name, list(parameter.shape)) for name, parameter in meta_model(config).named_parameters()]
 
 
+@remembered
+def named_tensors(config: ModelConfig) -> list[tuple[str, list[int]]]:
+    from lab.costs.passes import meta_model
+
+    return [(name, list(tensor.shape)) for name, tensor in meta_model(config).stored_tensors().items()]
+
+
+def stored_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a run with this model stores, by name: of an adapted model, the adapter's."""
+    return {name: tuple(shape) for name, shape in named_tensors(config)}
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """How many numbers the model computes with, those that an adapter adds among them."""
+    return sum(map(prod, parameter_shapes(config).values()))
+
+
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter of the model, by name. Raises IdeaError for a part that can't be built so."""
     return {name: tuple(shape) for name, shape in named_shapes(config)}

@@ -53,7 +53,7 @@ def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: st
         model.gradient_checkpointing = train.gradient_checkpointing
         alive.name(tensors_of(model), "weights")
         optimizer = build_optimizer(model, train)
-        for parameter in model.parameters():
+        for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,6 @@
 """Reads the files of a run. Any file, however damaged, gives a value or a RunError."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ MOST_BYTES = {
     "model_config.json": MIB, "train_config.json": MIB, "data.json": MIB, "tokenizer.json": 16 * MIB,
     "model.safetensors": 2**40, "state.safetensors": 2**40, "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB,
     "watch_data.csv": 1024 * MIB, "README.md": MIB, "loss.png": 16 * MIB, "watch.png": 16 * MIB,
-    "idea.py": MIB,
+    "idea.py": MIB, "origin.json": MIB, "adapter.safetensors": 2**40,
 }
 LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, the limits of common file systems
 
@@ -48,6 +49,12 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # parsers raise errors of any type for damaged files
         reason = " ".join(str(error).split())[:200].encode("utf-8", "backslashreplace").decode()
         raise RunError(f"{where} is damaged: {reason or type(error).__name__}; {remedy}") from error
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a run's file. Raises RunError."""
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named_path(value: str | os.PathLike) -> Path:

@@ -3,6 +3,7 @@
 from config import ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import pick_device
+from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
 from settings.errors import ConfigError
@@ -13,6 +14,8 @@ PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some G
 def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
     """Raises ConfigError if vocabulary, device, compiler or prompt can't be used, DataError for too little text."""
     check_vocabulary(model, data.tokenizer)
+    if model.lora:
+        stored_shapes(model)  # raises ConfigError where its patterns match no layer
     device = pick_device(config.device)
     if config.compile == "on":
         check_compiler(device)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from lab.files.reading import named_path
@@ -38,6 +39,14 @@ def check_name(name: str) -> None:
             f"{short(name)} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
             "starting with a letter or digit, and none of Windows' device names"
         )
+
+
+def name_from(text: str) -> str:
+    """A run's name like `text`, in the letters that a name may have, with room for a number behind it."""
+    letters = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))  # ä is a and two dots
+    room_for_number = len("-9999")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", plain)[: LONGEST_NAME - room_for_number].strip("-._")
 
 
 def no_run(name: str, folder: Path) -> RunError:

@@ -2,9 +2,11 @@
 
     trained/<name>/model_config.json   train_config.json   tokenizer.json   its settings and its tokenizer
                    data.json                                                which text it learns, and where that was
+                   origin.json                                              from which run its weights come, if from any
                    log_data.csv                                             a row per step
                    watch_data.csv  watch.png                                numbers of its layers, if it was watched
-                   model.safetensors                                        the weights of the best validation
+                   model.safetensors                                        the weights of the best validation; or
+                   adapter.safetensors                                      an adapter's, whose base is another run
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
                    idea.py                                                  source of its ideas, as text to read
@@ -25,13 +27,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from config import ModelConfig, TrainConfig
+from lab.costs.parameters import count_parameters
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
-from lab.files.reading import named_path, reading
+from lab.files.reading import checksum, named_path, reading
 from lab.runs.idea_source import IdeaNeeded, check_ideas_imported, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
+from lab.runs.origin import Origin
 from lab.runs.text import RunText, check_text, load_text
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
@@ -62,15 +66,22 @@ class Run:
         self.tokenizer: Tokenizer = self._read("tokenizer.json", shared_tokenizer)
         recorded = os.path.lexists(self.folder / "data.json")  # runs of earlier versions have none
         self.text: RunText | None = self._read("data.json", RunText.from_json) if recorded else None
+        comes_from = os.path.lexists(self.folder / "origin.json")
+        self.origin: Origin | None = self._read("origin.json", Origin.from_json) if comes_from else None
         self._check_tokenizer()
+        if self.model_config.lora and not self.origin:
+            raise RunError("it has an adapter, and no origin.json that names its base; restore it from a copy")
         if os.path.lexists(self.folder / "idea.py"):
             self.remark = self._read("idea.py", lambda kept: remark_on_change(kept, self.model_config))
 
     @classmethod
     def create(
-        cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None, *, numbered: bool = False
+        cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None, *, numbered: bool = False,
+        origin: Origin | None = None,
     ) -> "Run":
         """Makes a run folder with these settings. numbered: if the name is taken, use name-2, name-3, ...
+
+        origin: the run that this one starts from or learns from; its tokenizer is this one's, too.
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
@@ -80,18 +91,17 @@ class Run:
 
         check_name(name)
         check_are_settings(model, train)
-        data = prepare(train.data)
-        check_trainable(model, train, data)
         folder = runs_folder(folder)
+        data = prepare(train.data, cls(origin.find(folder)).tokenizer if origin else None)
+        check_trainable(model, train, data)
         free = free_name(name, folder, numbered)
-        try:
-            with build_folder(free, folder) as building:
-                for file, text in new_files(model, train, data).items():
-                    (building / file).write_text(text, encoding="utf-8", newline="\n")
-        except OSError as error:
-            reason = f"{error.strerror}; free space or choose another folder"
-            raise RunError(f"can't make a run in {folder}: {reason}") from error
-        run = cls(folder / free)
+        files = new_files(model, train, data, origin)
+
+        def fill(building: Path) -> None:
+            for file, text in files.items():
+                (building / file).write_text(text, encoding="utf-8", newline="\n")
+
+        run = fill_folder(free, folder, fill)
         run.remark = "" if free == name else f"{name!r} is taken, so this run is {free!r}"
         return run
 
@@ -131,7 +141,7 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        return self.folder / "model.safetensors"
+        return self.folder / ("adapter.safetensors" if self.model_config.lora else "model.safetensors")
 
     @property
     def checkpoint_path(self) -> Path:
@@ -244,8 +254,37 @@ class Run:
         return int(text)
 
     def stored_parameters(self) -> int:
-        """The number of stored parameters. Raises RunError if the config describes another number."""
-        return check_counts(read_header(self.weights_path)[0], self.model_config, self.weights_path)
+        """The number of parameters that the model computes with. Raises RunError if others are stored than the config
+        describes."""
+        check_counts(read_header(self.weights_path)[0], self.model_config, self.weights_path)
+        return count_parameters(self.model_config)
+
+    def as_origin(self, how: str) -> Origin:
+        """This run's weights as the origin of another run. Raises RunError if there are none."""
+        return Origin(
+            how=how, run=self.name, path=str(self.folder.resolve()), weights=checksum(self.weights_path),
+            step=self.stored_at(),
+        )
+
+    def base(self) -> "Run":
+        """The run that `origin` names. Raises RunError where it is gone or has other weights now."""
+        if not self.origin:
+            raise RunError(f"run {self.name!r} comes from no other run: it has no origin.json")
+        try:
+            return Run.open(self.origin.find(self.folder.parent))
+        except RunError as error:
+            raise RunError(f"run {self.name!r} needs another run: {error}") from error
+
+    def read_base(self, model: "Transformer") -> None:
+        """Copies the weights of `base()` into the model; below its adapter, if it has one. Raises RunError."""
+        from modules.lora import Adapter
+
+        base, adapter = self.base(), Adapter.of(model) if model.config.lora else None
+        if adapter:
+            adapter.take_off()
+        read_weights(model, base.weights_path)
+        if adapter:
+            adapter.put_on()
 
     def load_model(self, device: "torch.device | str" = "cpu", max_positions: int | None = None) -> "Transformer":
         """The trained model in eval mode, with the weights of the best validation.
@@ -257,9 +296,25 @@ class Run:
 
         config = self.model_config if max_positions is None else self.model_config.replace(max_positions=max_positions)
         check_layers(read_header(self.weights_path)[0], config, self.weights_path)  # before a large model is built
+        if config.lora:
+            base = self.base()
+            check_layers(read_header(base.weights_path)[0], config.replace(lora=None), base.weights_path)
         model = Transformer(config)
+        if config.lora:
+            self.read_base(model)
         read_weights(model, self.weights_path)
         return model.to(device).eval()
+
+
+def fill_folder(name: str, folder: Path, fill: Callable[[Path], object]) -> Run:
+    """The run that `fill` writes into a new folder of that name; nothing is left where it fails. Raises RunError."""
+    try:
+        with build_folder(name, folder) as building:
+            fill(building)
+    except OSError as error:
+        reason = f"{error.strerror}; free space or choose another folder"
+        raise RunError(f"can't make a run in {folder}: {reason}") from error
+    return Run(folder / name)
 
 
 def check_are_settings(model: ModelConfig, train: TrainConfig) -> None:
@@ -283,7 +338,7 @@ def free_name(name: str, folder: Path, numbered: bool) -> str:
     return free
 
 
-def new_files(model: ModelConfig, train: TrainConfig, data: TokenData) -> dict[str, str]:
+def new_files(model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None) -> dict[str, str]:
     """The files of a run that has not been trained, by name."""
     source = idea_source(model)
     return {
@@ -291,4 +346,4 @@ def new_files(model: ModelConfig, train: TrainConfig, data: TokenData) -> dict[s
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
         "data.json": RunText.of(data).to_json(),
-    } | ({"idea.py": source} if source else {})
+    } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from config import ModelConfig
-from lab.costs.parameters import parameter_shapes
+from lab.costs.parameters import stored_shapes
 from lab.files.atomic import atomic_path
 from lab.files.reading import reading
 from settings.errors import RunError
@@ -61,8 +61,11 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]
 def check_layers(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
     """Raises RunError if the config claims another number of layers, or another embedding, than is stored.
 
-    Called before a model is built, so that a damaged config can't ask for a huge one.
+    Called before a model is built, so that a damaged config can't ask for a huge one. An adapter says nothing of this;
+    its base does.
     """
+    if config.lora:
+        return
     found = [int(match[1]) for match in map(re.compile(r"blocks\.(\d{1,6})\.").match, shapes) if match]
     stored = {"n_layers": max(found, default=-1) + 1, "embedding": shapes.get("embedding.weight")}
     claimed = {"n_layers": config.n_layers, "embedding": (config.vocab_size, config.width)}
@@ -72,9 +75,9 @@ def check_layers(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: 
 
 
 def check_counts(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> int:
-    """How many parameters are stored. Raises RunError where the config describes another number."""
+    """How many numbers are stored. Raises RunError where the config describes another number."""
     check_layers(shapes, config, path)
-    stored, claimed = (sum(map(math.prod, found.values())) for found in (shapes, parameter_shapes(config)))
+    stored, claimed = (sum(map(math.prod, found.values())) for found in (shapes, stored_shapes(config)))
     if stored != claimed:
         raise misfit(path, f"stored {stored:,} parameters, the config wants {claimed:,}")
     return stored
@@ -87,7 +90,7 @@ def misfit(path: Path, reason: str) -> RunError:
 def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: Path) -> None:
     """Raises RunError if the stored tensors are not those of the model that the config describes."""
     check_layers(shapes, config, path)
-    expected = parameter_shapes(config)
+    expected = stored_shapes(config)
     wrong = [
         f"{name}: stored {shapes.get(name, 'nothing')}, the config wants {expected.get(name, 'nothing')}"
         for name in sorted(expected.keys() | shapes.keys())
@@ -98,15 +101,15 @@ def check_shapes(shapes: dict[str, tuple[int, ...]], config: ModelConfig, path: 
 
 
 def read_weights(model: "Transformer", path: Path) -> dict[str, str]:
-    """Copies the stored weights into the model; returns the facts of the header. Raises RunError."""
+    """Copies the stored tensors into the model, one by one; returns the facts of the header. Raises RunError."""
     import torch
 
-    tensors, facts = read_tensors(path)
-    check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, model.config, path)
-    strange = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
-    if strange:
-        raise misfit(path, f"{strange[0]} holds {tensors[strange[0]].dtype}, and weights are floating-point numbers")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+    shapes, facts = read_header(path)
+    check_shapes(shapes, model.config, path)
+    with reading(path), safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, tensor in model.stored_tensors().items():
+            stored = file.get_tensor(name)
+            if stored.is_floating_point() != tensor.is_floating_point():
+                raise misfit(path, f"{name} holds {stored.dtype}, and the model has {tensor.dtype} there")
+            tensor.copy_(stored)
     return facts

@@ -14,6 +14,7 @@ from lab.runs.run import Run
 from lab.runs.settings import settings_by_name
 from lab.training.watch import watch_warnings
 from lab.training.watch_plots import watch_heatmap
+from settings.errors import RunError
 
 if TYPE_CHECKING:
     from lab.data.packing import TokenData
@@ -39,6 +40,8 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }
+    if run.origin:
+        rows["weights"] = str(run.origin)
     if computed:
         rows["computed on"] = computed
     if "rounded" in facts:
@@ -65,12 +68,30 @@ def write_layers(run: Run) -> str:
 
 def training_command(run: Run) -> str:
     """The terminal command that trains the same model: the nearest preset and the settings that differ from it."""
+    if run.origin:
+        return command_from(run)
     name, changes = nearest_preset(run)
     parts = ("model.position", "model.block.kind")  # another position encoding or block has no flag
     if any(key.startswith(parts) for key in changes):
         return "python tools.py train --like NAME     # NAME: what this folder is called"
     flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
     return " ".join([f"python tools.py train --preset {name}", *flags])
+
+
+def command_from(run: Run) -> str:
+    """The same for a run that comes from another one."""
+    origin = run.origin
+    if origin.how == "merged":
+        return f"python tools.py merge {origin.run}"
+    lora = run.model_config.lora.to_dict() if run.model_config.lora else {}
+    flags = [f"--lora.{key} {shlex.quote(str(value))}" for key, value in lora.items()]
+    try:
+        before = settings_by_name(run.model_config, run.base().train_config)
+    except RunError:  # it is gone, or was trained on
+        return f"python tools.py train --from {origin.run} {' '.join(flags)}    # and what train_config.json says"
+    now = settings_by_name(run.model_config, run.train_config)
+    flags += [f"--{key.replace('_', '-')} {shlex.quote(str(now[key]))}" for key in now if now[key] != before.get(key)]
+    return " ".join([f"python tools.py train --from {origin.run}", *flags])
 
 
 def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:

@@ -30,7 +30,7 @@ def save_checkpoint(run: Run, state: TrainingState) -> None:
     finite."""
     if not run.folder.is_dir():
         raise RunError(f"{run.folder} is gone: the run was deleted or moved while it trained; make a new one")
-    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    names = trained_parameters(state.model)
     tensors = {f"model/{name}": parameter for parameter, name in names.items()}
     for parameter, values in state.optimizer.state.items():
         tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in values.items()}
@@ -55,7 +55,7 @@ def load_checkpoint(run: Run, state: TrainingState) -> None:
     progress = read_progress(run, facts)
     check_unchanged(run, facts, progress)
     check_tensors(run, state.model, tensors, facts, progress)
-    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    names = trained_parameters(state.model)
     with torch.no_grad():
         for parameter, name in names.items():
             parameter.copy_(tensors[f"model/{name}"])
@@ -180,12 +180,17 @@ def check_tensors(
 def expected_tensors(model: Transformer, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of every tensor that a checkpoint can have. AdamW has none before the first step."""
     found = {}
-    for name, parameter in model.named_parameters():
+    for parameter, name in trained_parameters(model).items():
         found[f"model/{name}"] = (tuple(parameter.shape), parameter.dtype)
-        if step and parameter.requires_grad:
+        if step:
             found[f"optimizer/{name}/step"] = ((), torch.float32)
             found |= {f"optimizer/{name}/{key}": (tuple(parameter.shape), parameter.dtype) for key in MOMENTS}
     return found
+
+
+def trained_parameters(model: Transformer) -> dict[torch.nn.Parameter, str]:
+    """The parameters that the training changes, with their names: all of them, or an adapter's."""
+    return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def optimizer_tensors(tensors: dict[str, Tensor]) -> list[str]:

@@ -40,7 +40,10 @@ from lab.training.watch import Watch
 from settings.errors import RunError
 
 # The files that a training writes into its run, beside the checkpoint
-WRITTEN = ("log_data.csv", "watch_data.csv", "model.safetensors", "loss.png", "watch.png", "README.md", "holder.json")
+WRITTEN = (
+    "log_data.csv", "watch_data.csv", "model.safetensors", "adapter.safetensors", "loss.png", "watch.png", "README.md",
+    "holder.json",
+)
 
 
 def train(run: Run, data: TokenData | None = None, stopping: threading.Event | None = None) -> Iterator[Step]:
@@ -72,8 +75,15 @@ def open_state(run: Run, data: TokenData | None) -> TrainingState:
     check_trainable(run.model_config, run.train_config, data)
     with explain_out_of_memory(run.train_config):
         state = TrainingState.start(run.model_config, run.train_config, data)
+    if run.model_config.lora or (starts_from_weights(run) and not run.checkpoint_path.exists()):
+        run.read_base(state.model)
     load_checkpoint(run, state)
     return state
+
+
+def starts_from_weights(run: Run) -> bool:
+    """Whether the training starts from the weights of another run."""
+    return run.origin is not None and run.origin.how == "fine_tuned"
 
 
 def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Iterator[Step]:

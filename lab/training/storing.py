@@ -59,5 +59,5 @@ def store_run(run: Run, state: TrainingState) -> None:
 
 
 def store_weights(run: Run, state: TrainingState, facts: dict) -> None:
-    """Writes model.safetensors."""
-    write_tensors(run.weights_path, dict(state.model.named_parameters()), facts | {"code": code_version()})
+    """Writes model.safetensors, or adapter.safetensors."""
+    write_tensors(run.weights_path, state.model.stored_tensors(), facts | {"code": code_version()})

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from config import ALiBiConfig, FutureBlockConfig, MLPConfig, ModelConfig, TrainConfig
-from lab.analysis.tuned_lens import digest, keys, lens_path, load_lens, name
+from lab.analysis.tuned_lens import keys, lens_path, load_lens, name
+from lab.files.reading import checksum
 from lab.comparison.comparison import compare
-from lab.costs.parameters import parameter_shapes
+from lab.costs.parameters import stored_shapes
 from lab.runs.listing import list_runs
 from lab.runs.run import Run
 from lab.runs.weights import write_tensors
@@ -38,7 +39,7 @@ def made(tmp_path_factory):
     shapes = {"weight": (MODEL.width, MODEL.width), "bias": (MODEL.width,)}
     lens = {f"{name(key)}/{part}": torch.zeros(shape) for key in keys(Transformer(MODEL))
             for part, shape in shapes.items()}
-    write_tensors(lens_path(run), lens, {"seed": 0, "steps": 1, "weights": digest(run.weights_path)})
+    write_tensors(lens_path(run), lens, {"seed": 0, "steps": 1, "weights": checksum(run.weights_path)})
     return folder
 
 
@@ -200,7 +201,7 @@ def test_what_a_config_claims_is_held_against_the_weights_before_it_is_built_or_
         return of_one_layer
 
     monkeypatch.setattr(Transformer, "__init__", watched(Transformer.__init__))
-    monkeypatch.setattr("lab.runs.weights.parameter_shapes", watched(parameter_shapes))
+    monkeypatch.setattr("lab.runs.weights.stored_shapes", watched(parameter_shapes))
     reason = "n_layers: stored 1, the config wants 512"
     assert reason in list_runs(folder).loc["run", "status"]
     comparison = compare("run", folder)

@@ -1,0 +1,79 @@
+"""Adapters of a run: several on one base in memory, and one merged into a run of its own."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from lab.runs.names import check_name, name_from, runs_folder
+from lab.runs.run import Run, fill_folder, free_name
+from lab.runs.weights import read_weights, write_tensors
+from lab.training.card import write_card
+from lab.training.storing import sample_text
+from modules.lora import Adapter
+from modules.transformer import Transformer
+from settings.errors import ConfigError, RunError
+from settings.messages import suggest
+
+
+class AdaptedModel:
+    """One base model in memory, and several adapters for it, which take turns without reading the base again.
+
+    adapted = AdaptedModel([Run.open("base-lora"), Run.open("base-lora-2")])
+    model = adapted.use("base-lora")     # None: the base alone
+    """
+
+    def __init__(self, runs: Iterable[Run]):
+        """Raises RunError where a run is no adapter, or they are for different bases."""
+        runs = list(runs)
+        strange = [run.name for run in runs if not run.model_config.lora]
+        if strange or not runs:
+            raise RunError(f"give runs that are adapters, as `train --from RUN --lora.rank 8` makes; not {strange}")
+        if len({run.origin.weights for run in runs}) > 1:
+            bases = ", ".join(f"{run.name} for {run.origin.run}" for run in runs)
+            raise RunError(f"these adapters have different bases: {bases}; give those of one base")
+        self.base, self.adapters, self.on = runs[0].base(), {}, None
+        self.model: Transformer = self.base.load_model()
+        for run in runs:
+            adapter = Adapter.attach(self.model, run.model_config.lora)
+            read_weights(self.model, run.weights_path)
+            self.model.eval()
+            adapter.take_off()
+            self.adapters[run.name] = adapter
+
+    def use(self, name: str | None) -> Transformer:
+        """The base with the adapter of that run on it, or with none. It is the same model at each call."""
+        if name is not None and name not in self.adapters:
+            raise ConfigError(f"no adapter {name!r}; {suggest(str(name), self.adapters)}")
+        if self.on is not None:
+            self.adapters[self.on].take_off()
+        if name is not None:
+            self.adapters[name].put_on()
+        self.on = name
+        return self.model
+
+
+def merge_adapter(run: Run, name: str | None = None, folder: Path | None = None) -> Run:
+    """A run of its own that computes what the adapter and its base compute together, to rounding.
+
+    It needs the base no longer. name: None adds -merged. Raises RunError for a run that is no adapter.
+    """
+    if not run.model_config.lora:
+        raise RunError(f"{run.name!r} is no adapter, so there is nothing to merge")
+    if name is not None:
+        check_name(name)
+    model, data = run.load_model(), run.load_data()
+    Adapter.of(model).merge()
+    origin, folder = run.as_origin("merged"), runs_folder(folder)
+
+    def fill(building: Path) -> None:
+        for file in ("train_config.json", "tokenizer.json", "data.json", "log_data.csv", "idea.py"):
+            if (run.folder / file).exists():
+                shutil.copyfile(run.folder / file, building / file)
+        (building / "model_config.json").write_text(model.config.to_json(), encoding="utf-8", newline="\n")
+        (building / "origin.json").write_text(origin.to_json(), encoding="utf-8", newline="\n")
+        write_tensors(building / "model.safetensors", model.stored_tensors(), run.weights_facts())
+        made = Run(building)
+        write_card(made, data, sample_text(model, made))
+
+    wanted = name or name_from(f"{run.name}-merged")
+    return fill_folder(free_name(wanted, folder, numbered=name is None), folder, fill)
