@@ -14,7 +14,7 @@ import tyro
 from config import SAMPLE_PROMPT
 from lab.terminal_adapting import merge
 from lab.terminal_flags import FLAGS, import_ideas
-from lab.terminal_generation import Generation, generate, parse_generation
+from lab.terminal_generation import Generation, generate, generation_speed, parse_generation
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -295,5 +295,5 @@ def lab(port: int | None = None) -> None:
 COMMANDS = {
     "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
     "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
-    "merge": merge, "notebook": notebook, "lab": lab,
+    "merge": merge, "generation-speed": generation_speed, "notebook": notebook, "lab": lab,
 }

@@ -1,7 +1,8 @@
-"""The command `generate`."""
+"""The commands `generate` and `generation-speed`."""
 
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import tyro
 
@@ -23,6 +24,7 @@ class Generation:
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
     seed: int = 0  # The same seed gives the same text.
+    decode: str = "auto"  # eager, compiled, or auto: compiled where that saves more time than compiling takes.
 
 
 def parse_generation(arguments: list[str]) -> Generation:
@@ -38,7 +40,7 @@ def generate(settings: Generation) -> None:
     from lab.runs.run import Run
 
     runs = [Run.open(name) for name in settings.runs]
-    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
+    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed, decode=settings.decode)
     if len(runs) != 1:
         print(generate_side_by_side(runs, settings.prompt, **how))
         return
@@ -46,3 +48,26 @@ def generate(settings: Generation) -> None:
     for piece in chain([settings.prompt], pieces):
         print(piece, end="", flush=True)
     print()
+
+
+def generation_speed(
+    run: Positional[str], tokens: int | None = None, batches: tuple[int, ...] = (1, 8, 64), compiled: bool = False,
+    picture: Path | None = None,
+) -> None:
+    """How fast a run generates: with and without the cache, by batch and weights, beside what the memory allows.
+
+    Args:
+        run: The run's name, or its folder.
+        tokens: Made for each sequence; by default 128, or as many as the model has positions for.
+        batches: How many sequences at once, as in --batches 1 8 64.
+        compiled: True measures compiled steps too; compiling takes up to a minute.
+        picture: A PNG to draw the cost per token into, against length.
+    """
+    from lab.generation_speed import generation_speed as measure
+    from lab.runs.run import Run
+
+    found = measure(Run.open(run), tokens=tokens, batches=batches, compiled=compiled)
+    print(repr(found))
+    if picture is not None:
+        found.picture().save(picture)
+        print(f"picture: {picture}")
