@@ -28,7 +28,9 @@ def trained(tmp_path, monkeypatch):
     return tmp_path / "trained"
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "runs", "export", "import", "find-rate", "sweep"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "generate", "runs", "export", "import", "find-rate", "sweep", "generation-speed"]
+)
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
     code = (
