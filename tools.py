@@ -17,11 +17,13 @@ from settings.registry import REGISTRY
 HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
-        "HeadConfig", "LearnedPositionConfig", "MLPConfig", "ModelConfig", "MultiTokenBlockConfig",
-        "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
+        "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
+        "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
         "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets",
         "preset",
     ),
+    "lab.adapting.adapters": ("AdaptedModel", "merge_adapter"),
+    "lab.adapting.fine_tuning": ("fine_tune",),
     "lab.analysis.attention_maps": ("attention_maps",),
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
     "lab.future_sight.calibration": ("calibration",),
@@ -88,6 +90,7 @@ HOMES = {
     "modules.factored": ("FactoredBlock", "Mixing"),
     "modules.heads": ("Head",),
     "modules.linear": ("Linear",),
+    "modules.lora": ("Adapter", "LoRALinear"),
     "modules.logging_module": ("LoggingModule",),
     "modules.mlp": ("GatedMLP", "MLP"),
     "modules.norms": ("CosineNorm", "LayerNorm", "Norm", "RMSNorm"),

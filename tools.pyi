@@ -7,6 +7,7 @@ from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
+from config import LoRAConfig as LoRAConfig
 from config import MLPConfig as MLPConfig
 from config import ModelConfig as ModelConfig
 from config import MultiTokenBlockConfig as MultiTokenBlockConfig
@@ -23,6 +24,9 @@ from config import TrainConfig as TrainConfig
 from config import list_models as list_models
 from config import list_presets as list_presets
 from config import preset as preset
+from lab.adapting.adapters import AdaptedModel as AdaptedModel
+from lab.adapting.adapters import merge_adapter as merge_adapter
+from lab.adapting.fine_tuning import fine_tune as fine_tune
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview
@@ -128,6 +132,8 @@ from modules.factored import Mixing as Mixing
 from modules.heads import Head as Head
 from modules.linear import Linear as Linear
 from modules.logging_module import LoggingModule as LoggingModule
+from modules.lora import Adapter as Adapter
+from modules.lora import LoRALinear as LoRALinear
 from modules.mlp import MLP as MLP
 from modules.mlp import GatedMLP as GatedMLP
 from modules.norms import CosineNorm as CosineNorm

@@ -53,9 +53,10 @@ def starting_point(arguments: list[str]) -> Training:
         raise ConfigError("--preset, --like and --from each name a starting point; give one of them")
     if like is not None or base is not None:
         from lab.runs.run import Run
+        from lab.runs.settings import with_own_warmup
 
         run = Run.open(like or base)
-        model, train = run.model_config, run.train_config
+        model, train = run.model_config, with_own_warmup(run.train_config)
     else:
         name = Training.preset if name is None else name
         model, train = preset(name)

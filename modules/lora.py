@@ -58,6 +58,11 @@ class LoRALinear(LoRALayer):
         low = F.linear(self.dropout(x), self.down)  # (…, R)
         return self.base(x) + self.scale * F.linear(low, self.up)  # (…, O)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's, which has no adapter."""
+        return self.base.bias  # (O)
+
 
 class LoRAHead(LoRALinear, Head):
     """The same for a head whose weights are not the embedding's."""

@@ -1,6 +1,5 @@
 """Single settings by dotted name, as in "model.position.theta" and "train.seed": for overrides and the terminal."""
 
-import types
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,7 +9,7 @@ from settings.checked import Config, field_types, settings_in
 from settings.errors import ConfigError
 from settings.messages import short, suggest
 from settings.registry import REGISTRY
-from settings.sentences import describe, members
+from settings.sentences import describe
 
 Roots = Mapping[str, type[Config]]
 
@@ -30,8 +29,6 @@ def types_below(config: type[Config], prefix: str) -> dict[str, object]:
         if part is None:
             found[dotted] = hint
             continue
-        if types.NoneType in members(hint):  # adapters: what is done to a trained model is no setting of a new one
-            continue
         kinds = REGISTRY.kinds[part.family] if part.family else {}
         for variant in [part, *(kind.settings for kind in kinds.values() if kind.settings)]:
             found |= types_below(variant, dotted)
@@ -42,11 +39,11 @@ def types_below(config: type[Config], prefix: str) -> dict[str, object]:
 
 def check_setting(roots: Roots, name: str, value: object) -> None:
     """Raises ConfigError unless there is a setting of that dotted name, and `value` is of its type."""
-    known = types_by_name(roots)
-    if name not in known:
-        raise ConfigError(f"unknown setting {name!r}; {suggest(name, known)}")
-    if not fits(value, known[name]):
-        raise ConfigError(f"{name} must be {describe(known[name])}, not {short(value)}")
+    types = types_by_name(roots)
+    if name not in types:
+        raise ConfigError(f"unknown setting {name!r}; {suggest(name, types)}")
+    if not fits(value, types[name]):
+        raise ConfigError(f"{name} must be {describe(types[name])}, not {short(value)}")
 
 
 def fits(value: object, hint: object) -> bool:

@@ -42,8 +42,10 @@ class Config:
         return type(self)(**{**{name: getattr(self, name) for name in field_types(type(self))}, **changes})
 
     def to_dict(self) -> dict:
-        """The settings as JSON has them: dicts, lists, numbers, text, True, False, None."""
-        return {name: as_json(getattr(self, name)) for name in field_types(type(self))}
+        """The settings as JSON has them: dicts, lists, numbers, text, True, False, None; no part that is None."""
+        values = {name: getattr(self, name) for name in field_types(type(self))}
+        absent = {name for name, hint in field_types(type(self)).items() if values[name] is None and settings_in(hint)}
+        return {name: as_json(value) for name, value in values.items() if name not in absent}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"

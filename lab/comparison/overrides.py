@@ -91,6 +91,8 @@ def with_override(start: Preset, override: Override) -> Preset:
     other."""
     values = {"model": start.model.to_dict(), "train": start.train.to_dict()}
     for name in sorted(override, key=lambda name: not name.endswith(".kind")):  # kinds first: they clear the others
+        if name.startswith("model.lora."):
+            raise ConfigError(f"{name}: an adapter needs a trained base, as in `train --from RUN --lora.rank 8`")
         *path, setting = name.split(".")
         part, before = reduce(dict.__getitem__, path, values), reduce(getattr, path, start)
         if setting == "kind" and type(before) is not settings_of(before.family, override[name]):

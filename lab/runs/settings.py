@@ -20,6 +20,12 @@ def settings_by_name(model: ModelConfig, train: TrainConfig) -> dict[str, object
     return flat(model.to_dict(), "model") | flat(train.to_dict(), "train")
 
 
+def with_own_warmup(train: TrainConfig) -> TrainConfig:
+    """The stored settings of a run, with a warm-up that follows from the steps again, if it did so."""
+    schedule = train.schedule.replace(warmup_steps=None)
+    return train.replace(schedule=schedule) if train.schedule.warmup_steps == train.steps // 10 else train
+
+
 def starting_settings(start: str) -> Preset:
     """The settings of a preset, or of a run given by its name or folder. Raises ConfigError if it is neither."""
     if start in list_presets():

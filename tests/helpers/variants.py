@@ -11,6 +11,7 @@ from config import (
     FactoredBlockConfig,
     FutureBlockConfig,
     LearnedPositionConfig,
+    LoRAConfig,
     MLPConfig,
     ModelConfig,
     MultiTokenBlockConfig,
@@ -162,6 +163,17 @@ VARIANTS: dict[str, ModelConfig] = {
         "multi-token", block=MultiTokenBlockConfig(heads=2, post_norm=True), position=ALiBiConfig()
     ),
     "multi-token-one": vary("multi-token", block=MultiTokenBlockConfig(heads=1, parallel=True), tie_weights=False),
+    # adapters on frozen weights: each form of linear layer, mixings, a head, pools that several blocks share
+    "llama-lora": vary("llama", lora=LoRAConfig(rank=3, alpha=6.0, dropout=0.1)),
+    "gpt2-lora-grouped": vary("gpt2", lora=LoRAConfig(rank=3, layers="blocks.*.attention.*"), **GROUPED),
+    "untied-lora": vary("llama", tie_weights=False, lora=LoRAConfig(rank=3, layers="head, blocks.*.mlp.*")),
+    "factored-lora": vary("factored-alibi", lora=LoRAConfig(rank=3)),
+    "factored-lora-mixed": vary("factored", block=factored("dense", "independent"), lora=LoRAConfig(rank=3)),
+    "sasp-lora": vary("sasp", lora=LoRAConfig(rank=3)),
+    "future-lora": future(
+        "flatten", "constant", "vector_squared", factor=3, vectors=2, share=True, lora=LoRAConfig(rank=3)
+    ),
+    "multi-token-lora": vary("multi-token", lora=LoRAConfig(rank=3)),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from config import DropoutConfig, ModelConfig
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
+from modules.lora import Adapter
 from modules.transformer import Transformer
 from settings.registry import kinds_of
 from tests.helpers.variants import BATCH, LENGTH, VARIANTS, config_of, factored, vary
@@ -45,7 +46,7 @@ def losses_and_gradients(model: Transformer, windows: torch.Tensor) -> tuple[dic
     model.objective(losses).backward()
     return (
         {key: loss.detach() for key, loss in losses.items()},
-        {key: parameter.grad.clone() for key, parameter in model.named_parameters()},
+        {key: parameter.grad.clone() for key, parameter in model.named_parameters() if parameter.requires_grad},
     )
 
 
@@ -93,7 +94,7 @@ def test_causal(config):
 
 @EVERY_VARIANT
 def test_next_token_blocks_are_those_that_the_logits_depend_on(config):
-    model = build(config)
+    model = build(config).requires_grad_(True)  # frozen weights, too
     model(tokens(model.config)).square().sum().backward()
     reached = [block for block in model.blocks if any(parameter.grad is not None for parameter in block.parameters())]
     assert model.next_token_blocks == reached
@@ -214,6 +215,11 @@ def test_each_dropout_acts_in_training_until_its_share_is_zero(config, rate):
 @EVERY_VARIANT
 def test_every_parameter_gets_a_gradient(config):
     model = Transformer(config)  # as it is initialised, because training starts there
+    if config.lora:  # B starts at 0, so A has no gradient before the first step
+        _, gradients = losses_and_gradients(model, tokens(model.config, model.config.context_length + 1))
+        with torch.no_grad():
+            for key, gradient in gradients.items():
+                model.get_parameter(key).sub_(gradient / gradient.abs().max().clamp(min=1e-12))
     _, gradients = losses_and_gradients(model, tokens(model.config, model.config.context_length + 1))
     for key, gradient in gradients.items():
         assert gradient.isfinite().all(), key
@@ -223,30 +229,50 @@ def test_every_parameter_gets_a_gradient(config):
 @EVERY_VARIANT
 def test_saved_and_loaded_equals_itself(config, tmp_path):
     model = build(config)
-    path, text = tmp_path / "model.safetensors", model.config.to_json()
-    write_tensors(path, dict(model.named_parameters()), {})
-    torch.manual_seed(2)
-    other = Transformer(ModelConfig.from_json(text)).eval()
+    text = model.config.to_json()
     ids = tokens(model.config)
     with torch.no_grad():
-        assert not torch.equal(other(ids), model(ids))
-        read_weights(other, path)
-        assert torch.equal(other(ids), model(ids))
+        expected = model(ids)
+        torch.manual_seed(2)
+        other = Transformer(ModelConfig.from_json(text)).eval()
+        assert not torch.equal(other(ids), expected)
+        write_tensors(tmp_path / "own.safetensors", model.stored_tensors(), {})
+        adapters = [Adapter.of(each) for each in (model, other)] if config.lora else []
+        for adapter in adapters:
+            adapter.take_off()  # below an adapter is the base, stored by itself
+        write_tensors(tmp_path / "whole.safetensors", model.stored_tensors(), {})
+        read_weights(other, tmp_path / "whole.safetensors")
+        for adapter in adapters[1:]:
+            adapter.put_on()
+        read_weights(other, tmp_path / "own.safetensors")
+        assert torch.equal(other(ids), expected)
 
 
-@EVERY_VARIANT
-def test_one_batch_can_be_overfitted(config):
-    model = Transformer(config).train()
-    windows = tokens(model.config, LENGTH + 1, batch=2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
-    for _ in range(100):  # most need half of them
+def overfit(model: Transformer, windows: torch.Tensor, steps: int) -> torch.Tensor:
+    """The loss of one batch after training on it alone, with an early end at 0.1."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    for _ in range(steps):
         optimizer.zero_grad()
         losses = model.losses(windows)
         if losses["loss"] < 0.1:
             break
         model.objective(losses).backward()
         optimizer.step()
-    assert model.losses(windows)["loss"] < 0.1
+    return model.losses(windows)["loss"]
+
+
+@EVERY_VARIANT
+def test_one_batch_can_be_overfitted(config):
+    """An adapter adapts a trained model: its base has learned the same batch read backwards."""
+    model = Transformer(config.replace(lora=None)).train()
+    windows = tokens(model.config, LENGTH + 1, batch=2)
+    loss = overfit(model, windows, steps=100)  # most need half of them
+    assert loss < 0.1
+    if config.lora:
+        Adapter.attach(model, config.lora)
+        loss = overfit(model.train(), windows.flip(1), steps=400)
+        assert loss < 0.1
 
 
 @EVERY_VARIANT
@@ -280,10 +306,11 @@ def test_fused_attention_equals_manual_attention(config):
     model = build_exact(config)
     ids = tokens(model.config)
     direction = torch.randn(BATCH, LENGTH, model.config.vocab_size, dtype=torch.float64)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def logits_and_gradients():
         logits = model(ids)
-        found = torch.autograd.grad((logits * direction).sum(), list(model.parameters()), allow_unused=True)
+        found = torch.autograd.grad((logits * direction).sum(), trained, allow_unused=True)
         return [logits, *(gradient for gradient in found if gradient is not None)]  # None: what only a loss reads
 
     fused = logits_and_gradients()

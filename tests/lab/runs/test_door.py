@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from config import ALiBiConfig, FutureBlockConfig, MLPConfig, ModelConfig, TrainConfig
 from lab.analysis.tuned_lens import keys, lens_path, load_lens, name
-from lab.files.reading import checksum
 from lab.comparison.comparison import compare
 from lab.costs.parameters import stored_shapes
+from lab.files.reading import checksum
 from lab.runs.listing import list_runs
 from lab.runs.run import Run
 from lab.runs.weights import write_tensors
@@ -201,7 +201,7 @@ def test_what_a_config_claims_is_held_against_the_weights_before_it_is_built_or_
         return of_one_layer
 
     monkeypatch.setattr(Transformer, "__init__", watched(Transformer.__init__))
-    monkeypatch.setattr("lab.runs.weights.stored_shapes", watched(parameter_shapes))
+    monkeypatch.setattr("lab.runs.weights.stored_shapes", watched(stored_shapes))
     reason = "n_layers: stored 1, the config wants 512"
     assert reason in list_runs(folder).loc["run", "status"]
     comparison = compare("run", folder)
@@ -215,7 +215,7 @@ def test_weights_of_whole_numbers_are_refused(folder):
     path = folder / "run" / "model.safetensors"
     tensors = {name: tensor.to(torch.int64) for name, tensor in load_file(path).items()}
     write_tensors(path, tensors, {"step": 3, "validation_loss": 1.0})
-    with pytest.raises(RunError, match=r"holds torch\.int64, and weights are floating-point numbers"):
+    with pytest.raises(RunError, match=r"holds torch\.int64, and the model has torch\.float32 there"):
         Run.open("run", folder).load_model()
 
 
