@@ -18,9 +18,9 @@ HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DropoutConfig", "FactoredBlockConfig", "FutureBlockConfig",
         "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
-        "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig", "RoPEConfig",
-        "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models", "list_presets",
-        "preset",
+        "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "ResidualBlockConfig",
+        "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig", "list_models",
+        "list_presets", "preset",
     ),
     "lab.adapting.adapters": ("AdaptedModel", "merge_adapter"),
     "lab.adapting.fine_tuning": ("fine_tune",),

@@ -114,8 +114,7 @@ class HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int) -> Tensor:
         w = weight.to(x.dtype)  # (V, C)
-        d_x = torch.empty_like(x)  # (N, C)
-        d_w = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # (V, C)
+        d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)  # (N, C), (V, C)
         total = torch.zeros((), dtype=torch.float32, device=x.device)  # ()
         for rows, answers, d_rows in zip(x.split(chunk), targets.split(chunk), d_x.split(chunk)):
             log_p = (rows @ w.T).float().log_softmax(dim=-1)  # (N, V)
@@ -124,7 +123,7 @@ class HeadLoss(torch.autograd.Function):
             d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -ones).to(x.dtype)  # (N, V)
             counts = (answers != ignore)[:, None].to(x.dtype)  # (N, 1)
             d_rows.copy_((d_logits @ w) * counts)  # (N, C)
-            if d_w is not None:  # a frozen weight needs none
+            if ctx.needs_input_grad[1]:  # of a frozen weight nobody reads the gradient
                 d_w += d_logits.T @ (rows * counts)  # (V, C)
             del log_p, d_logits  # before the next chunk makes its own
         ctx.save_for_backward(d_x, d_w)
@@ -134,9 +133,7 @@ class HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_x, d_w = ctx.saved_tensors  # (N, C), (V, C)
-        if d_w is not None:
-            d_w = (d_w * d_total).to(ctx.dtype)  # (V, C)
-        return d_x * d_total, d_w, None, None, None  # (N, C), (V, C)
+        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None  # (N, C), (V, C)
 
 
 def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
