@@ -7,7 +7,7 @@ say) stands in that kind's own class. `preset("llama-tiny")` gives a matching pa
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from settings import combinations
-from settings.adapting import LoRAConfig
+from settings.adapting import DistilConfig, LoRAConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
@@ -59,7 +59,6 @@ class PositionConfig(Config):
     kind: Annotated[str, KindOf("position")]
 
 
-
 @settings
 class NoPositionConfig(PositionConfig):
     """No position information but the causal mask (Haviv et al. 2022, arXiv 2203.16634)."""
@@ -108,7 +107,6 @@ class BlockConfig(Config):
     family: ClassVar[str] = "block"
     layers_needed: ClassVar[int] = 1  # The fewest layers of a model of such blocks.
     kind: Annotated[str, KindOf("block")]
-
 
 
 @settings
@@ -316,6 +314,7 @@ class TrainConfig(Config):
     checkpoint_every: Whole[1, 10**12] = 200
     watch_every: Whole[0, 10**12] = 0  # Steps between two looks into the layers, from the first step on. 0: never.
     seed: Whole[0, 9 * 10**12] = 0
+    distil: DistilConfig | None = None  # A teacher to learn from, too.
 
     @property
     def warmup_steps(self) -> int:

@@ -2,6 +2,7 @@
 from config import ALiBiConfig as ALiBiConfig
 from config import BlockConfig as BlockConfig
 from config import DataConfig as DataConfig
+from config import DistilConfig as DistilConfig
 from config import DropoutConfig as DropoutConfig
 from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
@@ -26,7 +27,17 @@ from config import list_presets as list_presets
 from config import preset as preset
 from lab.adapting.adapters import AdaptedModel as AdaptedModel
 from lab.adapting.adapters import merge_adapter as merge_adapter
+from lab.adapting.classification import train_classifier as train_classifier
+from lab.adapting.classifier_report import measure_classifier as measure_classifier
+from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
+from lab.adapting.distillation import student_settings as student_settings
 from lab.adapting.fine_tuning import fine_tune as fine_tune
+from lab.adapting.stored_classifier import open_classifier as open_classifier
+from lab.adapting.stored_classifier import save_classifier as save_classifier
+from lab.adapting.tasks import list_tasks as list_tasks
+from lab.adapting.tasks import load_task as load_task
+from lab.adapting.text_classifier import build_classifier as build_classifier
+from lab.analysis.attention_files import save_attention as save_attention
 from lab.analysis.attention_maps import attention_maps as attention_maps
 from lab.analysis.attention_plots import attention_map as attention_map
 from lab.analysis.attention_plots import attention_overview as attention_overview
@@ -84,6 +95,8 @@ from lab.display.position_plots import slope_dots as slope_dots
 from lab.display.quiz import ask as ask
 from lab.display.source_view import show as show
 from lab.display.token_display import show_tokens as show_tokens
+from lab.evaluation.diversity import diversity as diversity
+from lab.evaluation.diversity import sample_strategies as sample_strategies
 from lab.evaluation.evaluate import evaluate as evaluate
 from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
@@ -99,6 +112,10 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.batches import read_prompts as read_prompts
+from lab.generation.batches import transcribe_all as transcribe_all
+from lab.generation.filter_plots import filter_picture as filter_picture
+from lab.generation.filter_steps import filter_steps as filter_steps
 from lab.generation.generate import generate as generate
 from lab.generation.generate import generate_text as generate_text
 from lab.generation.generate import next_token_probabilities as next_token_probabilities
@@ -128,6 +145,7 @@ from lab.widgets import provenance_panel as provenance_panel
 from lab.widgets import sampling_panel as sampling_panel
 from modules.attention import Attention as Attention
 from modules.block import Block as Block
+from modules.classifier import Classifier as Classifier
 from modules.factored import FactoredBlock as FactoredBlock
 from modules.factored import Mixing as Mixing
 from modules.heads import Head as Head

@@ -14,6 +14,8 @@ HOW = {
     "Transformer": "Run.open('NAME').load_model()", "Tokenizer": "load_tokenizer('bpe-2048')",
     "TokenData": "prepare(DataConfig(source='tales'))", "TokenFile": "prepare(DataConfig(source='tales')).validation",
     "SamplingConfig": "SamplingConfig(temperature=0.8)", "FutureBlockConfig": "FutureBlockConfig(levels=2)",
+    "TextClassifier": "open_classifier('NAME')", "LabelledTask": "load_task('prose-or-code')",
+    "ClassifierConfig": "ClassifierConfig(full=True)", "ClassifierReport": "measure_classifier(classifier, task)",
     "DataFrame": "run.log(), or what a study of a model gives", "str": "'TEXT'",
 }
 CLASSES = {"Transformer": "Module"}  # every module is accepted in place of a Transformer

@@ -32,7 +32,7 @@ from settings.json_text import parse_json
 
 VERSION = 1
 MANIFEST = "manifest.json"
-UNSHARED = {"state.safetensors"}  # the checkpoint
+UNSHARED = {"state.safetensors", "classifier.json"}  # the checkpoint; what makes a folder a classifier's
 # The files that a shared run may hold, and the most bytes of each
 MOST_BYTES = {name: most for name, most in guarded.MOST_BYTES.items() if name not in UNSHARED} | {MANIFEST: MIB}
 NEEDED = {"model_config.json", "train_config.json", "tokenizer.json"}

@@ -12,9 +12,17 @@ from pathlib import Path
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.terminal_adapting import merge
+from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling
 from lab.terminal_flags import FLAGS, import_ideas
-from lab.terminal_generation import Generation, generate, generation_speed, parse_generation
+from lab.terminal_generation import (
+    Generation,
+    SamplingLesson,
+    generate,
+    parse_generation,
+    parse_lesson,
+    sampling,
+)
+from lab.terminal_speed import generation_speed
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -58,12 +66,17 @@ def run_command(arguments: list[str]) -> None:
     arguments = import_ideas(arguments)
     if arguments[:1] == ["train"]:
         train(parse_training(arguments[1:]))
+    elif arguments[:1] == ["distil"]:
+        distil(parse_distilling(arguments[1:]))
     elif arguments[:1] == ["generate"]:
         generate(parse_generation(arguments[1:]))
+    elif arguments[:1] == ["sampling"]:
+        sampling(parse_lesson(arguments[1:]))
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": Training, "generate": Generation} | COMMANDS, prog="python tools.py", args=arguments,
-            config=FLAGS, description="Glassbox: build, train, watch and compare small transformers. With any command, "
+            {"train": Training, "distil": Distilling, "generate": Generation, "sampling": SamplingLesson} | COMMANDS,
+            prog="python tools.py", args=arguments, config=FLAGS,
+            description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
         )
 
@@ -293,7 +306,8 @@ def lab(port: int | None = None) -> None:
 
 
 COMMANDS = {
-    "resume": resume, "generate": generate, "evaluate": evaluate, "compare": compare, "find-rate": find_rate,
-    "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer, "cache": cache,
-    "merge": merge, "generation-speed": generation_speed, "notebook": notebook, "lab": lab,
+    "resume": resume, "generate": generate, "sampling": sampling, "evaluate": evaluate, "compare": compare,
+    "find-rate": find_rate, "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer,
+    "cache": cache, "merge": merge, "classify": classify, "generation-speed": generation_speed,
+    "notebook": notebook, "lab": lab,
 }

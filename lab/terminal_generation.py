@@ -1,25 +1,43 @@
-"""The commands `generate` and `generation-speed`."""
+"""The commands `generate` and `sampling`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.generation.sampling_settings import SamplingConfig
+from lab.generation.sampling_settings import LESSON_PROMPT, SamplingConfig
 from lab.generation.sampling_settings import strategy as named_strategy
 from lab.terminal_flags import FLAGS, option
+from settings.errors import ConfigError
 
 Positional = tyro.conf.Positional
+# Flags that make no sense together, and flags that need another one
+EXCLUDED = {
+    "--interactive": ("--prompt", "--prompts", "--format", "--output", "--save-attention"),
+    "--prompts": ("--prompt", "--save-attention"),
+}
+NEEDED = {"--format": "--prompts", "--output": "--prompts"}
+ONE_RUN = ("--interactive", "--prompts", "--save-attention")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Continue a prompt: by one run token by token, by several side by side. --strategy sets sampling's defaults."""
+    """Continue a prompt: by one run token by token, by several side by side. --strategy sets sampling's defaults.
+
+    Or continue each prompt of a file (--prompts), or prompt after prompt as you type them (--interactive).
+    """
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
+    prompts: Path | None = None  # A .txt with a prompt on each line, or a .jsonl with a "prompt" in each.
+    format: Literal["text", "jsonl"] = "text"  # What --prompts writes: texts with blank lines between, or JSON lines.
+    output: Path | None = None  # A file for what --prompts writes; by default it is printed.
+    interactive: tyro.conf.FlagCreatePairsOff[bool] = False  # Ask for prompts; /help lists what can be changed.
+    save_attention: Path | None = None  # A new folder for the attention weights over prompt and continuation.
     max_tokens: int | None = None  # At most; None: 200, or as many as the model has positions for.
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
@@ -27,47 +45,132 @@ class Generation:
     decode: str = "auto"  # eager, compiled, or auto: compiled where that saves more time than compiling takes.
 
 
+@dataclass(frozen=True, kw_only=True)
+class SamplingLesson:
+    """Show what sampling does: to the next token, step by step; and to texts, by each named strategy.
+
+    --strategy sets the defaults of sampling, whose steps are shown.
+    """
+
+    run: Positional[str]  # Its name, or its folder.
+    prompt: str = LESSON_PROMPT
+    strategy: str = "balanced"  # greedy, precise, balanced or creative.
+    sampling: SamplingConfig
+    samples: int = 50  # How many texts of each strategy are compared.
+    max_tokens: int = 60  # Of each of them, at most.
+    seed: int = 0  # The same seed gives the same texts.
+    picture: Path | None = None  # A PNG of the steps: bars before and after each, cumulative curves, the cuts.
+
+
 def parse_generation(arguments: list[str]) -> Generation:
+    flags = (tyro.conf.AvoidSubcommands,)  # without FlagConversionOff: --interactive takes no value
+    start = Generation(runs=tyro.MISSING, **strategy_defaults(arguments))
+    settings = tyro.cli(Generation, args=arguments, default=start, config=flags, prog="python tools.py generate")
+    check_combination(settings, arguments)
+    return settings
+
+
+def parse_lesson(arguments: list[str]) -> SamplingLesson:
+    start = SamplingLesson(run=tyro.MISSING, **strategy_defaults(arguments))
+    return tyro.cli(SamplingLesson, args=arguments, default=start, config=FLAGS, prog="python tools.py sampling")
+
+
+def strategy_defaults(arguments: list[str]) -> dict[str, object]:
+    """`strategy` and `sampling` as --strategy names them. Raises ConfigError for an unknown one."""
     named = option(arguments, "--strategy")
     name = Generation.strategy if named is None else named
-    start = Generation(runs=tyro.MISSING, strategy=name, sampling=named_strategy(name))
-    return tyro.cli(Generation, args=arguments, default=start, config=FLAGS, prog="python tools.py generate")
+    return {"strategy": name, "sampling": named_strategy(name)}
+
+
+def check_combination(settings: Generation, arguments: list[str]) -> None:
+    """Raises one ConfigError for all flags that make no sense together."""
+    words = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    given = [flag for flag in (*EXCLUDED, *NEEDED, "--prompt", "--save-attention") if flag in words]
+    problems = [
+        f"{flag} and {other} exclude each other: give one of them"
+        for flag in given for other in EXCLUDED.get(flag, ()) if other in given
+    ]
+    problems += [
+        f"{flag} says how {NEEDED[flag]} writes its texts: add {NEEDED[flag]} FILE, or leave it out"
+        for flag in given if flag in NEEDED and NEEDED[flag] not in given and "--interactive" not in given
+    ]
+    if len(settings.runs) != 1:
+        problems += [f"{flag} takes one run, not {len(settings.runs)}" for flag in ONE_RUN if flag in given]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
 
 
 def generate(settings: Generation) -> None:
-    from lab.comparison.side_by_side import generate_side_by_side
-    from lab.generation.generate import stream_text
     from lab.runs.run import Run
 
     runs = [Run.open(name) for name in settings.runs]
     how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed, decode=settings.decode)
-    if len(runs) != 1:
+    if settings.interactive:
+        from lab.interactive import InteractiveSession
+        from lab.terminal_interactive import interact
+
+        interact(InteractiveSession(runs[0], **how))
+    elif settings.prompts is not None:
+        continue_file(settings, runs[0], how)
+    elif settings.save_attention is not None:
+        from lab.analysis.attention_files import save_attention
+
+        model, folder = runs[0].load_model(), settings.save_attention
+        print(save_attention(folder, model, runs[0].tokenizer, settings.prompt, **how).text)
+        print(f"attention weights: {folder}")
+    elif len(runs) != 1:
+        from lab.comparison.side_by_side import generate_side_by_side
+
         print(generate_side_by_side(runs, settings.prompt, **how))
-        return
-    pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
-    for piece in chain([settings.prompt], pieces):
-        print(piece, end="", flush=True)
-    print()
+    else:
+        from lab.generation.generate import stream_text
+
+        pieces = stream_text(runs[0].load_model(), runs[0].tokenizer, settings.prompt, **how)
+        for piece in chain([settings.prompt], pieces):
+            print(piece, end="", flush=True)
+        print()
 
 
-def generation_speed(
-    run: Positional[str], tokens: int | None = None, batches: tuple[int, ...] = (1, 8, 64), compiled: bool = False,
-    picture: Path | None = None,
-) -> None:
-    """How fast a run generates: with and without the cache, by batch and weights, beside what the memory allows.
+def continue_file(settings: Generation, run, how: dict) -> None:
+    """Continues the prompts of a file: prints the texts as they come, or writes all of them into one file."""
+    from lab.files.atomic import atomic_write_text
+    from lab.files.reading import named_path
+    from lab.generation.batches import as_json_line, read_prompts, transcribe_all
 
-    Args:
-        run: The run's name, or its folder.
-        tokens: Made for each sequence; by default 128, or as many as the model has positions for.
-        batches: How many sequences at once, as in --batches 1 8 64.
-        compiled: True measures compiled steps too; compiling takes up to a minute.
-        picture: A PNG to draw the cost per token into, against length.
-    """
-    from lab.generation_speed import generation_speed as measure
+    if settings.output is not None and named_path(settings.output).is_dir():
+        raise ConfigError(f"--output {settings.output} is a folder; name a file to write")
+    made = transcribe_all(run.load_model(), run.tokenizer, read_prompts(settings.prompts), **how)
+    lines = as_texts(made) if settings.format == "text" else (as_json_line(each) + "\n" for each in made)
+    if settings.output is None:
+        for line in lines:
+            print(line, end="", flush=True)
+    else:
+        texts = list(lines)
+        atomic_write_text(settings.output, "".join(texts))
+        print(f"wrote {settings.output}, {len(texts):,} texts")
+
+
+def as_texts(made) -> Iterator[str]:
+    """The texts, each but the first after a blank line."""
+    for number, transcript in enumerate(made):
+        yield ("\n" if number else "") + transcript.text + "\n"
+
+
+def sampling(settings: SamplingLesson) -> None:
+    from lab.evaluation.diversity import sample_strategies
+    from lab.generation.filter_plots import filter_picture
+    from lab.generation.filter_steps import filter_steps
     from lab.runs.run import Run
 
-    found = measure(Run.open(run), tokens=tokens, batches=batches, compiled=compiled)
-    print(repr(found))
+    run = Run.open(settings.run)
+    model = run.load_model()
+    steps = filter_steps(model, run.tokenizer, settings.prompt, settings.sampling)
+    picture = None if settings.picture is None else filter_picture(steps)
+    found = sample_strategies(
+        model, run.tokenizer, settings.prompt, n_samples=settings.samples, max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    print(f"{steps}\n\n{found.texts()}\n\n{found}")
     if picture is not None:
-        found.picture().save(picture)
-        print(f"picture: {picture}")
+        picture.save(settings.picture)
+        print(f"picture: {settings.picture}")

@@ -1,5 +1,6 @@
 """The whole model: tokens in, next-token logits out."""
 
+from collections.abc import Callable
 from itertools import islice
 
 import torch
@@ -87,8 +88,11 @@ class Transformer(LoggingModule):
         """What the head reads, from the last block's state: (B, T, C)."""
         return self.norm(self.blocks[-1].join(state))  # (B, T, C)
 
-    def state(self, tokens: Tensor, cache: Cache | None = None):
-        """The last block's state, in the form that the blocks define."""
+    def state(self, tokens: Tensor, cache: Cache | None = None, visit: Callable | None = None):
+        """The last block's state, in the form that the blocks define.
+
+        visit: called with the state that each block returns; the next block, or the caller, gets what it returns.
+        """
         n_tokens = tokens.shape[1]
         if cache is None:
             positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
@@ -112,17 +116,20 @@ class Transformer(LoggingModule):
                 state = checkpoint(block, state, place, use_reentrant=False, **extra)  # (…, C)
             else:
                 state = block(state, place, *islice(caches, len(block.cached_heads)), **extra)  # (…, C)
+            if visit is not None:
+                state = visit(state)  # (…, C)
         if cache is not None:
             cache.advance(n_tokens)
         return state  # (…, C)
 
-    def losses(self, windows: Tensor) -> dict[str, Tensor]:
+    def losses(self, windows: Tensor, visit: Callable | None = None) -> dict[str, Tensor]:
         """The named losses of windows (B, T+1), in nats; "loss" is the next token's, the same in every architecture.
 
-        Training minimises their sum, weighted by `loss_weights`. A loss of weight 0 is only logged.
+        Training minimises their sum, weighted by `loss_weights`. A loss of weight 0 is only logged. visit: as in
+        `state`.
         """
         inputs, targets = shift(windows)  # (B, T)
-        state = self.state(inputs)  # (…, C)
+        state = self.state(inputs, visit=visit)  # (…, C)
         hidden, others = self.read_out(state), {}  # (B, T, C)
         for block in reversed(self.blocks):  # levels from the nearest
             others |= block.losses(state, windows, self.parts)

@@ -12,6 +12,7 @@ import pytest
 from config import (
     ALiBiConfig,
     DataConfig,
+    DistilConfig,
     DropoutConfig,
     FactoredBlockConfig,
     FutureBlockConfig,
@@ -395,7 +396,8 @@ def test_every_setting_is_read_from_what_it_prints(name):
 
 
 def test_settings_by_name_are_those_of_all_variants_and_no_more():
-    there = {setting for model in VARIANTS.values() for setting in settings_by_name(model, TrainConfig())}
+    train = TrainConfig(distil=DistilConfig(teacher="run"))
+    there = {setting for model in VARIANTS.values() for setting in settings_by_name(model, train)}
     missing = set(types_by_name(ROOTS)) - there
     assert there <= set(types_by_name(ROOTS)) and not missing, missing
 

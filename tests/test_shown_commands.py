@@ -3,22 +3,26 @@
 import functools
 import importlib.util
 import inspect
+import io
 import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from config import DataConfig, ModelConfig, Preset, TrainConfig, list_presets
 from lab import terminal
+from lab.adapting.tasks import load_built_in
 from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
+from lab.terminal_flags import option
 from settings.paths import ROOT
 from tests.helpers.registry import registry_restored
 
-PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN", "mine"}  # what a reader replaces, and the run that README makes
+PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN"}  # what a reader replaces
 TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "64", "--train.steps", "3",
     "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
@@ -26,10 +30,16 @@ TINY = [
 ]
 SMALL = {  # flags behind those that are shown, so that a command takes a second
     "train": TINY,
+    "distil": TINY[:-2],  # the tokenizer is the teacher's
     "sweep": ["--seeds", "1"],
     "find-rate": ["--steps", "10"],
     "evaluate": ["--max-tokens", "512"],
+    "sampling": ["--samples", "2", "--max-tokens", "5"],
 }
+FROM = [  # behind `train --from`, whose model is given
+    "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
+    "--train.precision", "fp32", "--train.compile", "off", "--train.steps",
+]
 SMALL_PRESET = Preset(
     ModelConfig(vocab_size=512, n_layers=1, n_heads=2, width=16, context_length=64),
     TrainConfig(
@@ -75,7 +85,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "generate"):
+    for name in ("train", "distil", "generate", "sampling"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -84,14 +94,16 @@ def recorded(monkeypatch):
 def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, command):
     words = shlex.split(command)[1:]
     if "--help" in words or len(words) < 2:  # a command that is mentioned
-        assert set(words) <= {"--help", "train", "generate", *COMMANDS}
+        assert set(words) <= {"--help", "train", "distil", *COMMANDS}
         return
+    if page == "README.md" and option(words, "--from") in made_by(page):
+        return  # it can be read only after the run was made, as in test_readme_s_commands_run
     assert main(words) == 0
     ((name, values),) = recorded
-    known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS}
+    known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS, *made_by(page)}
     settings = values.get("settings")
     named = [values.get("run"), values.get("start"), *values.get("runs", ()), *getattr(settings, "runs", ())]
-    named += [getattr(settings, "preset", None), getattr(settings, "like", None)]
+    named += [getattr(settings, name, None) for name in ("run", "preset", "like", "teacher", "base")]
     for each in filter(None, named):
         assert each in known or any(Path(run).match(each) for run in run_names(TRAINED)), f"{page}: no {each!r}"
     if name == "notebook":
@@ -113,6 +125,11 @@ def test_a_shown_measurement_exists_and_takes_these_arguments(page, command):
         assert set(arguments) <= set(optional)
 
 
+def made_by(page: str) -> set[str]:
+    """The names of the runs that a page's commands make."""
+    return {name for other, command in TOOLS if other == page for name in re.findall(r"--name (\S+)", command)}
+
+
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
     """An empty folder to work in, runs and cache of its own, and three hundred tales in place of twenty thousand."""
@@ -123,11 +140,15 @@ def small_world(tmp_path, monkeypatch):
     texts.mkdir(parents=True)
     for number in range(40):
         (texts / f"{number}.txt").write_text(f"Text {number} tells of {number} ships at sea.\n" * 9, encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("Once there was\nTim was a\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once there was\n/quit\n"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
+    monkeypatch.setattr("lab.adapting.tasks.TALES", 300)
+    monkeypatch.setattr("lab.adapting.tasks.load_built_in", load_built_in.__wrapped__)  # remembers no small task
     for place in ("lab.runs.text.check_text", "lab.runs.run.check_text"):  # the shipped runs were made with all of them
         monkeypatch.setattr(place, lambda *_: None)
     for place in ("tools.preset", "lab.runs.settings.preset"):
@@ -136,15 +157,25 @@ def small_world(tmp_path, monkeypatch):
         yield tmp_path
 
 
+def small(words: list[str]) -> list[str]:
+    """The flags that make a command of README quick."""
+    if {"--evaluate", "--paired"} & set(words):
+        return ["--max-tokens", "512"]
+    if words[0] == "train" and "--from" in words:
+        few = ["--train.data.max-documents", "60"] if "pydocs" in words else []
+        return [*few, *FROM, "5" if "--train.steps" in words else "2"]
+    if words[0] == "classify":
+        return ["--steps", "3"] if "--task" in words else []
+    return SMALL.get(words[0], [])
+
+
 def test_readme_s_commands_run(small_world, capsys):
-    commands = [shlex.split(command)[1:] for page, command in TOOLS if page == "README.md"]
-    commands.sort(key=lambda words: words[:1] == ["resume"])  # after what it resumes was made
+    commands = [shlex.split(command)[1:] for command in shown(ROOT / "README.md") if command.startswith("tools.py")]
     ran = {words[0] for words in commands if words and words[0] not in TOO_LONG and "--help" not in words}
     assert ran >= {"train", "resume", "generate", "evaluate", "compare", "find-rate", "sweep", "export", "cache"}
     for words in commands:
         if words and words[0] in ran:
-            few = ["--max-tokens", "512"] if {"--evaluate", "--paired"} & set(words) else []
-            assert main([*words, *SMALL.get(words[0], few)]) == 0, f"{words}: {capsys.readouterr().err}"
+            assert main([*words, *small(words)]) == 0, f"{words}: {capsys.readouterr().err}"
 
 
 def test_readme_s_snippets_run_one_after_another(small_world, capsys):

@@ -1,7 +1,7 @@
 """What the studies share: small Llamas on tales, training all variants, files of results, the command line."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,12 +28,16 @@ def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> 
     )
 
 
-def train_variants(variants: Mapping[str, Preset], seeds: int, folder: Path) -> list[Run]:
-    """Trains each variant with each seed and prints the validation losses. Runs that were stopped go on."""
-    for run, step in sweep(variants, range(seeds), folder):
+def train_variants(variants: Mapping[str, Preset], seeds: int | Sequence[int], folder: Path) -> list[Run]:
+    """Trains each variant with each seed and prints the validation losses. Runs that were stopped go on.
+
+    seeds: how many from 0 on, or which.
+    """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    for run, step in sweep(variants, seeds, folder):
         if step.validation_loss is not None:
             print(f"{run.name}: step {step.step}, validation loss {step.validation_loss:.4f}", flush=True)
-    return [Run.open(f"{name}-seed{seed}", folder) for seed in range(seeds) for name in variants]
+    return [Run.open(f"{name}-seed{seed}", folder) for seed in seeds for name in variants]
 
 
 def name_and_seed(run: Run) -> dict[str, str | int]:

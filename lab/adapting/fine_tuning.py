@@ -41,7 +41,7 @@ def fine_tune(
 
     Raises ConfigError or RunError, before a folder exists, where the weights do not fit.
     """
-    train, model = train or base.train_config, model or base.model_config
+    train, model = train or base.train_config.replace(distil=None), model or base.model_config
     check_base(base, train, model, lora)
     adapted = model.replace(lora=lora)
     anew = why_anew(base, train, adapted, restart)
@@ -77,7 +77,8 @@ def why_anew(base: Run, train: TrainConfig, model: ModelConfig, restart: bool) -
     """Why the training of `base` can't be continued with these settings, in words; "" if it can."""
     before = settings_by_name(base.model_config, base.train_config)
     now = settings_by_name(model, train.settled())
-    changed = [name for name in now if now[name] != before.get(name) and not name.startswith(MAY_CHANGE)]
+    differing = [name for name in now | before if now.get(name) != before.get(name)]
+    changed = [name for name in differing if not name.startswith(MAY_CHANGE)]
     if model.lora:
         return "an adapter has an optimizer of its own"
     if restart:

@@ -16,7 +16,7 @@ from lab.comparison.compared_run import ComparedRun, open_compared_run
 from lab.comparison.run_query import matching_runs
 from lab.data.token_file import TokenFile
 from lab.files.reading import named_path
-from lab.runs.names import TRAINED, run_names
+from lab.runs.names import run_names, runs_folder
 from lab.runs.run import Run
 from settings.errors import ConfigError, GlassboxError, RunError
 from settings.json_text import is_unicode
@@ -123,7 +123,7 @@ def group_name(names: Sequence[str]) -> str:
 def choose_runs(chosen: Chosen, folder: Path | None) -> ChosenRuns:
     """Opens the chosen runs. Raises RunError where a name or a glob chooses none, ConfigError for a query that can't be
     asked."""
-    folder = Path(folder or TRAINED)
+    folder = runs_folder(folder)
     runs, left_out = {}, {}
     for one in chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]:
         is_query = isinstance(one, str) and not NAME_OR_GLOB.fullmatch(one) and not os.path.exists(one)

@@ -93,6 +93,8 @@ def with_override(start: Preset, override: Override) -> Preset:
     for name in sorted(override, key=lambda name: not name.endswith(".kind")):  # kinds first: they clear the others
         if name.startswith("model.lora."):
             raise ConfigError(f"{name}: an adapter needs a trained base, as in `train --from RUN --lora.rank 8`")
+        if name.startswith("train.distil.") and start.train.distil is None:
+            raise ConfigError(f"{name}: these settings have no teacher; start from a run that `distil` made")
         *path, setting = name.split(".")
         part, before = reduce(dict.__getitem__, path, values), reduce(getattr, path, start)
         if setting == "kind" and type(before) is not settings_of(before.family, override[name]):

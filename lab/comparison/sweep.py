@@ -51,7 +51,7 @@ def sweep(
     data = {config: prepare(config) for config in dict.fromkeys(settings.train.data for settings in waiting.values())}
     for name, (model, config) in waiting.items():
         with naming(name):
-            check_trainable(model, config, data[config.data])
+            check_trainable(model, config, data[config.data], Run.open_teacher(config, folder))
             if found[name]:
                 with hold(found[name].folder):
                     check_resumption(found[name])

@@ -57,16 +57,23 @@ def memory_in_use(device: torch.device) -> int:
 @contextmanager
 def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
     """Raises RunError when memory runs out inside the `with`, and says which setting to lower."""
+    size, remedies = config.micro_batch_size or config.batch_size, []
+    if size > 1:
+        smaller = max(n for n in range(1, size // 2 + 1) if config.batch_size % n == 0)
+        remedies.append(f"set micro_batch_size={smaller} (now {size} sequences pass the model at once)")
+    if not config.gradient_checkpointing:
+        remedies.append("set gradient_checkpointing=True")
+    remedies.append("train a smaller model, or one of shorter context_length")
+    with remedy_for_memory("; or ".join(remedies)):
+        yield
+
+
+@contextmanager
+def remedy_for_memory(remedy: str) -> Iterator[None]:
+    """Raises RunError with this remedy when memory runs out inside the `with`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise
-        size, remedies = config.micro_batch_size or config.batch_size, []
-        if size > 1:
-            smaller = max(n for n in range(1, size // 2 + 1) if config.batch_size % n == 0)
-            remedies.append(f"set micro_batch_size={smaller} (now {size} sequences pass the model at once)")
-        if not config.gradient_checkpointing:
-            remedies.append("set gradient_checkpointing=True")
-        remedies.append("train a smaller model, or one of shorter context_length")
-        raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {'; or '.join(remedies)}") from error
+        raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {remedy}") from error

@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
 from lab.compute.device import autocast, pick_device, seeded
 from lab.compute.optimizer import build_optimizer, update
 from lab.data.packing import TokenData
+from modules.distillation import Distillation
 from modules.dropout import set_dropout_share
 from modules.transformer import Transformer
+from settings.errors import ConfigError
 
 LossesOf = Callable[[Tensor], dict[str, Tensor]]  # from windows (B, T+1) to the named losses
 
@@ -45,27 +47,39 @@ class Progress:
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Everything that a training step reads and changes."""
+    """Everything that a training step reads and changes.
+
+    model: what is evaluated and stored in the end. learner: what is trained; the model itself, or a `Distillation` that
+    holds the model and more. It has `losses` and `objective`, and its parameters are those of the optimizer.
+    """
 
     model: Transformer
+    learner: nn.Module | None = None  # None: the model.
     optimizer: torch.optim.Optimizer
     data: TokenData
     config: TrainConfig
     progress: Progress = field(default_factory=Progress)
-    losses_of: LossesOf = field(init=False)  # model.losses, or compiled
+    losses_of: LossesOf = field(init=False)  # learner.losses, or compiled
 
     def __post_init__(self):
-        self.losses_of = self.model.losses
+        self.learner = self.model if self.learner is None else self.learner
+        self.losses_of = self.learner.losses
 
     @classmethod
-    def start(cls, model_config: ModelConfig, config: TrainConfig, data: TokenData) -> "TrainingState":
-        """The state before the first step, on the device of the settings."""
-        return cls.of_model(build_model(model_config, config, pick_device(config.device)), config, data)
+    def start(
+        cls, model_config: ModelConfig, config: TrainConfig, data: TokenData, teacher: Transformer | None = None
+    ) -> "TrainingState":
+        """The state before the first step, on the device of the settings. teacher: of a distillation."""
+        model = build_model(model_config, config, pick_device(config.device))
+        return cls.of_model(model, config, data, teacher)
 
     @classmethod
-    def of_model(cls, model: Transformer, config: TrainConfig, data: TokenData) -> "TrainingState":
+    def of_model(
+        cls, model: Transformer, config: TrainConfig, data: TokenData, teacher: Transformer | None = None
+    ) -> "TrainingState":
         """The state before the first step of training this model."""
-        return cls(model=model, optimizer=build_optimizer(model, config), data=data, config=config)
+        learner = build_learner(model, config, teacher)
+        return cls(model=model, learner=learner, optimizer=build_optimizer(learner, config), data=data, config=config)
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +94,7 @@ class TrainingState:
 
     def compile_losses(self) -> None:
         """From now on `backward` runs the compiled model."""
-        self.losses_of = torch.compile(self.model.losses)
+        self.losses_of = torch.compile(self.learner.losses)
 
     def batch(self) -> Iterator[Tensor]:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
@@ -98,15 +112,15 @@ class TrainingState:
 
         first: computes the losses of the first part instead of `losses_of`.
         """
-        config, model, device = self.config, self.model, self.device
-        done = self.progress.step / max(1, config.steps - 1)
-        set_dropout_share(model, 1 + (config.dropout_final - 1) * done)
+        config, device = self.config, self.device
+        done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
+        set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
         sums: dict[str, float] = {}
         with self.seeded():
             for windows in batch:
                 with autocast(device, self.precision):
                     losses = first(windows) if first and not sums else self.losses_of(windows)
-                (model.objective(losses) / config.accumulation).backward()
+                (self.learner.objective(losses) / config.accumulation).backward()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
         return sums
@@ -114,7 +128,7 @@ class TrainingState:
     def clip(self) -> float:
         """Scales the gradients down to the largest norm that the settings allow; returns the norm before."""
         limit = self.config.gradient_clip if self.config.gradient_clip is not None else math.inf
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        return torch.nn.utils.clip_grad_norm_(self.learner.parameters(), limit).item()
 
     def update(self, rate: float) -> None:
         """One update of the parameters at this learning rate. Deletes the gradients and counts the step."""
@@ -129,3 +143,15 @@ def build_model(model_config: ModelConfig, config: TrainConfig, device: torch.de
     model = model.to(device).train()
     model.gradient_checkpointing = config.gradient_checkpointing
     return model
+
+
+def build_learner(model: Transformer, config: TrainConfig, teacher: Transformer | None) -> nn.Module:
+    """The model itself, or with `distil` in the settings its distillation, whose stitches depend on the seed alone."""
+    if config.distil is None:
+        return model
+    if teacher is None:
+        raise ConfigError(f"these settings distil {config.distil.teacher!r}: give that model as teacher")
+    device = next(model.parameters()).device
+    with seeded(config.seed, 0, device):
+        learner = Distillation(model, teacher.to(device), config.distil)
+    return learner.to(device)

@@ -8,6 +8,8 @@ included, and attention's scores and mixing over all T = context_length keys, al
 The backward pass takes twice the forward's; checkpointing computes the blocks' forward a second time, all but a last
 projection whose result nothing needs. The forward pass gives logits; the losses with all their heads are in training.
 
+Of a distillation, the student's training alone is counted: not the teacher, the stitches and their losses.
+
 Memory counts tensors in eager PyTorch, but for what a kernel needs while it runs. The process holds more: interpreter
 and libraries, about 0.3 GB, and what malloc keeps back for reuse (glibc: a third to a half of the tensors again; with
 checkpointing once or more).
@@ -112,13 +114,15 @@ class Estimate:
         rest = {name: n for name, n in self.components.items() if name != "embedding" and "." not in name}
         yield from ((f"  {name}", f"{n:,}", "") for name, n in rest.items())
         yield "FLOPs per token", si(self.forward_flops, "FLOP"), f"forward, {model.context_length:,} tokens of context"
-        yield "  in training", si(self.training_flops, "FLOP"), "forward and backward"
+        without = ", without the teacher's forward pass" if train is not None and train.distil else ""
+        yield "  in training", si(self.training_flops, "FLOP"), f"forward and backward{without}"
         if train is not None:
             tokens = train.steps * train.batch_size * model.context_length
             yield "  in the whole training", si(tokens * self.training_flops, "FLOP"), f"{tokens:,} tokens"
         yield "weights", si(self.weights, "B"), "float32"
         for precision, memory in self.training.items():
-            yield f"training in {precision}", si(memory.total, "B"), f"tensors at the fullest moment, {memory.moment}"
+            remark = f"tensors at the fullest moment, {memory.moment}{', without the teacher' * bool(train.distil)}"
+            yield f"training in {precision}", si(memory.total, "B"), remark
             yield from ((f"  {name}", si(size, "B"), "") for name, size in memory.parts().items())
         yield "cache per token", si(self.cache_per_token, "B"), "keys and values of one sequence"
         yield "decoding", si(self.decoding.total, "B"), f"one sequence of {model.position_limit:,} tokens"

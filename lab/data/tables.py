@@ -10,6 +10,7 @@ from types import NoneType
 
 from lab.data.paths import printable
 from settings.errors import DataError
+from settings.json_text import is_unicode
 from settings.messages import short
 
 USUAL_FIELDS = ("text", "content", "story", "body")
@@ -41,6 +42,29 @@ def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
             place = f"row {number} of {printable(file)}"
             raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
         yield text
+
+
+def read_labelled(file: Path, text_field: str | None, label_field: str) -> Iterator[tuple[str | None, str]]:
+    """The cells of the text column, each with the label of its row as text.
+
+    Raises DataError as `read_column` does, for a column of labels that does not exist, and for a row without a label
+    or with one that is neither text, a whole number, true nor false.
+    """
+    columns = list(dict.fromkeys(name for row in islice(_rows(file), SAMPLE) for name in row))
+    if columns and label_field not in columns:
+        raise DataError(
+            f"{printable(file)} has no column {label_field!r} of labels. Its columns are {_listed(columns)}: choose "
+            f"one by label_field={columns[-1]!r}"
+        )
+    rows = zip(read_column(file, text_field), _rows(file, label_field), strict=True)
+    for number, (text, row) in enumerate(rows, 1):
+        label = row.get(label_field)
+        if not isinstance(label, str | int) or not str(label).strip() or not is_unicode(str(label)):
+            raise DataError(
+                f"row {number} of {printable(file)} has no label in {label_field!r}, but {short(label)}: a label is a "
+                "text or a whole number; give it one, or leave the row out"
+            )
+        yield text, str(label)
 
 
 def _rows(file: Path, field: str | None = None) -> Iterator[dict]:

@@ -1,10 +1,8 @@
 """Probes: questions about held-out stories, each with a right and a wrong ending."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from statistics import NormalDist
 
 import torch
 from torch import nn
@@ -15,7 +13,7 @@ from lab.data import tales
 from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
 from lab.data.tokenizers import Tokenizer
-from lab.evaluation.bootstrap import CONFIDENCE
+from lab.evaluation.wilson import wilson_interval
 from modules.losses import shift
 
 CHANCE = 0.5  # a probe has two endings
@@ -35,14 +33,8 @@ class Answers:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share (1927), as if the probes were independent of each other:
-
-        (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
-        """
-        p, n, z = self.share, self.asked, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
-        return low, high
+        """Wilson's 95 % interval of the share, as if the probes were independent of each other."""
+        return wilson_interval(self.right, self.asked)
 
     @property
     def can_be_told(self) -> bool:

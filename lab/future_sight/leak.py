@@ -31,7 +31,7 @@ class LeakyTransformer(Transformer):
 
     causal = False
 
-    def state(self, tokens: Tensor, cache=None) -> FutureState:
+    def state(self, tokens: Tensor, cache=None, visit=None) -> FutureState:
         """The last block's state. There is no cache, because future tokens can't be stored before they exist."""
         embedded = self.embedding(tokens)
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
@@ -42,6 +42,7 @@ class LeakyTransformer(Transformer):
         for block in self.blocks:
             x, vectors, read = block(state, place, parts=self.parts)
             state = FutureState(x, truth[:, :, : vectors.shape[2]], read)
+            state = state if visit is None else visit(state)
         return state
 
     def pools(self, embedded: Tensor, first: int, last: int) -> Tensor:

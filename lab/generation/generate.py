@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
@@ -225,16 +226,26 @@ def next_token_probabilities(
 
     Tokens that `sampling` excludes are left out, so there may be fewer than k.
     """
+    logits, seen = next_token_logits(model, tokenizer, prompt)
+    top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
+    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
+    return [readable(tokenizer.token_bytes(id)).strip("\n") for id, _ in kept], [p for _, p in kept]
+
+
+@torch.inference_mode()
+def next_token_logits(
+    model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The logits (1, V) of the token after a prompt, on the CPU, −∞ for ids that the tokenizer lacks; and a boolean
+    (1, V) that marks the tokens of the prompt."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     (ids,) = check_prompts([ids], model.config.vocab_size)
     check_length(len(ids), 1, model.config)
-    seen = mark_tokens([ids], model.config.vocab_size) if sampling.repetition_penalty != 1 else None
-    with torch.inference_mode(), eval_mode(model):
+    with eval_mode(model):
         logits = model(torch.tensor([ids], device=next(model.parameters()).device))[:, -1].float().cpu()  # (B, V)
-        logits[:, tokenizer.vocab_size :] = -torch.inf
-        top = probabilities(logits, seen, sampling)[0].topk(min(k, tokenizer.vocab_size))
-    kept = [(id, p) for id, p in zip(top.indices.tolist(), top.values.tolist()) if p > 0]
-    return [readable(tokenizer.token_bytes(id)).strip("\n") for id, _ in kept], [p for _, p in kept]
+    check_probabilities(logits.log_softmax(dim=-1), 1)
+    logits[:, tokenizer.vocab_size :] = -torch.inf
+    return logits, mark_tokens([ids], model.config.vocab_size)
 
 
 def _begin(
@@ -248,10 +259,17 @@ def _begin(
     stop_tokens = check_ids("stop_tokens", settings.pop("stop_tokens"), model.config.vocab_size)
     ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     if settings["max_tokens"] is None:
-        free = model.config.position_limit - max(map(len, ids), default=0)
-        settings["max_tokens"] = max(1, min(MAX_TOKENS, free))  # 1: a prompt that leaves no room is refused
+        settings["max_tokens"] = usual_max_tokens(max(map(len, ids), default=0), model.config)
     steps = generate(model, ids, stop_tokens=stop_tokens, **settings)
     return steps, [_Speller(tokenizer, stop_tokens) for _ in prompts]
+
+
+def usual_max_tokens(length: int, config: ModelConfig) -> int:
+    """How many tokens a prompt of so many is continued by, if nobody says: 200, or as many as there are positions for.
+
+    At least 1, so that a prompt that leaves no room is refused.
+    """
+    return max(1, min(MAX_TOKENS, config.position_limit - length))
 
 
 def _prompt_text(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> str:

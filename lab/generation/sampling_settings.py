@@ -5,6 +5,9 @@ from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.types import Number, Whole
 
+# A place in tales where the likely next tokens are whole words: near, next, on, under, beside, behind
+LESSON_PROMPT = "They ran to the garden and sat down"
+
 
 @settings
 class SamplingConfig(Config):

@@ -1,21 +1,40 @@
 """Checks before a run folder is made: whether its training can start."""
 
-from config import ModelConfig, TrainConfig
+from typing import Protocol
+
+import torch
+
+from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import pick_device
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
+from modules.distillation import Distillation
+from modules.transformer import Transformer
 from settings.errors import ConfigError
 
 PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some GPUs like it
 
 
-def check_trainable(model: ModelConfig, config: TrainConfig, data: TokenData) -> None:
-    """Raises ConfigError if vocabulary, device, compiler or prompt can't be used, DataError for too little text."""
+class Teacher(Protocol):
+    """What is checked of a run that teaches."""
+
+    name: str
+    model_config: ModelConfig
+    tokenizer: Tokenizer
+
+
+def check_trainable(
+    model: ModelConfig, config: TrainConfig, data: TokenData, teacher: Teacher | None = None
+) -> None:
+    """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
+    text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
+    if config.distil is not None:
+        check_teacher(model, config.distil, data.tokenizer, teacher)
     device = pick_device(config.device)
     if config.compile == "on":
         check_compiler(device)
@@ -42,6 +61,17 @@ def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
             f"{model.vocab_size - needed} of them would never occur in the data. Set vocab_size={needed}; "
             f"rounding it up to a multiple of {PADDING} is allowed"
         )
+
+
+def check_teacher(model: ModelConfig, distil: DistilConfig, tokenizer: Tokenizer, teacher: Teacher) -> None:
+    """Raises ConfigError if the teacher reads other tokens than the model, or can't teach it."""
+    if teacher.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise ConfigError(
+            f"the teacher {teacher.name!r} reads the tokens of {teacher.tokenizer.name!r}, and the data is cut by "
+            f"another tokenizer, {tokenizer.name!r}; train on the teacher's tokens, or choose another teacher"
+        )
+    with torch.device("meta"):
+        Distillation(Transformer(model), Transformer(teacher.model_config), distil)
 
 
 def room_for_sample(model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer) -> int:

@@ -14,6 +14,7 @@ from settings.messages import short
 HOW = {
     "fine_tuned": "fine-tuned from", "continued": "continued from", "adapter": "an adapter for",
     "merged": "merged from", "quantised": "quantised from", "distilled": "distilled from",
+    "classifier": "a classifier on",
 }
 
 

@@ -31,13 +31,14 @@ from lab.costs.parameters import count_parameters
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
 from lab.files.reading import checksum, named_path, reading
+from lab.runs.classifier_record import check_is_run
 from lab.runs.idea_source import IdeaNeeded, check_ideas_imported, idea_source, remark_on_change
 from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
 from lab.runs.text import RunText, check_text, load_text
-from lab.runs.weights import check_counts, check_layers, read_header, read_weights
+from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
 from settings.paths import ROOT
@@ -92,8 +93,16 @@ class Run:
         check_name(name)
         check_are_settings(model, train)
         folder = runs_folder(folder)
-        data = prepare(train.data, cls(origin.find(folder)).tokenizer if origin else None)
-        check_trainable(model, train, data)
+        teacher = cls.open_teacher(train, folder)
+        if teacher and (origin or model.lora):
+            raise ConfigError(
+                "a run that starts from another run's weights can't have a teacher, too: leave train.distil out"
+            )
+        origin = teacher.as_origin("distilled") if teacher else origin
+        base = cls(origin.find(folder)) if origin else None
+        known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
+        data = prepare(train.data, base.tokenizer if known else None)
+        check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
         files = new_files(model, train, data, origin)
 
@@ -112,6 +121,7 @@ class Run:
         name = name.folder if isinstance(name, Run) else name
         folder, name = runs_folder(folder), named_path(name)
         path = folder / name if os.path.isdir(folder / name) else name
+        check_is_run(path)
         if not os.path.lexists(path / "model_config.json"):
             if os.path.isdir(folder / name):
                 raise RunError(f"{path} is no run, or a damaged one: it has no model_config.json; delete or restore it")
@@ -122,6 +132,16 @@ class Run:
             raise
         except GlassboxError as error:
             raise RunError(f"run {path.name!r} is damaged: {error}") from error
+
+    @classmethod
+    def open_teacher(cls, train: TrainConfig, folder: Path | None = None) -> "Run | None":
+        """The run that a training with these settings distils; None if it distils none. Raises RunError for a run
+        that is not there or has no weights."""
+        if train.distil is None:
+            return None
+        teacher = cls.open(train.distil.teacher, folder)
+        read_header(teacher.weights_path)
+        return teacher
 
     def __repr__(self) -> str:
         return f"Run({self.name}: {self.status()})"
@@ -141,7 +161,7 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        return self.folder / ("adapter.safetensors" if self.model_config.lora else "model.safetensors")
+        return self.folder / weights_file(self.model_config)
 
     @property
     def checkpoint_path(self) -> Path:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from modules.transformer import Transformer
 
 
+def weights_file(config: ModelConfig) -> str:
+    """The name of the file of a run's weights: an adapter stores its own alone."""
+    return "adapter.safetensors" if config.lora else "model.safetensors"
+
+
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict[str, object]) -> None:
     """Writes one safetensors file with `facts` in its header, by atomic rename."""
     from safetensors.torch import save_file

@@ -5,14 +5,13 @@ import math
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
 from lab.compute.training_state import Progress, TrainingState
 from lab.runs.run import Run
 from lab.runs.settings import settings_by_name
 from lab.runs.weights import read_header, read_tensors, write_tensors
-from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError
 
 # Settings that may change between two parts of a training. A name that ends in a dot stands for all below it
@@ -30,7 +29,7 @@ def save_checkpoint(run: Run, state: TrainingState) -> None:
     finite."""
     if not run.folder.is_dir():
         raise RunError(f"{run.folder} is gone: the run was deleted or moved while it trained; make a new one")
-    names = trained_parameters(state.model)
+    names = trained_parameters(state.learner)
     tensors = {f"model/{name}": parameter for parameter, name in names.items()}
     for parameter, values in state.optimizer.state.items():
         tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in values.items()}
@@ -54,8 +53,8 @@ def load_checkpoint(run: Run, state: TrainingState) -> None:
     tensors, facts = read_tensors(run.checkpoint_path)
     progress = read_progress(run, facts)
     check_unchanged(run, facts, progress)
-    check_tensors(run, state.model, tensors, facts, progress)
-    names = trained_parameters(state.model)
+    check_tensors(run, state.learner, tensors, facts, progress)
+    names = trained_parameters(state.learner)
     with torch.no_grad():
         for parameter, name in names.items():
             parameter.copy_(tensors[f"model/{name}"])
@@ -154,7 +153,7 @@ def check_unchanged(run: Run, facts: dict[str, str], progress: Progress) -> None
 
 
 def check_tensors(
-    run: Run, model: Transformer, tensors: dict[str, Tensor], facts: dict[str, str], progress: Progress
+    run: Run, model: nn.Module, tensors: dict[str, Tensor], facts: dict[str, str], progress: Progress
 ) -> None:
     """Raises RunError unless these are the tensors of this model and its optimizer, with possible values."""
     expected = expected_tensors(model, progress.step)
@@ -177,7 +176,7 @@ def check_tensors(
         raise damaged(run, "; ".join(problems[:3]))
 
 
-def expected_tensors(model: Transformer, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def expected_tensors(model: nn.Module, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of every tensor that a checkpoint can have. AdamW has none before the first step."""
     found = {}
     for parameter, name in trained_parameters(model).items():
@@ -188,7 +187,7 @@ def expected_tensors(model: Transformer, step: int) -> dict[str, tuple[tuple[int
     return found
 
 
-def trained_parameters(model: Transformer) -> dict[torch.nn.Parameter, str]:
+def trained_parameters(model: nn.Module) -> dict[torch.nn.Parameter, str]:
     """The parameters that the training changes, with their names: all of them, or an adapter's."""
     return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
 

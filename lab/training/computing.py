@@ -24,7 +24,7 @@ def choose_computing(run: Run, state: TrainingState) -> None:
         run.tell("measuring how long a step takes" + ", in both precisions" * (settings.precision == "auto"))
         with state.seeded(), explain_out_of_memory(config):
             windows = next(state.batch())
-            progress.precision, progress.compiled, why = choose(state.model, windows, settings, kept)
+            progress.precision, progress.compiled, why = choose(state.learner, windows, settings, kept)
         progress.why = f"{device_type}, {why}"
         run.tell(progress.why)
     if progress.chosen_for != asked:

@@ -41,18 +41,18 @@ def find_non_finite(state: TrainingState) -> str:
 
         return hook
 
-    handles = [module.register_forward_hook(look(name)) for name, module in state.model.named_modules() if name]
+    handles = [module.register_forward_hook(look(name)) for name, module in state.learner.named_modules() if name]
     try:
         with state.seeded(), torch.no_grad():
             for windows in state.batch():
                 with autocast(state.device, state.precision):
-                    state.model.losses(windows)
+                    state.learner.losses(windows)
     finally:
         for handle in handles:
             handle.remove()
     if found:
         return f"the output of {found[0]}"
-    parameters = state.model.named_parameters()
+    parameters = state.learner.named_parameters()
     gradients = [name for name, p in parameters if p.grad is not None and not p.grad.isfinite().all()]
     return f"the gradient of {gradients[-1]}" if gradients else "the loss"
 

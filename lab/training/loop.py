@@ -72,9 +72,11 @@ def open_state(run: Run, data: TokenData | None) -> TrainingState:
     run.tell("reading the data" if data is None else "building the model")
     data = data or run.load_data()
     run.check_data(data)
-    check_trainable(run.model_config, run.train_config, data)
+    teacher = run.base() if run.train_config.distil else None
+    check_trainable(run.model_config, run.train_config, data, teacher)
     with explain_out_of_memory(run.train_config):
-        state = TrainingState.start(run.model_config, run.train_config, data)
+        teaching = teacher and teacher.load_model()
+        state = TrainingState.start(run.model_config, run.train_config, data, teaching)
     if run.model_config.lora or (starts_from_weights(run) and not run.checkpoint_path.exists()):
         run.read_base(state.model)
     load_checkpoint(run, state)
@@ -90,7 +92,7 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
     """Takes steps until the run's last one or until `stopping` is set, and then stores the run."""
     progress, config = state.progress, state.config
     log = StepLog(run.log_path, keep_steps=progress.step, every_step=True)
-    watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step))
+    watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step), state.learner)
     if not stopping.is_set():
         choose_computing(run, state)
     if progress.compiled:

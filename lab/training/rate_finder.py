@@ -23,7 +23,8 @@ from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import load_tokenizer
 from lab.display.palette import BLUE, SKY, VERMILLION
 from lab.display.style import Picture, axes
-from lab.runs.checks import check_vocabulary
+from lab.runs.checks import check_teacher, check_vocabulary
+from lab.runs.run import Run
 from settings.errors import ConfigError
 
 SMOOTHING = 0.8  # the share of the running mean that stays at each step
@@ -72,7 +73,10 @@ def find_learning_rate(
     check_vocabulary(model_config, data.tokenizer if data else load_tokenizer(config.data.tokenizer))
     data = data or prepare(config.data)
     data.train.n_windows(model_config.context_length)
-    state = TrainingState.start(model_config, config, data)
+    teacher = Run.open_teacher(config)
+    if teacher:
+        check_teacher(model_config, config.distil, data.tokenizer, teacher)
+    state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())
     rates, losses, smoothed, mean = [], [], [], 0.0
     for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
         with explain_out_of_memory(config):

@@ -33,17 +33,20 @@ DEAD = 0.5  # of a layer's units at the last watched step; early in training man
 
 
 class Watch:
-    """Measures a step of `model` and appends the numbers to `log`. Between watched steps no hook exists."""
+    """Measures a step of `model` and appends the numbers to `log`. Between watched steps no hook exists.
 
-    def __init__(self, model: Transformer, log: StepLog):
-        self.model, self.log = model, log
+    learner: what computes the losses of a step, if not the model itself.
+    """
+
+    def __init__(self, model: Transformer, log: StepLog, learner: nn.Module | None = None):
+        self.model, self.log, self.learner = model, log, model if learner is None else learner
         self.seen: list[tuple[str, str, Tensor]] = []
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
         """The losses of windows (B, T+1), not compiled; measures the activations."""
         self.seen.clear()
         with hooked(self.model, lambda *seen: self.seen.append(seen)):
-            return self.model.losses(windows)
+            return self.learner.losses(windows)
 
     def write(self, step: int) -> None:
         """Writes the activations measured and the present gradients as the rows of `step`."""

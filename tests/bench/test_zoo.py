@@ -121,7 +121,7 @@ def test_shipping_rounds_the_weights_and_replaces_what_was_there(tmp_path):
 
 
 def test_a_zoo_that_is_not_whole_gets_no_page_and_trained_is_no_place_to_train_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", shutil.copytree(TRAINED, tmp_path / "trained"))
+    monkeypatch.setattr("lab.runs.names.TRAINED", shutil.copytree(TRAINED, tmp_path / "trained"))
     log = tmp_path / "trained" / "alibi-tiny-tales-seed1" / "log_data.csv"
     log.write_text(log.read_text(encoding="utf-8").partition("\n")[0] + "\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"not whole.*alibi-tiny-tales-seed1.*no step"):

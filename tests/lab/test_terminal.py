@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-from config import ALiBiConfig, FactoredBlockConfig, FutureBlockConfig, ResidualBlockConfig, ShapedBlockConfig
+from config import (
+    ALiBiConfig,
+    DistilConfig,
+    FactoredBlockConfig,
+    FutureBlockConfig,
+    ResidualBlockConfig,
+    ShapedBlockConfig,
+)
 from lab.runs.names import run_names
 from lab.runs.run import Run
 from lab.terminal import main, parse_training
@@ -29,7 +36,9 @@ def trained(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "generate", "runs", "export", "import", "find-rate", "sweep", "generation-speed"]
+    "command",
+    ["", "train", "generate", "sampling", "runs", "export", "import", "find-rate", "sweep", "classify", "distil",
+     "generation-speed"],
 )
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
@@ -41,6 +50,19 @@ def test_help_imports_no_torch(command):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: python tools.py" in done.stdout
+
+
+def test_distil_trains_a_student_of_a_run(trained, capsys):
+    assert main(["train", "--name", "teacher", *TINY]) == 0
+    of_student = [*TINY[:18], "--train.precision", "fp32", "--train.distil.mode", "blocks"]  # the data is the teacher's
+    assert main(["distil", "teacher", "--preset", "gpt2-tiny", *of_student]) == 0
+    assert "validation loss" in capsys.readouterr().out
+    run = Run.open(trained / "gpt2-tiny-from-teacher")
+    assert run.train_config.distil == DistilConfig(teacher="teacher", mode="blocks") and run.is_finished()
+    assert run.train_config.data == Run.open(trained / "teacher").train_config.data and run.steps_done() == 6
+    assert main(["distil", "gone"]) == 1 and "no run 'gone'" in capsys.readouterr().err
+    assert main(["distil", "--preset", "gpt2-tiny"]) == 1 and "name the teacher first" in capsys.readouterr().err
+    assert {path.name for path in trained.iterdir()} == {"teacher", "gpt2-tiny-from-teacher"}
 
 
 def test_train_generate_evaluate_and_resume(trained, tmp_path, capsys):

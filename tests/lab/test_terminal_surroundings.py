@@ -113,7 +113,8 @@ BAD = {
 }
 TAKERS = {
     "train source": ["--train.data.source"], "train like": ["--like"], "train preset": ["--preset"], "resume": [],
-    "generate": [], "evaluate": [], "evaluate text": ["llama-tiny-tales", "--text"], "compare": [],
+    "generate": [], "generate prompts": ["llama-tiny-tales", "--prompts"], "sampling": [],
+    "evaluate": [], "evaluate text": ["llama-tiny-tales", "--text"], "compare": [],
     "find-rate": [], "sweep": [], "runs delete": ["--delete"], "export": [], "import": [],
     "import name": ["binary.bin", "--name"], "tokenizer": [], "notebook": [],
     "notebook parameters": ["n.ipynb", "--parameters"],

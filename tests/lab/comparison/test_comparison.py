@@ -452,7 +452,6 @@ def test_choosing_and_drawing_import_no_torch(folder):
 
 def test_the_terminal_compares_and_exports(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lab.runs.names.TRAINED", folder)
-    monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", folder)
     printed = []
     for _ in range(2):
         flags = ["--sort", "loss", "--evaluate", "True", "--max-tokens", "300", "--export", str(tmp_path / "out.md")]

@@ -180,7 +180,7 @@ def rows(steps) -> list[list[int]]:
 
 @pytest.mark.parametrize(("config", "prompts"), [
     pytest.param(vary("llama", n_layers=1, max_positions=LIMIT), PROMPTS, id="llama, prompts of different lengths"),
-    pytest.param(vary("alibi", n_layers=1, max_positions=LIMIT, n_kv_heads=2), PROMPTS[:1], id="alibi grouped, one prompt"),
+    pytest.param(vary("alibi", n_layers=1, max_positions=LIMIT, n_kv_heads=2), PROMPTS[:1], id="alibi grouped, one"),
 ])
 def test_compiled_steps_give_the_same_tokens(seeded, config: ModelConfig, prompts):
     """By the compiler itself, in float64."""

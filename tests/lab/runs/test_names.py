@@ -20,7 +20,6 @@ BAD = ["x" * 300, "x" * 5000, "a\0b", "\ud800", "x/" * 3000, "a\nb"]
 @pytest.fixture
 def run(tmp_path, seeded, monkeypatch):
     monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
-    monkeypatch.setattr("lab.comparison.chosen_runs.TRAINED", tmp_path / "trained")
     return make_run(tmp_path / "trained", "one")
 
 

@@ -152,10 +152,10 @@ def test_hooks_are_there_for_watched_passes_alone(tmp_path, data, monkeypatch):
     """Counted in every forward pass of a training: 2 blocks, embedding, norm and 2 MLPs in watched ones."""
     counts, forward = [], Transformer.state
 
-    def counting(self, *args):
+    def counting(self, *args, **named):
         if self.training:
             counts.append(hooks(self))
-        return forward(self, *args)
+        return forward(self, *args, **named)
 
     monkeypatch.setattr(Transformer, "state", counting)
     trained(tmp_path, data, steps=5, micro_batch_size=2, watch_every=2)
