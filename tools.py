@@ -77,6 +77,7 @@ HOMES = {
     "lab.training.start": ("open_or_create",),
     "lab.runs.listing": ("delete_run", "list_runs"),
     "lab.runs.run": ("Run",),
+    "lab.generation_speed": ("generation_speed",),
     "lab.generation.sampling_settings": ("STRATEGIES", "SamplingConfig"),
     "lab.compute.schedule": ("learning_rates",),
     "lab.compute.schedule_preview": ("schedule_preview",),

@@ -131,6 +131,7 @@ from lab.generation.sampling_settings import STRATEGIES as STRATEGIES
 from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
+from lab.generation_speed import generation_speed as generation_speed
 from lab.runs.drafting import load_draft as load_draft
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs

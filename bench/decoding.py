@@ -1,16 +1,27 @@
-"""Greedy decoding with the cache, batch 1, 16 -> 512 tokens: ours and Hugging Face's Llama, same weights, fp32."""
+"""Greedy decoding with the cache, 16 -> 256 tokens, batch 1 and 32: ours and Hugging Face's Llama, same weights, fp32.
 
+Each is measured in processes of its own, in turn. What a token costs by length, with and without the cache, is shown by
+`python tools.py generation-speed RUN`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
 
-from bench.timing import alternate, ratios, table
+from bench.timing import ratios, table
 from config import ModelConfig
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
 from modules.transformer import Transformer
+from settings.paths import ROOT
 
-START, END = 16, 512
+START, END = 16, 256
+CONTESTANTS = ("Hugging Face", "eager", "compiled")
 CONFIG = ModelConfig(vocab_size=2048, context_length=256, max_positions=1024, n_layers=6, n_heads=8, width=256)
 
 
@@ -43,37 +54,69 @@ def same_weights(model: Transformer):
     return theirs.eval()
 
 
-def main(rounds: int = 5) -> None:
+def contestant(name: str, batch: int) -> Callable[[], list[list[int]]]:
+    """A function that continues the prompts, and gives each one's tokens."""
     torch.manual_seed(0)
     model = Transformer(CONFIG).eval()
+    prompt = torch.randint(2048, (batch, START))
+    if name != "Hugging Face":
+        settings = dict(max_tokens=END - START, sampling=STRATEGIES["greedy"], decode=name)
+
+        def ours() -> list[list[int]]:
+            steps = [step.ids for step in generate(model, prompt.tolist(), **settings)]
+            return [list(row) for row in zip(*steps)]
+
+        return ours
     theirs = same_weights(model)
-    prompt = torch.randint(2048, (1, START))
 
-    def ours(cache: bool, end: int = END):
-        steps = generate(model, prompt.tolist(), max_tokens=end - START, sampling=STRATEGIES["greedy"], cache=cache)
-        return [step.ids[0] for step in steps]
-
-    def hugging_face():
+    def hugging_face() -> list[list[int]]:
         with torch.inference_mode():
             out = theirs.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=END - START, min_new_tokens=END - START,
                 do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=None,
             )
-        return out[0, START:].tolist()
+        return out[:, START:].tolist()
 
-    assert ours(cache=True) == hugging_face(), "the same weights must give the same tokens"
-    seconds = alternate({"Hugging Face generate": hugging_face, "Glassbox": lambda: ours(True)}, rounds, warmup=1)
-    speed = ratios(seconds, "Hugging Face generate")
-    rows = [[name, f"{(END - START) / median(times):,.0f}", f"{speed[name]:.2f}"] for name, times in seconds.items()]
-    print(table("Greedy decoding, batch 1, 16 → 512 tokens, fp32", ["", "tokens/s", "× HF"], rows))
+    return hugging_face
 
-    lengths = (64, 128, 256, 512)
-    contestants = {f"{end}, {name}": (lambda c=cache, e=end: ours(c, e)) for end in lengths
-                   for name, cache in (("cache", True), ("no cache", False))}
-    seconds = alternate(contestants, 3, warmup=1)
-    rows = []
-    for end in lengths:
-        per_token = {name: 1e3 * median(seconds[f"{end}, {name}"]) / (end - START) for name in ("cache", "no cache")}
-        rows.append([f"{end}", *(f"{value:.2f}" for value in per_token.values()),
-                     f"{per_token['no cache'] / per_token['cache']:.1f}"])
-    print(table("Cost per token by final length", ["tokens", "cache, ms", "no cache, ms", "gain"], rows))
+
+def measure(name: str, batch: int, times: int = 5) -> dict:
+    """In this process: the median seconds of a generation after one that warms up, and the tokens."""
+    generation = contestant(name, batch)
+    start, tokens = time.perf_counter(), generation()
+    first, seconds = time.perf_counter() - start, []
+    for _ in range(times):
+        start = time.perf_counter()
+        generation()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": median(seconds), "first": first, "tokens": tokens}
+
+
+def measure_apart(name: str, batch: int) -> dict:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "bench.decoding", name, str(batch)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(rounds: int = 3) -> None:
+    for batch in (1, 32):
+        found = {name: [] for name in CONTESTANTS}
+        for _ in range(rounds):
+            for name, results in found.items():
+                results.append(measure_apart(name, batch))
+        if batch == 1:
+            made = {json.dumps(result["tokens"]) for results in found.values() for result in results}
+            assert len(made) == 1, "the same weights must give the same tokens"
+        speed = ratios({name: [one["seconds"] for one in results] for name, results in found.items()}, CONTESTANTS[0])
+        rows = [
+            [name, f"{batch * (END - START) / median(one['seconds'] for one in results):,.0f}", f"{speed[name]:.2f}",
+             f"{median(one['first'] for one in results):.1f}"]
+            for name, results in found.items()
+        ]
+        title = f"Greedy decoding, batch {batch}, {START} → {END} tokens, fp32, fresh processes in turn"
+        print(table(title, ["", "tokens/s", "× HF", "first time, s"], rows))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

@@ -23,6 +23,7 @@ from lab.terminal_generation import (
     parse_lesson,
     sampling,
 )
+from lab.terminal_speed import generation_speed
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -284,6 +285,6 @@ def lab(port: int | None = None) -> None:
 COMMANDS = {
     "resume": resume, "generate": generate, "sampling": sampling, "evaluate": evaluate, "compare": compare,
     "find-rate": find_rate, "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer,
-    "cache": cache, "merge": merge, "quantise": quantise, "classify": classify, "notebook": notebook,
-    "lab": lab,
+    "cache": cache, "merge": merge, "quantise": quantise, "classify": classify, "generation-speed": generation_speed,
+    "notebook": notebook, "lab": lab,
 }

@@ -45,6 +45,7 @@ class Generation:
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
     seed: int = 0  # The same seed gives the same text.
+    decode: str = "auto"  # eager, compiled, or auto: compiled where that saves more time than compiling takes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ def generate(settings: Generation) -> None:
     from lab.runs.run import Run
 
     runs = [Run.open(name) for name in settings.runs]
-    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed)
+    how = dict(max_tokens=settings.max_tokens, sampling=settings.sampling, seed=settings.seed, decode=settings.decode)
     if settings.interactive:
         from lab.interactive import InteractiveSession
         from lab.terminal_interactive import interact

@@ -4,13 +4,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from config import ModelConfig
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.initialise import initialise_writer
-from modules.kernels import causal_attention
+from modules.kernels import causal_attention, masked_attention
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
 from modules.positions import PositionContext
@@ -50,10 +49,7 @@ class DotProductAttention(LoggingModule):
         mask = place.masked_bias()  # (…, T, S)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(q.dtype)  # (…, T, S)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, scale=self.scale,
-            enable_gqa=self.n_kv_heads < self.n_heads,
-        )  # (B, H, T, D)
+        return masked_attention(q, k, v, mask, self.scale, dropout)  # (B, H, T, D)
 
     def attend_by_hand(self, q: Tensor, k: Tensor, v: Tensor, place: PositionContext) -> Tensor:
         """The same, step by step."""

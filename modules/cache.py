@@ -81,3 +81,30 @@ class Cache:
         if len(lengths) != len(self.lengths) or any(not 0 <= n <= m for n, m in zip(lengths, self.lengths)):
             raise ValueError(f"can't keep {lengths} of {self.lengths}: give each row a length that is at most its own")
         self.lengths = list(lengths)
+
+
+class StepCache:
+    """A Cache as passes of one token per sequence see it: positions are a tensor, and every pass has the same shapes.
+
+    So one compiled pass serves every token. A sequence's token goes into the slot positions[b], and its query sees the
+    slots up to there, among the first S, key_positions. The caller moves the positions on.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], positions: Tensor, key_positions: Tensor):
+        self.layers = [LayerCache(self, keys, values) for keys, values in layers]
+        self.positions, self.key_positions = positions[:, None], key_positions  # (B, 1), (S)
+        rows = torch.arange(positions.shape[0], device=positions.device)[:, None]  # (B, 1)
+        self.slots, self.filled = (rows, slice(None), self.positions), key_positions.shape[0]
+        self.dtype = layers[0][0].dtype
+
+    def begin(self, n_tokens: int) -> tuple[Tensor, Tensor, bool, Tensor]:
+        """As `Cache.begin`, for one token of each sequence."""
+        mask = (self.key_positions <= self.positions[..., None])[:, None]  # (B, 1, 1, S)
+        return self.positions, self.key_positions, False, mask  # (B, 1), (S), (B, 1, 1, S)
+
+    def fold(self, x: Tensor) -> Tensor:
+        """(B, N, 1, D) as an assignment to `slots` needs it: time before heads."""
+        return x.transpose(1, 2).to(self.dtype)  # (B, 1, N, D)
+
+    def advance(self, n_tokens: int) -> None:
+        """Nothing: the positions belong to the caller."""

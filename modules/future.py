@@ -13,7 +13,7 @@ from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.foresight import Foresight
 from modules.initialise import initialise_writer
-from modules.kernels import causal_attention
+from modules.kernels import causal_attention, masked_attention
 from modules.linear import Linear
 from modules.mlp import build_mlp
 from modules.norms import build_norm
@@ -67,10 +67,7 @@ class CrossAttention(DotProductAttention):
         dropout = self.dropout.active_rate
         if place.causal and place.bias() is None:
             return causal_attention(q, k, v, self.scale, dropout, first=1, each=self.n_vectors)  # (B, H, T, D)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self.visible(place, q), dropout_p=dropout, scale=self.scale,
-            enable_gqa=self.n_kv_heads < self.n_heads,
-        )  # (B, H, T, D)
+        return masked_attention(q, k, v, self.visible(place, q), self.scale, dropout)  # (B, H, T, D)
 
     def project(
         self, x: Tensor, vectors: Tensor, place: PositionContext, cache: LayerCache | None = None

@@ -128,7 +128,7 @@ class RotaryPosition(Position):
         self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=-1).float(), persistent=False)
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
-        check_room(len(self.cos), len(key_positions))
+        check_room(len(self.cos), key_positions.shape[0])
         # sequences of a batch may be at different positions: then each has its own rows
         rows = positions if positions.dim() == 1 else positions[:, None]  # (…, T)
         return RotaryContext(self.cos[rows], self.sin[rows], causal, mask)

@@ -103,9 +103,9 @@ class Transformer(LoggingModule):
         else:
             positions, key_positions, causal, mask = cache.begin(n_tokens)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
-        if len(key_positions) > limit:
+        if key_positions.shape[0] > limit:
             raise ValueError(
-                f"{len(key_positions)} tokens are more than the {limit} positions this model accepts: "
+                f"{key_positions.shape[0]} tokens are more than the {limit} positions this model accepts: "
                 f"{self.config.further_positions}"
             )
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)

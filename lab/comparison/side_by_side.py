@@ -41,18 +41,19 @@ class Continuations:
 
 def generate_side_by_side(
     runs: Iterable[Run], prompt: str = SAMPLE_PROMPT, *, seed: int = 0,
-    sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int | None = None,
+    sampling: SamplingConfig = STRATEGIES["balanced"], max_tokens: int | None = None, decode: str = "auto",
 ) -> Continuations:
     """Each run continues the prompt as it would alone, with the same settings and seed.
 
-    max_tokens: None is 200 for each run, or as many as it has positions for, if those are fewer. Raises RunError for no
+    max_tokens: None is 200 for each run, or as many as it has positions for, if those are fewer. decode: as in
+    `generate`. Raises RunError for no
     runs or two of one name, GenerationError where a run can't continue the prompt.
     """
     runs = list(runs)
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):
         raise RunError(f"give one run or more, each with a name of its own, not {', '.join(names) or 'none'}")
-    settings = dict(seed=seed, sampling=sampling, max_tokens=max_tokens)
+    settings = dict(seed=seed, sampling=sampling, max_tokens=max_tokens, decode=decode)
     rows = {}
     for run in runs:
         (made,) = transcribe(run.load_model(), run.tokenizer, [prompt], **settings)

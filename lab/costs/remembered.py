@@ -34,11 +34,21 @@ def remembered(measure: Callable) -> Callable:
 
     @functools.wraps(measure)
     def call(*arguments):
-        configs = [argument for argument in arguments if isinstance(argument, Config)]
-        kinds = [kind(*named) for config in configs for named in kinds_named(config.to_dict(), type(config))]
-        return recall(tuple((known.built_in, known.part) for known in kinds), *arguments)
+        return recall(parts_in(arguments), *arguments)
 
     return call
+
+
+def lasting_path(name: str, arguments: tuple) -> Path | None:
+    """Where a result for these settings and plain values is kept; None where it can't be used by the next process."""
+    return entry_path(name, arguments) if all(map(lasts, parts_in(arguments))) else None
+
+
+def parts_in(arguments: tuple) -> tuple:
+    """For each kind that the settings among the arguments name: whether it is built in, and its code."""
+    configs = [argument for argument in arguments if isinstance(argument, Config)]
+    kinds = [kind(*named) for config in configs for named in kinds_named(config.to_dict(), type(config))]
+    return tuple((known.built_in, known.part) for known in kinds)
 
 
 def lasts(part: tuple) -> bool:

@@ -2,8 +2,8 @@
 
 import codecs
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,9 +13,11 @@ from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
+from lab.generation.decoding import DECODE, Decoder
 from lab.generation.request import Request, check_ids, check_length, check_prompts
 from lab.generation.sampling import probabilities, sample
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
+from lab.generation.token_step import capacity_for
 from modules.transformer import Transformer
 from settings.errors import GenerationError
 
@@ -28,45 +30,53 @@ class Generated(NamedTuple):
 
     ids: the tokens chosen in this step. log_probabilities: those of these tokens under the model itself, in nats,
     whatever the sampling settings are. finished: whether the row has ended, with a stop token or after max_tokens. In
-    later steps, id and log-probability of an ended row are None.
+    later steps, id and log-probability of an ended row are None. how: what computed the step, "eager" or "compiled" or
+    "without a cache", and why.
     """
 
     ids: list[int | None]
     log_probabilities: list[float | None]
     finished: list[bool]
+    how: str
 
 
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_tokens: int,
     sampling: SamplingConfig = STRATEGIES["balanced"], stop_tokens: Iterable[int] = (), seed: int = 0,
-    cache: bool = True, vocab_size: int | None = None,
+    cache: bool = True, vocab_size: int | None = None, decode: str = "auto",
 ) -> Iterator[Generated]:
     """Continues each prompt, a list of token ids, up to a stop token or to max_tokens new tokens.
 
     A prompt gives the same tokens alone as in any batch: its random numbers depend on `seed` and on the number of equal
     prompts before it, so n copies of one prompt give n continuations. cache=False reads the whole sequence again for
     every token: the same result, for comparison. vocab_size: ids from here on are never chosen, for a model that has
-    more ids than its tokenizer.
+    more ids than its tokenizer. decode: "eager"; "compiled", which starts after half a minute the first time and after
+    seconds in a later process; or "auto", which compiles where it saves more time than it takes. Compiled steps give
+    the same logits to rounding.
 
     The model is in eval mode from the first step until the iterator ends or is dropped, and then as it was before.
-    Raises GenerationError: at once for impossible arguments, and later where the model gives NaN or infinity.
+    Raises GenerationError: at once for impossible arguments, and later where the model gives NaN or infinity, or can't
+    be compiled as asked.
     """
+    if decode not in DECODE or (decode == "compiled" and not cache):
+        allowed = ", ".join(map(repr, DECODE)) + ("" if cache else "; and without a cache nothing is compiled")
+        raise GenerationError(f"decode must be one of {allowed}, not {decode!r}")
     request = Request(prompts=prompts, max_tokens=max_tokens, sampling=sampling, stop_tokens=stop_tokens, seed=seed,
                       vocab_size=vocab_size)
-    return _steps(model, request.checked(model.config), _with_cache if cache else _without_cache)
+    return _steps(model, request.checked(model.config), decode if cache else None)
 
 
 @torch.inference_mode()  # wraps each step on its own: the loop around us keeps its gradients
-def _steps(model: Transformer, request: Request, reader: Callable) -> Iterator[Generated]:
-    """reader: _with_cache or _without_cache."""
+def _steps(model: Transformer, request: Request, decode: str | None) -> Iterator[Generated]:
+    """decode: as in `generate`; None reads without a cache."""
     generators = request.row_generators()
     seen = mark_tokens(request.prompts, model.config.vocab_size) if request.sampling.repetition_penalty != 1 else None
     finished = [False] * len(request.prompts)
     newest = torch.tensor([prompt[-1] for prompt in request.prompts])  # (B)
     with eval_mode(model):
-        next_logits = reader(model, request.prompts, request.max_tokens)
+        next_logits = Uncached(model, request) if decode is None else _with_cache(model, request, decode)
         for step in range(1, request.max_tokens + 1):
-            logits = next_logits(newest).float().cpu()  # (B, V)
+            logits = next_logits(newest)  # (B, V)
             log_p = logits.log_softmax(dim=-1)
             check_probabilities(log_p, step)
             if request.vocab_size < logits.shape[1]:
@@ -81,40 +91,46 @@ def _steps(model: Transformer, request: Request, reader: Callable) -> Iterator[G
                 [None if before else id for before, id in zip(finished, ids)],
                 [None if before else log for before, log in zip(finished, chosen)],
                 ended,
+                next_logits.how,
             )
             finished = ended
             if all(finished):
                 return
 
 
-def _with_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
+def _with_cache(model: Transformer, request: Request, decode: str) -> Decoder:
     """A function from the newest token of each row (B) to the logits (B, V) of the next one; it reads every token once.
 
     A row that has ended goes on with tokens that are ignored; the cache has room for them.
     """
-    device = next(model.parameters()).device
-    cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_tokens - 1)
+    prompts, longest = request.prompts, max(map(len, request.prompts))
+    length = longest + request.max_tokens - 1
+    capacity = length if decode == "eager" else capacity_for(length, model.config.position_limit)
+    cache = model.new_cache(len(prompts), capacity)
     known = [prompt[:-1] for prompt in prompts]
     if any(known):
-        model.hidden(padded(known, max(map(len, known))).to(device), cache)
+        model.hidden(padded(known, longest - 1).to(cache.device), cache)
         cache.keep([len(row) for row in known])
-    return lambda newest: model(newest.to(device)[:, None], cache)[:, -1]
+    return Decoder(model, cache, decode, request.max_tokens)
 
 
-def _without_cache(model: Transformer, prompts: list[list[int]], max_tokens: int) -> Callable[[Tensor], Tensor]:
+class Uncached:
     """The same, but it reads the whole sequences each time."""
-    device = next(model.parameters()).device
-    tokens = padded(prompts, max(map(len, prompts)) + max_tokens - 1).to(device)  # (B, T)
-    rows = torch.arange(len(prompts), device=device)
-    last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
 
-    def next_logits(newest: Tensor) -> Tensor:
-        tokens[rows, last] = newest.to(device)
-        logits = model(tokens[:, : int(last.max()) + 1])[rows, last]  # (B, V)
-        last.add_(1)
-        return logits
+    how = "without a cache"
 
-    return next_logits
+    def __init__(self, model: Transformer, request: Request):
+        self.model, self.device = model, next(model.parameters()).device
+        prompts = request.prompts
+        self.tokens = padded(prompts, max(map(len, prompts)) + request.max_tokens - 1).to(self.device)  # (B, T)
+        self.rows = torch.arange(len(prompts), device=self.device)  # (B)
+        self.last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)  # (B)
+
+    def __call__(self, newest: Tensor) -> Tensor:
+        self.tokens[self.rows, self.last] = newest.to(self.device)
+        logits = self.model(self.tokens[:, : int(self.last.max()) + 1])[self.rows, self.last]  # (B, V)
+        self.last += 1
+        return logits.float().cpu()
 
 
 def padded(rows: list[list[int]], length: int) -> Tensor:
@@ -148,12 +164,14 @@ class Transcript:
 
     tokens: the ids, a stop token included. texts: the text that each token adds; "" for the stop token and for a token
     that ends inside a character: the token that completes the character adds it. log_probabilities: as in `Generated`.
+    how: what computed the last token, and why.
     """
 
     prompt: str
     tokens: list[int]
     texts: list[str]
     log_probabilities: list[float]
+    how: str = ""
 
     @property
     def probabilities(self) -> list[float]:
@@ -177,14 +195,16 @@ def transcribe(
         Transcript(prompt=_prompt_text(tokenizer, prompt), tokens=[], texts=[], log_probabilities=[])
         for prompt in prompts
     ]
+    how = ""
     steps, spellers = _begin(model, tokenizer, prompts, settings)
     for step in steps:
-        for transcript, spell, id, log_p, finished in zip(transcripts, spellers, *step):
+        *columns, how = step
+        for transcript, spell, id, log_p, finished in zip(transcripts, spellers, *columns):
             if id is not None:
                 transcript.tokens.append(id)
                 transcript.texts.append(spell(id, finished))
                 transcript.log_probabilities.append(log_p)
-    return transcripts
+    return [replace(transcript, how=how) for transcript in transcripts]
 
 
 def generate_text(model: Transformer, tokenizer: Tokenizer, prompt: str | Sequence[int], **settings) -> str:

@@ -37,7 +37,8 @@ def trained(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "generate", "sampling", "runs", "export", "import", "find-rate", "sweep", "classify", "distil"],
+    ["", "train", "generate", "sampling", "runs", "export", "import", "find-rate", "sweep", "classify", "distil",
+     "generation-speed"],
 )
 def test_help_imports_no_torch(command):
     arguments = [*command.split(), "--help"]
