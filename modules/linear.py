@@ -21,7 +21,8 @@ class Linear(LoggingModule, nn.Linear):
         self.slices = math.gcd(out_features, SLICES)
 
     def forward(self, x: Tensor) -> Tensor:
-        one_row = x.shape[:-1] == (1, 1) and x.is_cpu and not torch.is_grad_enabled()
-        if one_row and (torch.compiler.is_compiling() or (MKL and x.dtype == torch.float32)):
+        if x.shape[:-1] == (1, 1) and x.is_cpu and not torch.is_grad_enabled() and (
+            torch.compiler.is_compiling() or (MKL and x.dtype == torch.float32)
+        ):
             return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
         return F.linear(x, self.weight, self.bias)  # (…, O)

@@ -98,13 +98,19 @@ class TextClassifier:
 def build_classifier(run: Run, task: LabelledTask, config: ClassifierConfig | None = None) -> TextClassifier:
     """An untrained head for the task's classes on the weights of a run, on the device of the settings.
 
-    Raises ConfigError where max_tokens is more than the model's positions, RunError for damaged weights.
+    Raises ConfigError where max_tokens is more than the model's positions, and for training all of a quantised model;
+    RunError for damaged weights.
     """
     config, limit = config or ClassifierConfig(), run.model_config.position_limit
     max_tokens = config.max_tokens or run.model_config.context_length
     if max_tokens > limit:
         raise ConfigError(
             f"max_tokens={max_tokens} is more than the {limit} positions of {run.name!r}; set {limit} or fewer"
+        )
+    if config.full and run.model_config.quantised:
+        raise ConfigError(
+            f"{run.name!r} is quantised, and rounded weights can't train; train the head alone (full=False), or build on "
+            "the run that it was quantised from"
         )
     device, trunk, origin = pick_device(config.device), run.load_model(), run.as_origin("classifier")
     with seeded(config.seed, 0, torch.device("cpu")):
