@@ -14,14 +14,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import SAMPLE_PROMPT
+from config import SAMPLE_PROMPT, QuantisedConfig
 from lab.display.palette import BLUE, VERMILLION
 from lab.display.style import Picture, axes
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
 from lab.generation.speculative import speculate
+from lab.generation_rivals import open_rival, why_no_rival
+from lab.runs.drafting import load_draft
 from lab.runs.run import Run
 from modules.multi_token import MultiTokenBlock
+from modules.quantised import quantise
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
@@ -43,10 +46,12 @@ class GenerationSpeed:
     steps: pd.DataFrame
     bandwidth: float
     device: str
+    left_out: str = ""  # what was not measured, and why
 
     @property
     def title(self) -> str:
-        return f"{self.device}; the memory gives {self.bandwidth / 1e9:.1f} GB/s; greedy decoding, medians over steps"
+        speed = f"the memory gives {self.bandwidth / 1e9:.1f} GB/s"
+        return f"{self.device}; {speed}; greedy decoding, medians over steps{self.left_out}"
 
     def shown(self) -> pd.DataFrame:
         """The frame with numbers as a reader wants them."""
@@ -77,12 +82,15 @@ class GenerationSpeed:
 
 
 def generation_speed(
-    run: Run, *, tokens: int | None = None, batches: Sequence[int] = BATCHES, compiled: bool = False
+    run: Run, *, tokens: int | None = None, batches: Sequence[int] = BATCHES, compiled: bool = False,
+    draft: Run | None = None,
 ) -> GenerationSpeed:
     """Measures how fast a run's model continues the sample prompt, in every way that it has.
 
     tokens: made for each sequence (None: 128, or as many as the model has positions for). compiled: measures compiled
-    steps too, which takes up to a minute to start. Raises ConfigError for tokens or batches out of range.
+    steps too, which takes up to a minute to start. draft: a smaller run whose drafts are measured. Hugging Face is
+    measured where transformers is installed and has the architecture. Raises ConfigError for tokens or batches out of
+    range, RunError for a draft with another tokenizer.
     """
     model, prompt = run.load_model(), run.tokenizer.encode(SAMPLE_PROMPT)
     room = model.config.position_limit - len(prompt)
@@ -91,18 +99,25 @@ def generation_speed(
         raise ConfigError(f"tokens must lie between 2 and the {room} positions behind the prompt, not {tokens}")
     if not batches or any(batch < 1 for batch in batches):
         raise ConfigError(f"batches must be sizes of 1 or more, as in (1, 8, 64), not {tuple(batches)}")
+    drafter = load_draft(run, draft) if draft else None
     bandwidth = memory_bandwidth(model.embedding.weight.device)
     cached, uncached = (step_seconds(model, [prompt], tokens, cache=cache) for cache in (True, False))
     rows = [*lengths_rows(model, {"cache": cached, "no cache": uncached})]
     rows += [*batches_rows(model, prompt, tokens, batches, compiled)]
-    rows += [*drafts_rows(model, prompt, tokens)]
+    rows += [*drafts_rows(model, prompt, tokens, drafter)]
+    missing = why_no_rival(run)
+    if not missing:
+        rows += [*rival_rows(run, model, prompt, tokens, batches)]
     frame = pd.DataFrame(rows)
     frame["bound"] = [row["batch"] * bandwidth / row["bytes"] for row in rows]
     frame["reached"] = frame["tokens/s"] / frame["bound"]
     steps = pd.DataFrame({"cache": pd.Series(1e3 * cached), "no cache": pd.Series(1e3 * uncached)})
     steps.index += len(prompt)
     columns = ["way", "batch", "tokens", "ms per step", "tokens/s", "bound", "reached", "remark"]
-    return GenerationSpeed(frame=frame[columns], steps=steps, bandwidth=bandwidth, device=device_name(model))
+    return GenerationSpeed(
+        frame=frame[columns], steps=steps, bandwidth=bandwidth, device=device_name(model),
+        left_out=f"; Hugging Face was not measured: {missing}" if missing else "",
+    )
 
 
 def lengths_rows(model: Transformer, seconds: dict[str, np.ndarray]) -> Iterator[dict]:
@@ -122,21 +137,46 @@ def batches_rows(
     lower = copy.deepcopy(model).to(torch.bfloat16)
     ways = [("eager", model, "eager"), ("eager, bf16 weights", lower, "eager")]
     ways += [("compiled", model, "compiled"), ("compiled, bf16 weights", lower, "compiled")] if compiled else []
+    ways += [(f"eager, {name}", variant, "eager") for name, variant in quantised_forms(model).items()]
     for batch in batches:
         for way, variant, decode in ways:
             times = step_seconds(variant, [prompt] * batch, tokens, decode=decode)
             yield row(way, variant, batch, len(times), median(times[2:] if len(times) > 3 else times))
 
 
-def drafts_rows(model: Transformer, prompt: list[int], tokens: int) -> Iterator[dict]:
-    """A row for drafts by the model's further heads, where it has them."""
-    if not any(isinstance(block, MultiTokenBlock) and block.offset > 1 for block in model.blocks):
-        return
-    speculate(model, [prompt], max_tokens=min(4, tokens), sampling=GREEDY)  # warms up
-    start = time.perf_counter()
-    found = speculate(model, [prompt], max_tokens=tokens, sampling=GREEDY)
-    seconds = (time.perf_counter() - start) / len(found.tokens[0])
-    yield row("its own heads draft", model, 1, tokens, seconds, str(found))
+def quantised_forms(model: Transformer) -> dict[str, Transformer]:
+    """Copies of the model with weights of 8 and 4 bits. None of a model that is quantised, or has an adapter."""
+    if model.config.quantised or model.config.lora:
+        return {}
+    made = {}
+    for bits in (8, 4):
+        made[f"int{bits} weights"] = variant = copy.deepcopy(model)
+        quantise(variant, QuantisedConfig(bits=bits))
+    return made | {"int8 weights in bf16": copy.deepcopy(made["int8 weights"]).to(torch.bfloat16)}
+
+
+def drafts_rows(model: Transformer, prompt: list[int], tokens: int, drafter: Transformer | None) -> Iterator[dict]:
+    """A row for drafts by the model's further heads, where it has them, and one for those of a smaller model."""
+    ways = {"its own heads draft": {}} if any(
+        isinstance(block, MultiTokenBlock) and block.offset > 1 for block in model.blocks
+    ) else {}
+    ways |= {"a smaller run drafts": {"draft": drafter}} if drafter else {}
+    for way, how in ways.items():
+        speculate(model, [prompt], max_tokens=min(4, tokens), sampling=GREEDY, **how)  # warms up
+        start = time.perf_counter()
+        found = speculate(model, [prompt], max_tokens=tokens, sampling=GREEDY, **how)
+        seconds = (time.perf_counter() - start) / len(found.tokens[0])
+        yield row(way, model, 1, tokens, seconds, str(found))
+
+
+def rival_rows(
+    run: Run, model: Transformer, prompt: list[int], tokens: int, batches: Sequence[int]
+) -> Iterator[dict]:
+    """A row for each batch: Hugging Face's `generate` on the same weights, its mean over all tokens."""
+    seconds = open_rival(run)
+    seconds([prompt], 2)  # warms up
+    for batch in batches:
+        yield row("Hugging Face generate", model, batch, tokens, seconds([prompt] * batch, tokens) / tokens)
 
 
 def row(way: str, model: Transformer, batch: int, tokens: int, seconds: float, remark: str = "") -> dict:

@@ -19,7 +19,7 @@ Positional = tyro.conf.Positional
 EXCLUDED = {
     "--interactive": ("--prompt", "--prompts", "--format", "--output", "--save-attention"),
     "--prompts": ("--prompt", "--save-attention"),
-    "--draft": ("--interactive", "--prompts", "--save-attention"),
+    "--draft": ("--interactive", "--prompts", "--save-attention", "--decode"),
 }
 NEEDED = {"--format": "--prompts", "--output": "--prompts"}
 ONE_RUN = ("--interactive", "--prompts", "--save-attention", "--draft")
@@ -88,7 +88,7 @@ def strategy_defaults(arguments: list[str]) -> dict[str, object]:
 def check_combination(settings: Generation, arguments: list[str]) -> None:
     """Raises one ConfigError for all flags that make no sense together."""
     words = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
-    given = [flag for flag in (*EXCLUDED, *NEEDED, "--prompt", "--save-attention") if flag in words]
+    given = [flag for flag in (*EXCLUDED, *NEEDED, "--prompt", "--save-attention", "--decode") if flag in words]
     problems = [
         f"{flag} and {other} exclude each other: give one of them"
         for flag in given for other in EXCLUDED.get(flag, ()) if other in given
@@ -145,6 +145,7 @@ def continue_with_draft(settings: Generation, run, how: dict) -> None:
     from lab.runs.run import Run
 
     draft = None if settings.draft == "self" else load_draft(run, Run.open(settings.draft))
+    how = {name: value for name, value in how.items() if name != "decode"}  # it decodes eagerly
     text, found = speculative_text(
         run.load_model(), run.tokenizer, settings.prompt, draft=draft, drafts=settings.drafts, **how
     )
@@ -159,7 +160,8 @@ def continue_file(settings: Generation, run, how: dict) -> None:
 
     if settings.output is not None and named_path(settings.output).is_dir():
         raise ConfigError(f"--output {settings.output} is a folder; name a file to write")
-    made = transcribe_all(run.load_model(), run.tokenizer, read_prompts(settings.prompts), **how)
+    prompts = read_prompts(settings.prompts)
+    made = transcribe_all(run.load_model(), run.tokenizer, prompts, **how)
     lines = as_texts(made) if settings.format == "text" else (as_json_line(each) + "\n" for each in made)
     if settings.output is None:
         for line in lines:

@@ -109,8 +109,8 @@ def build_classifier(run: Run, task: LabelledTask, config: ClassifierConfig | No
         )
     if config.full and run.model_config.quantised:
         raise ConfigError(
-            f"{run.name!r} is quantised, and rounded weights can't train; train the head alone (full=False), or build on "
-            "the run that it was quantised from"
+            f"{run.name!r} is quantised, and rounded weights can't train; train the head alone (full=False), or build "
+            "on the run that it was quantised from"
         )
     device, trunk, origin = pick_device(config.device), run.load_model(), run.as_origin("classifier")
     with seeded(config.seed, 0, torch.device("cpu")):

@@ -9,8 +9,8 @@ from lab import generation_speed as speeds
 from lab.generation_speed import bytes_read, generation_speed, memory_bandwidth, step_seconds
 from lab.terminal import main
 from modules.transformer import Transformer
-from settings.errors import ConfigError
-from tests.helpers.small_runs import MODEL, make_run
+from settings.errors import ConfigError, RunError
+from tests.helpers.small_runs import MODEL, TRAIN, make_run
 from tests.helpers.variants import vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -37,23 +37,38 @@ def test_a_step_reads_each_weight_once():
 def test_the_table_has_every_way_and_the_bound(quick):
     found = generation_speed(make_run(quick, "tiny"), tokens=12, batches=(1, 3))
     frame = found.frame
-    assert list(frame["way"]) == ["cache"] * 3 + ["no cache"] * 3 + ["eager", "eager, bf16 weights"] * 2
-    assert list(frame["batch"]) == [1] * 8 + [3] * 2
+    ways = [
+        "eager", "eager, bf16 weights", "eager, int8 weights", "eager, int4 weights", "eager, int8 weights in bf16"
+    ]
+    rival = ["Hugging Face generate"] * 2
+    assert list(frame["way"]) == ["cache"] * 3 + ["no cache"] * 3 + ways * 2 + rival
+    assert list(frame["batch"]) == [1] * 11 + [3] * 5 + [1, 3]
     assert list(frame["tokens"][:3]) == [3, 6, 12] and set(frame["tokens"][6:]) == {12}
     np.testing.assert_allclose(frame["tokens/s"], 1e3 * frame["batch"] / frame["ms per step"])
     weights = 4 * sum(parameter.numel() for parameter in Transformer(MODEL).parameters())
-    np.testing.assert_allclose(frame["bound"][[0, 6, 7, 8]], [1e9 / weights * n for n in (1, 1, 2, 3)])
+    np.testing.assert_allclose(frame["bound"][[0, 6, 7, 11]], [1e9 / weights * n for n in (1, 1, 2, 3)])
     np.testing.assert_allclose(frame["reached"], frame["tokens/s"] / frame["bound"])
     assert list(found.steps.index) == list(range(len("Once there was"), len("Once there was") + 12))
     assert "the memory gives 1.0 GB/s" in repr(found) and "eager, bf16 weights" in repr(found)
-    assert found._repr_html_().count("<tr") == 11
+    assert found._repr_html_().count("<tr") == 1 + len(frame)
     assert repr(found.picture()).startswith("Milliseconds per token against length; at the end cache: ")
 
 
 def test_further_heads_draft(quick):
     model = MODEL.replace(n_layers=3, block=MultiTokenBlockConfig(heads=2))
-    last = generation_speed(make_run(quick, "heads", model), tokens=8, batches=(1,)).frame.iloc[-1]
+    found = generation_speed(make_run(quick, "heads", model), tokens=8, batches=(1,))
+    assert "no counterpart of this architecture" in found.title
+    last = found.frame.iloc[-1]
     assert last["way"] == "its own heads draft" and "tokens per pass" in last["remark"]
+
+
+def test_a_smaller_run_drafts_and_one_with_another_tokenizer_does_not(quick):
+    run, small = make_run(quick, "tiny"), make_run(quick, "small", MODEL.replace(width=8))
+    frame = generation_speed(run, tokens=8, batches=(1,), draft=small).frame
+    assert "tokens per pass" in frame.set_index("way").loc["a smaller run drafts", "remark"]
+    other = TRAIN.replace(data=TRAIN.data.replace(tokenizer="bpe-512"))
+    with pytest.raises(RunError, match="can't draft for 'tiny'"):
+        generation_speed(run, draft=make_run(quick, "other", MODEL.replace(vocab_size=512), other))
 
 
 def test_a_slow_generation_is_stopped_and_its_row_says_so(quick, monkeypatch):
