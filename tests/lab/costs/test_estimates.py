@@ -55,14 +55,16 @@ def test_flops_of_every_variant(name, checkpointing):
     model.gradient_checkpointing = checkpointing
     for attention in (module for module in model.modules() if hasattr(module, "fused")):
         attention.fused = False  # the counter sees matrix products, not what a fused kernel does
-    tokens = torch.zeros(3, config.context_length, dtype=torch.long)
+    # B·A of an adapter on a mixing is multiplied once, however many rows and tokens there are
+    rows, whole = (1, config.context_length) if config.lora else (3, 0)
+    tokens = torch.zeros(rows, config.context_length, dtype=torch.long)
     with FlopCounterMode(display=False) as forward:
         logits = model(tokens)
     with FlopCounterMode(display=False) as training:
-        model.objective(model.losses(torch.zeros(3, config.context_length + 1, dtype=torch.long))).backward()
+        model.objective(model.losses(torch.zeros(rows, config.context_length + 1, dtype=torch.long))).backward()
     estimated = estimate(config, TrainConfig(gradient_checkpointing=checkpointing))
     assert logits.shape == (*tokens.shape, config.vocab_size)
-    assert estimated.forward_flops * tokens.numel() == forward.get_total_flops()
+    assert abs(estimated.forward_flops * tokens.numel() - forward.get_total_flops()) <= whole
     # a token's share of a level's windows is no whole number
     assert estimated.training_flops * tokens.numel() == pytest.approx(training.get_total_flops(), abs=tokens.numel())
 
