@@ -139,7 +139,8 @@ class Run:
         that is not there or has no weights."""
         if train.distil is None:
             return None
-        teacher = cls.open(train.distil.teacher, folder)
+        beside = folder if (runs_folder(folder) / train.distil.teacher).is_dir() else None  # else among all runs
+        teacher = cls.open(train.distil.teacher, beside)
         read_header(teacher.weights_path)
         return teacher
 

@@ -10,18 +10,23 @@ import torch
 from torch import nn
 
 import modules
+from config import DistilConfig, LoRAConfig, QuantisedConfig
 from modules import (
     attention,
+    classifier,
+    distillation,
     dropout,
     foresight,
     future,
     heads,
     linear,
+    lora,
     mlp,
     multi_token,
     norms,
     pools,
     positions,
+    quantised,
     residual,
     shaped,
     transformer,
@@ -35,6 +40,7 @@ from tests.helpers.variants import VARIANTS, config_of, variant_of, vary
 PLAIN = vary("llama", bias=True)
 FACTORED, SHAPED, FUTURE = VARIANTS["factored"], VARIANTS["sasp"], VARIANTS["future-sum"]
 WINDOW, COUNT = 4, 2
+LORA, INT8, INT4 = LoRAConfig(rank=3), QuantisedConfig(bits=8), QuantisedConfig(bits=4)
 
 
 def built_by(family: str, *inputs) -> dict[type, Callable[[], nn.Module]]:
@@ -89,6 +95,19 @@ BUILT = {
     shaped.Gain: lambda: shaped.Gain(0.1),
     shaped.ShapedBlock: lambda: shaped.ShapedBlock(SHAPED),
     transformer.Transformer: lambda: transformer.Transformer(PLAIN),
+    lora.LoRALayer: lambda: lora.LoRALayer(linear.Linear(40, 24, bias=True), LORA),
+    lora.LoRALinear: lambda: lora.LoRALinear(linear.Linear(40, 24, bias=True), LORA),
+    lora.LoRAHead: lambda: lora.LoRAHead(heads.LinearHead(PLAIN), LORA),
+    lora.LoRAMixing: lambda: lora.LoRAMixing(factored_module.KroneckerMixing(4, 10), LORA),
+    quantised.Int8Matrix: lambda: quantised.Int8Matrix(torch.randn(24, 40), INT8, search=True),
+    quantised.Int4Matrix: lambda: quantised.Int4Matrix(torch.randn(24, 40), INT4, search=True),
+    quantised.QuantisedLinear: lambda: quantised.QuantisedLinear(linear.Linear(40, 24, bias=True), INT8, search=True),
+    quantised.QuantisedMixing: lambda: quantised.QuantisedMixing(factored_module.DenseMixing(4, 10), INT4, search=True),
+    quantised.QuantisedHead: lambda: quantised.QuantisedHead(heads.LinearHead(PLAIN), INT8, search=True),
+    classifier.Classifier: lambda: classifier.Classifier(transformer.Transformer(PLAIN), 3),
+    distillation.Distillation: lambda: distillation.Distillation(
+        transformer.Transformer(PLAIN), transformer.Transformer(PLAIN), DistilConfig(teacher="teacher")
+    ),
 }
 
 
