@@ -12,7 +12,6 @@ from settings.paths import ROOT
 from tests.helpers.small_notebooks import a_notebook
 
 TINY = {
-    "adapt.ipynb": {"steps": 4, "held_out": 1024, "documents": 60, "task_name": "pronoun-in-tale"},
     "model_comparison.ipynb": {"held_out": 8192},
     "future_sight.ipynb": {"leak_steps": 30, "held_out": 2048},
     "positions.ipynb": {"held_out": 4096},
