@@ -35,6 +35,7 @@ SMALL = {  # flags behind those that are shown, so that a command takes a second
     "find-rate": ["--steps", "10"],
     "evaluate": ["--max-tokens", "512"],
     "sampling": ["--samples", "2", "--max-tokens", "5"],
+    "generation-speed": ["--tokens", "4", "--batches", "1"],
 }
 FROM = [  # behind `train --from`, whose model is given
     "--train.batch-size", "2", "--train.evaluation-tokens", "64", "--train.sample-tokens", "4",
@@ -134,7 +135,7 @@ def made_by(page: str) -> set[str]:
 def small_world(tmp_path, monkeypatch):
     """An empty folder to work in, runs and cache of its own, and three hundred tales in place of twenty thousand."""
     seeds = [f"alibi-tiny-tales{end}" for end in ("", "-seed1", "-seed2")]
-    for name in ("llama-tiny-tales", "gpt2-tiny-tales", *seeds):
+    for name in ("llama-tiny-tales", "gpt2-tiny-tales", "multi-token-tiny-tales", *seeds):
         shutil.copytree(TRAINED / name, tmp_path / "trained" / name)
     texts = tmp_path / "path/to/my/texts"
     texts.mkdir(parents=True)
@@ -166,6 +167,8 @@ def small(words: list[str]) -> list[str]:
         return [*few, *FROM, "5" if "--train.steps" in words else "2"]
     if words[0] == "classify":
         return ["--steps", "3"] if "--task" in words else []
+    if words[0] == "generate" and "--draft" in words:
+        return ["--max-tokens", "8"]
     return SMALL.get(words[0], [])
 
 
