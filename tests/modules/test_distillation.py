@@ -13,7 +13,7 @@ from modules.losses import CHUNK, IGNORE
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 from tests.helpers.measures import LargestTensor
-from tests.helpers.stirred_models import stirred_alike
+from tests.helpers.stirred_models import states_of, stirred_alike
 from tests.helpers.variants import VARIANTS, vary
 from tracing.traces import Trace
 
@@ -44,17 +44,6 @@ def reached(learner: Distillation, loss: Tensor) -> set[str]:
     loss.backward(retain_graph=True)
     named = [name.split(".") for name, p in learner.named_parameters() if p.grad is not None and p.grad.any()]
     return {".".join(parts[: 3 if parts[1] == "blocks" else 2]) for parts in named}
-
-
-def states(model: Transformer, tokens: Tensor) -> list[Tensor]:
-    """The output of each block of one stream."""
-    found = []
-    hooks = [block.register_forward_hook(lambda _, __, out: found.append(out)) for block in model.blocks]
-    with torch.no_grad():
-        model(tokens)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def over_rms(x: np.ndarray) -> np.ndarray:
@@ -113,7 +102,7 @@ def test_whole_compares_the_stitched_states_with_those_of_the_evenly_spaced_laye
     windows = windows_for(learner)
     losses = learner.losses(windows)
     assert list(losses) == ["loss", "distil_logits", *(f"distil_hidden_{layer}" for layer in (1, 2, 3))]
-    ours, theirs = (states(model, windows[:, :-1]) for model in (learner.student, learner.teacher))
+    ours, theirs = (states_of(model, windows[:, :-1]) for model in (learner.student, learner.teacher))
     for layer, other in ((1, 2), (2, 3), (3, 4)):  # ⌈layer · 4/3⌉
         found = mapped(learner, layer, over_rms(ours[layer - 1].double().numpy()))
         expected = np.mean((found - over_rms(theirs[other - 1].double().numpy())) ** 2)
@@ -126,7 +115,7 @@ def test_blocks_turn_one_stitched_state_of_the_teacher_into_the_next():
     learner = pair(distil("blocks", layers=(1, 3)))
     windows = windows_for(learner)
     losses, student = learner.losses(windows), learner.student
-    taught = states(learner.teacher, windows[:, :-1])
+    taught = states_of(learner.teacher, windows[:, :-1])
     pairs = {1: taught[0], 2: taught[2]}
     given = [over_rms(mapped(learner, i, over_rms(state.double().numpy()))) for i, state in pairs.items()]
     positions = torch.arange(12)
