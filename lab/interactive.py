@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from lab.generation.generate import stream_text
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig, strategy
@@ -21,13 +22,14 @@ MOST = 10**12
 
 @settings
 class TextSettings(Config):
-    """How long a text may be, and its seed: the same seed gives the same text.
+    """How long a text may be, its seed (the same seed gives the same text), and how its steps are computed.
 
     max_tokens: None is 200, or as many as the model has positions for, if those are fewer.
     """
 
     max_tokens: Whole[1, MOST] | None = None
     seed: Whole[0, MOST] = 0
+    decode: Literal["auto", "eager", "compiled"] = "auto"
 
 
 ROOTS = {"sampling": SamplingConfig, "text": TextSettings}
@@ -49,6 +51,7 @@ ABOUT = {  # of each setting an example, and what it does
     "repetition-penalty": ("1.2", "above 1, tokens that came before are less likely"),
     "max-tokens": ("50", "how many tokens at most"),
     "seed": ("3", "another text; the same seed gives the same one"),
+    "decode": ("compiled", "slow to start, then fast; eager; or auto"),
 }
 
 

@@ -75,7 +75,7 @@ def test_another_run_goes_on_with_the_settings(session, runs):
 def test_what_is_told(session):
     assert said(session, "/settings").splitlines() == [
         "run a", "temperature 0.8", "top-k None", "top-p 0.95", "min-p None", "repetition-penalty 1.0", "max-tokens 8",
-        "seed 1",
+        "seed 1", "decode auto",
     ]
     told = said(session, "/help")
     for name in (*SETTINGS, *session.commands):
