@@ -7,7 +7,7 @@ say) stands in that kind's own class. `preset("llama-tiny")` gives a matching pa
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from settings import combinations
-from settings.adapting import DistilConfig, LoRAConfig
+from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
@@ -237,6 +237,7 @@ class ModelConfig(Config):
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
     lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
+    quantised: QuantisedConfig | None = None  # Weights of 8 or 4 bits; adapters may be on top of them.
 
     @property
     def head_dim(self) -> int:

@@ -16,6 +16,7 @@ from config import NoPositionConfig as NoPositionConfig
 from config import NormConfig as NormConfig
 from config import PositionConfig as PositionConfig
 from config import Preset as Preset
+from config import QuantisedConfig as QuantisedConfig
 from config import ResidualBlockConfig as ResidualBlockConfig
 from config import RoPEConfig as RoPEConfig
 from config import ScheduleConfig as ScheduleConfig
@@ -32,6 +33,8 @@ from lab.adapting.classifier_report import measure_classifier as measure_classif
 from lab.adapting.classifier_settings import ClassifierConfig as ClassifierConfig
 from lab.adapting.distillation import student_settings as student_settings
 from lab.adapting.fine_tuning import fine_tune as fine_tune
+from lab.adapting.quantising import measure_quantisation as measure_quantisation
+from lab.adapting.quantising import quantise_run as quantise_run
 from lab.adapting.stored_classifier import open_classifier as open_classifier
 from lab.adapting.stored_classifier import save_classifier as save_classifier
 from lab.adapting.tasks import list_tasks as list_tasks
@@ -102,6 +105,8 @@ from lab.evaluation.evaluate import evaluate_text as evaluate_text
 from lab.evaluation.extrapolation import extrapolation as extrapolation
 from lab.evaluation.extrapolation import loss_by_position as loss_by_position
 from lab.evaluation.probes import probe_accuracy as probe_accuracy
+from lab.exchange.export import export_hf as export_hf
+from lab.exchange.importing import import_hf as import_hf
 from lab.future_sight.calibration import calibration as calibration
 from lab.future_sight.future_attention import future_attention as future_attention
 from lab.future_sight.future_plots import calibration_plot as calibration_plot
@@ -112,6 +117,7 @@ from lab.future_sight.future_plots import windows_diagram as windows_diagram
 from lab.future_sight.leak import demonstrate_leak as demonstrate_leak
 from lab.future_sight.leak import leak_curves as leak_curves
 from lab.future_sight.predictions import future_predictions as future_predictions
+from lab.generation.acceptance_step import acceptance_step as acceptance_step
 from lab.generation.batches import read_prompts as read_prompts
 from lab.generation.batches import transcribe_all as transcribe_all
 from lab.generation.filter_plots import filter_picture as filter_picture
@@ -126,6 +132,7 @@ from lab.generation.sampling_settings import SamplingConfig as SamplingConfig
 from lab.generation.speculative import speculate as speculate
 from lab.generation.speculative import speculative_text as speculative_text
 from lab.generation_speed import generation_speed as generation_speed
+from lab.runs.drafting import load_draft as load_draft
 from lab.runs.listing import delete_run as delete_run
 from lab.runs.listing import list_runs as list_runs
 from lab.runs.run import Run as Run

@@ -1,4 +1,7 @@
-"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future]: by default all."""
+"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future] [exchange]
+
+By default all.
+"""
 
 import importlib
 import platform
@@ -6,7 +9,7 @@ import sys
 
 import torch
 
-ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future")
+ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future", "exchange")
 
 chosen = sys.argv[1:] or ALL
 unknown = set(chosen) - set(ALL)

@@ -12,7 +12,8 @@ from pathlib import Path
 import tyro
 
 from config import SAMPLE_PROMPT
-from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling
+from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
+from lab.terminal_exchange import export, import_
 from lab.terminal_flags import FLAGS, import_ideas
 from lab.terminal_generation import (
     Generation,
@@ -106,6 +107,8 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
         return
     model = opened.load_model()
     data = opened.load_data()
+    if opened.is_trained_elsewhere():
+        print(f"on the held-out part of {data.config.source}; the text that it was trained on is unknown")
     print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
@@ -215,32 +218,6 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
     print(f"deleted {delete}")
 
 
-def export(run: Positional[str], file: Path | None = None) -> None:
-    """Pack a run into one file to share: its card, logs, weights, settings and tokenizer.
-
-    Args:
-        run: The run's name, or its folder.
-        file: The zip to write; by default the run's name with .zip, here.
-    """
-    from lab.runs.run import Run
-    from lab.sharing import export_run
-
-    path = export_run(Run.open(run), file)
-    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB; to open it elsewhere: python tools.py import {path.name}")
-
-
-def import_(file: Positional[Path], name: str | None = None) -> None:
-    """Verify a file that `export` wrote, and put its run into trained/.
-
-    Args:
-        file: The zip.
-        name: What to call the run here; by default what it was called.
-    """
-    from lab.sharing import import_run
-
-    print(repr(import_run(file, name=name)))
-
-
 def tokenizer(name: Positional[str | None] = None, text: str = f"{SAMPLE_PROMPT} a girl. She said: “Hello!”") -> None:
     """List the tokenizers, or show what one makes of a text.
 
@@ -308,6 +285,6 @@ def lab(port: int | None = None) -> None:
 COMMANDS = {
     "resume": resume, "generate": generate, "sampling": sampling, "evaluate": evaluate, "compare": compare,
     "find-rate": find_rate, "sweep": sweep, "runs": runs, "export": export, "import": import_, "tokenizer": tokenizer,
-    "cache": cache, "merge": merge, "classify": classify, "generation-speed": generation_speed,
+    "cache": cache, "merge": merge, "quantise": quantise, "classify": classify, "generation-speed": generation_speed,
     "notebook": notebook, "lab": lab,
 }

@@ -19,9 +19,10 @@ Positional = tyro.conf.Positional
 EXCLUDED = {
     "--interactive": ("--prompt", "--prompts", "--format", "--output", "--save-attention"),
     "--prompts": ("--prompt", "--save-attention"),
+    "--draft": ("--interactive", "--prompts", "--save-attention"),
 }
 NEEDED = {"--format": "--prompts", "--output": "--prompts"}
-ONE_RUN = ("--interactive", "--prompts", "--save-attention")
+ONE_RUN = ("--interactive", "--prompts", "--save-attention", "--draft")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Generation:
 
     runs: Positional[tuple[str, ...]]  # The run's name, or its folder; or several.
     prompt: str = SAMPLE_PROMPT
+    draft: str | None = None  # A smaller run with the same tokenizer that proposes tokens; self: the run's own heads.
+    drafts: int | None = None  # Tokens proposed for a pass; None: 4 by a run, or one by each head.
     prompts: Path | None = None  # A .txt with a prompt on each line, or a .jsonl with a "prompt" in each.
     format: Literal["text", "jsonl"] = "text"  # What --prompts writes: texts with blank lines between, or JSON lines.
     output: Path | None = None  # A file for what --prompts writes; by default it is printed.
@@ -94,6 +97,8 @@ def check_combination(settings: Generation, arguments: list[str]) -> None:
         f"{flag} says how {NEEDED[flag]} writes its texts: add {NEEDED[flag]} FILE, or leave it out"
         for flag in given if flag in NEEDED and NEEDED[flag] not in given and "--interactive" not in given
     ]
+    if settings.drafts is not None and settings.draft is None:
+        problems.append("--drafts says how many tokens a draft proposes: add --draft RUN, or --draft self")
     if len(settings.runs) != 1:
         problems += [f"{flag} takes one run, not {len(settings.runs)}" for flag in ONE_RUN if flag in given]
     if problems:
@@ -118,6 +123,8 @@ def generate(settings: Generation) -> None:
         model, folder = runs[0].load_model(), settings.save_attention
         print(save_attention(folder, model, runs[0].tokenizer, settings.prompt, **how).text)
         print(f"attention weights: {folder}")
+    elif settings.draft is not None:
+        continue_with_draft(settings, runs[0], how)
     elif len(runs) != 1:
         from lab.comparison.side_by_side import generate_side_by_side
 
@@ -129,6 +136,19 @@ def generate(settings: Generation) -> None:
         for piece in chain([settings.prompt], pieces):
             print(piece, end="", flush=True)
         print()
+
+
+def continue_with_draft(settings: Generation, run, how: dict) -> None:
+    """Prints the text, and what the drafts were worth."""
+    from lab.generation.speculative import speculative_text
+    from lab.runs.drafting import load_draft
+    from lab.runs.run import Run
+
+    draft = None if settings.draft == "self" else load_draft(run, Run.open(settings.draft))
+    text, found = speculative_text(
+        run.load_model(), run.tokenizer, settings.prompt, draft=draft, drafts=settings.drafts, **how
+    )
+    print(text, found, sep="\n\n")
 
 
 def continue_file(settings: Generation, run, how: dict) -> None:

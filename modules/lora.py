@@ -5,7 +5,6 @@ merged into W, which then costs nothing more, and taken out again.
 """
 
 import math
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,10 @@ from modules.dropout import Dropout
 from modules.factored import MatrixMixing, Mixing
 from modules.heads import Head
 from modules.logging_module import LoggingModule
+from modules.quantised import QuantisedLinear
 from settings.adapting import LoRAConfig
 from settings.errors import ConfigError
+from settings.patterns import matching
 
 
 class LoRALayer(LoggingModule):
@@ -97,20 +98,6 @@ def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def matching(names: list[str], patterns: str) -> list[str]:
-    """The names that one of the patterns, separated by commas, matches. Raises ConfigError for one without a match."""
-    found: set[str] = set()
-    for pattern in map(str.strip, patterns.split(",")):
-        matched = {name for name in names if fnmatchcase(name, pattern)}
-        if not matched:
-            raise ConfigError(
-                f"lora.layers: no linear layer of this model matches {pattern!r}; it has {', '.join(names)}. A pattern "
-                "may have * for anything, as in 'blocks.*.attention.*'"
-            )
-        found |= matched
-    return [name for name in names if name in found]
-
-
 class Adapter:
     """The adapted layers of one model, by name. They are on the model, off it, or merged into its weights.
 
@@ -127,7 +114,7 @@ class Adapter:
         Raises ConfigError where a pattern matches no layer.
         """
         layers = adaptable_layers(model)
-        chosen = matching(list(layers), config.layers)
+        chosen = matching("lora.layers", list(layers), config.layers)
         model.requires_grad_(False)
         made: dict[nn.Module, LoRALayer] = {}  # a layer that several blocks share stays one
         for name in chosen:
@@ -175,14 +162,28 @@ class Adapter:
         self.model.config = self.model.config.replace(lora=None)
 
     def merge(self) -> None:
-        """Adds the adapter to the base's weights and takes it off: the same numbers, but for rounding."""
+        """Adds the adapter to the base's weights and takes it off: the same numbers, but for rounding.
+
+        Raises ConfigError for a quantised base, whose weights are too coarse to hold what is added.
+        """
+        self.check_mergeable()
         self.take_off()
         self.add_to_weights(1)
 
     def unmerge(self) -> None:
-        """The inverse of `merge`: subtracts the adapter from the base's weights and puts it on."""
+        """The inverse of `merge`: subtracts the adapter from the base's weights and puts it on. Raises ConfigError as
+        `merge` does."""
+        self.check_mergeable()
         self.put_on()
         self.add_to_weights(-1)
+
+    def check_mergeable(self) -> None:
+        quantised = [name for name, layer in self.layers.items() if isinstance(layer.base, QuantisedLinear)]
+        if quantised:
+            raise ConfigError(
+                f"{quantised[0]} is quantised: its few bits can't hold what the adapter adds. Use base and adapter "
+                "together, as they were trained; or train the adapter on the base that is not quantised, and merge that"
+            )
 
     @torch.no_grad()
     def add_to_weights(self, sign: int) -> None:

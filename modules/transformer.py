@@ -20,6 +20,7 @@ from modules.lora import Adapter
 from modules.losses import shift
 from modules.norms import build_norm
 from modules.positions import build_position
+from modules.quantised import replace_layers
 from settings.registry import part
 
 
@@ -50,6 +51,8 @@ class Transformer(LoggingModule):
             head.unembedding()  # raises ConfigError if there is none
         self.gradient_checkpointing = False
         initialise(self, config)
+        if config.quantised:
+            replace_layers(self, config.quantised)
         if config.lora:
             Adapter.attach(self, config.lora)
         check_ideas(self)

@@ -83,7 +83,7 @@ def test_json_round_trip_is_exact(name):
 def test_json_holds_every_setting():
     model = vary("alibi", position=ALiBiConfig(slopes=(4.0, 3.0, 2.0, 1.0)))
     written = json.loads(model.to_json())
-    optional = {"lora"}  # what was done to a trained model; nothing is written where nothing was
+    optional = {"lora", "quantised"}  # what was done to a trained model; nothing is written where nothing was
     assert written.keys() == {field.name for field in dataclasses.fields(ModelConfig)} - optional
     assert json.loads(model.replace(lora=LoRAConfig(rank=2)).to_json())["lora"]["rank"] == 2
     assert written["position"] == {"kind": "alibi", "slopes": [4.0, 3.0, 2.0, 1.0]}

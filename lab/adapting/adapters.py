@@ -1,14 +1,11 @@
 """Adapters of a run: several on one base in memory, and one merged into a run of its own."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab.runs.names import check_name, name_from, runs_folder
-from lab.runs.run import Run, fill_folder, free_name
-from lab.runs.weights import read_weights, write_tensors
-from lab.training.card import write_card
-from lab.training.storing import sample_text
+from lab.adapting.derived import Derived, choose_name, derive_run
+from lab.runs.run import Run
+from lab.runs.weights import read_weights
 from modules.lora import Adapter
 from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError
@@ -55,25 +52,11 @@ class AdaptedModel:
 def merge_adapter(run: Run, name: str | None = None, folder: Path | None = None) -> Run:
     """A run of its own that computes what the adapter and its base compute together, to rounding.
 
-    It needs the base no longer. name: None adds -merged. Raises RunError for a run that is no adapter.
+    It needs the base no longer. name: None adds -merged. Raises RunError for a run that is no adapter,
+    ConfigError for an adapter on a quantised base.
     """
     if not run.model_config.lora:
         raise RunError(f"{run.name!r} is no adapter, so there is nothing to merge")
-    if name is not None:
-        check_name(name)
-    model, data = run.load_model(), run.load_data()
+    name, model = choose_name(run, "-merged", name, folder), run.load_model()
     Adapter.of(model).merge()
-    origin, folder = run.as_origin("merged"), runs_folder(folder)
-
-    def fill(building: Path) -> None:
-        for file in ("train_config.json", "tokenizer.json", "data.json", "log_data.csv", "idea.py"):
-            if (run.folder / file).exists():
-                shutil.copyfile(run.folder / file, building / file)
-        (building / "model_config.json").write_text(model.config.to_json(), encoding="utf-8", newline="\n")
-        (building / "origin.json").write_text(origin.to_json(), encoding="utf-8", newline="\n")
-        write_tensors(building / "model.safetensors", model.stored_tensors(), run.weights_facts())
-        made = Run(building)
-        write_card(made, data, sample_text(model, made))
-
-    wanted = name or name_from(f"{run.name}-merged")
-    return fill_folder(free_name(wanted, folder, numbered=name is None), folder, fill)
+    return derive_run(run, Derived("merged", model, model.stored_tensors(), run.weights_facts()), name, folder)

@@ -16,6 +16,7 @@ from lab.runs.settings import settings_by_name
 from settings.errors import IdeaError, RunError
 
 NUMBERS = ("step", "tokens", "seconds", "loss", "tokens_per_second", "memory")  # of every row of the log
+OF_TRAINING = ("tokens", "seconds", "flops", "tokens_per_second", "memory")  # facts of the training
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class ComparedRun:
     """A run with its log, read once."""
 
     run: Run
-    log: pd.DataFrame
+    log: pd.DataFrame  # empty where it was trained elsewhere
     validation_loss: float  # of the stored weights; NaN where they were never validated
 
     @cached_property
@@ -56,17 +57,21 @@ class ComparedRun:
     @cached_property
     def facts(self) -> dict[str, object]:
         """What the run is and what it cost: seconds of training, bytes, FLOPs of the whole training (NaN where an idea
-        keeps them from being counted; `estimate` says why)."""
-        costs, tokens = estimate(self.run.model_config, self.run.train_config), int(self.log["tokens"].iloc[-1])
+        keeps them from being counted; `estimate` says why). All of its training is NaN where it was trained elsewhere.
+        """
+        costs = estimate(self.run.model_config, self.run.train_config)
+        known = {
+            "validation_loss": self.validation_loss, "architecture": architecture(self.run.model_config),
+            "data": self.run.train_config.data.source, "parameters": costs.parameters,
+        }
+        if not len(self.log):
+            return known | dict.fromkeys(OF_TRAINING, math.nan)
+        tokens = int(self.log["tokens"].iloc[-1])
         try:
             flops = tokens * costs.training_flops
         except IdeaError:
             flops = math.nan
-        return {
-            "validation_loss": self.validation_loss,
-            "architecture": architecture(self.run.model_config),
-            "data": self.run.train_config.data.source,
-            "parameters": costs.parameters,
+        return known | {
             "tokens": tokens,
             "seconds": float(self.log["seconds"].iloc[-1]),
             "flops": flops,
@@ -89,6 +94,8 @@ class ComparedRun:
 def open_compared_run(run: Run) -> ComparedRun:
     """The run with its log. Raises RunError where something that a comparison needs is missing or damaged."""
     run.stored_parameters()  # the config's claims are checked against the weights before anything is computed from them
+    if run.is_trained_elsewhere():
+        return ComparedRun(run, pd.DataFrame(columns=[*NUMBERS, "validation_loss"], dtype=float), math.nan)
     log = run.log()
     missing = [name for name in NUMBERS if name not in log.columns]
     if missing:

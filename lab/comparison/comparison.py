@@ -153,6 +153,9 @@ class Comparison:
                 "holds it tells nothing"
             )
         for name, compared in self.runs.items():
+            if not len(compared.log):
+                found.append(f"{name} was trained elsewhere: the text, the steps and the time of it are not known")
+                continue
             step, steps = int(compared.log["step"].iloc[-1]), compared.run.train_config.steps
             if step < steps:
                 found.append(f"{name} was stopped at step {step:,} of {steps:,}")

@@ -209,9 +209,9 @@ def pareto(table: pd.DataFrame, against: str, metric: str) -> Picture:
     """`metric` of each row against a cost; lower and further left is better. Steps join the runs of the front."""
     if against not in COSTS:
         raise ConfigError(f"against is one of {', '.join(COSTS)}, not {against!r}")
-    rows = table.dropna(subset=[metric])
+    rows = table.dropna(subset=[metric, against])
     if not 1 <= len(rows) <= MOST_LINES:
-        raise PlotError(f"{len(rows)} runs have a loss to draw; choose 1 to {MOST_LINES} of them")
+        raise PlotError(f"{len(rows)} runs have a loss and a cost to draw; choose 1 to {MOST_LINES} of them")
     unit = "bits per byte" if metric == "bits_per_byte" else "nats per token"
     name = {"validation_loss": "validation loss", "loss": "held-out loss"}.get(metric, "held-out loss")
     costs, losses = rows[against].to_numpy(dtype=float), rows[metric].to_numpy(dtype=float)

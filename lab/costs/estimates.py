@@ -23,10 +23,8 @@ from itertools import groupby
 
 from config import ModelConfig, Preset, TrainConfig
 from lab.costs.memory import Memory, decoding_memory, training_memory
-from lab.costs.parameters import parameters_by_part
+from lab.costs.parameters import parameters_by_part, weight_bytes
 from lab.costs.remembered import remembered
-
-FP32 = 4  # bytes
 
 
 @remembered
@@ -42,7 +40,8 @@ class Estimate:
 
     Each number is measured when it is first asked for, and remembered. components: parameters by module name, a tied
     head having none of its own. forward_flops and training_flops are per token; weights and cache_per_token are bytes
-    in float32; training is by precision, on the device. Raises IdeaError for a part that can't run without numbers.
+    in float32, quantised weights in their own bits; training is by precision, on the device. Raises IdeaError for a
+    part that can't run without numbers.
     """
 
     model: ModelConfig
@@ -78,7 +77,7 @@ class Estimate:
 
     @property
     def weights(self) -> int:
-        return FP32 * self.parameters
+        return weight_bytes(self.model)
 
     @cached_property
     def training(self) -> dict[str, Memory]:
@@ -119,7 +118,8 @@ class Estimate:
         if train is not None:
             tokens = train.steps * train.batch_size * model.context_length
             yield "  in the whole training", si(tokens * self.training_flops, "FLOP"), f"{tokens:,} tokens"
-        yield "weights", si(self.weights, "B"), "float32"
+        quantised = self.model.quantised
+        yield "weights", si(self.weights, "B"), f"{quantised.bits} bits, the rest float32" if quantised else "float32"
         for precision, memory in self.training.items():
             remark = f"tensors at the fullest moment, {memory.moment}{', without the teacher' * bool(train.distil)}"
             yield f"training in {precision}", si(memory.total, "B"), remark

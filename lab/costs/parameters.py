@@ -26,14 +26,25 @@ def stored_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in named_tensors(config)}
 
 
+@remembered
+def weight_bytes(config: ModelConfig) -> int:
+    """Of all that the model computes with: parameters in float32, the codes and scales of quantised layers as they
+    are."""
+    from lab.costs.passes import meta_model
+
+    tensors = meta_model(config).state_dict(keep_vars=True).values()
+    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors}.values())
+
+
 def count_parameters(config: ModelConfig) -> int:
-    """How many numbers the model computes with, those that an adapter adds among them."""
+    """How many numbers the model computes with, those that an adapter adds among them. A quantised weight is one."""
     return sum(map(prod, parameter_shapes(config).values()))
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter of the model, by name. Raises IdeaError for a part that can't be built so."""
-    return {name: tuple(shape) for name, shape in named_shapes(config)}
+    """The shape of each parameter of the model, by name; of a quantised model, those that it had before. Raises
+    IdeaError for a part that can't be built so."""
+    return {name: tuple(shape) for name, shape in named_shapes(config.replace(quantised=None))}
 
 
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:

@@ -18,8 +18,8 @@ from lab.data.tokenizers import (
     bpe_tokenizer,
     character_tokenizer,
     checked_text,
-    from_visible,
 )
+from lab.data.visible_bytes import from_visible
 from lab.files.atomic import atomic_write_text
 from settings.errors import TokenizerError
 from settings.paths import ROOT
@@ -34,7 +34,7 @@ def train_bpe(
     """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): joins the most frequent pair, again and again.
 
     Of equally frequent pairs the one with the older left token is joined first, then the one with the older
-    right token; bytes are older than merges, and ordered by their visible characters (`tokenizers.VISIBLE`).
+    right token; bytes are older than merges, and ordered by their visible characters (`VISIBLE`).
     vocab_size includes the 256 bytes and the end of text. Raises TokenizerError if it is below 257, too large to
     store, or so high that pairs would be joined which occur only once; and for texts that are not str.
     """

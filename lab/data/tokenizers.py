@@ -1,8 +1,8 @@
-"""Text to token ids and back: bytes, characters, our own byte-pair encoding, tiktoken's public encodings.
+"""Text to token ids and back: bytes, characters, byte-pair encodings: our own, tiktoken's public ones, Hugging Face's.
 
 Our own tokenizers share one layout: ids 0-255 are the single bytes, 256 is the end of text, and the longer tokens
 follow from 257 on: characters beyond ASCII, or merges in the order in which they were learned. So any text can be
-encoded, and `bpe-512` is the beginning of `bpe-1024`. All of them encode with `tiktoken`.
+encoded, and `bpe-512` is the beginning of `bpe-1024`. They encode with `tiktoken`, as the public encodings do.
 """
 
 import hashlib
@@ -18,6 +18,8 @@ from itertools import chain
 import tiktoken
 
 from config import VOCABULARIES
+from lab.data.huggingface_tokenizer import HuggingFaceEncoding
+from lab.data.visible_bytes import from_visible, to_visible
 from lab.display.token_display import show_tokens
 from settings.errors import ConfigError, TokenizerError
 from settings.json_text import parse_json
@@ -25,8 +27,8 @@ from settings.messages import suggest
 from settings.paths import ROOT
 
 __all__ = [
-    "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable", "list_tokenizers", "load_tokenizer",
-    "register_tokenizer", "show_tokens", "tokenizer_from_json",
+    "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable", "huggingface_tokenizer", "list_tokenizers",
+    "load_tokenizer", "register_tokenizer", "show_tokens", "tokenizer_from_json",
 ]
 
 END_OF_TEXT = "<|endoftext|>"
@@ -53,26 +55,20 @@ PROBE = "Once upon a time,\n\n  it's 12345 naïve ÜBER-dogs;\t世界 🦊\r\n  
 LONGEST_SPACE = 100_000
 LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE},}}")
 
-# GPT-2 writes each byte as one visible character. The visible ones of Latin-1 are kept; the other bytes are numbered
-# from U+0100 on. So a space is "Ġ" and a newline "Ċ".
-_KEPT = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in _KEPT]
-VISIBLE = {byte: chr(byte) for byte in _KEPT} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
-BYTE_OF = {character: byte for byte, character in VISIBLE.items()}
-
 
 class Tokenizer:
     """Text to ids and back. `load_tokenizer`, `bpe_tokenizer` and `tokenizer_from_json` make one.
 
-    vocab_size: the number of ids, with the end of text. end_of_text: the id that separates documents.
+    vocab_size: the number of ids, with the end of text. end_of_text: the id that separates documents. encoding: what
+    computes the ids.
     """
 
-    def __init__(self, description: dict, encoding: tiktoken.Encoding):
+    def __init__(self, description: dict, encoding: tiktoken.Encoding | HuggingFaceEncoding):
         self.name: str = description["name"]
         self.vocab_size: int = encoding.n_vocab
         self.end_of_text: int = encoding.eot_token
         self._description = description
-        self._encoding = encoding
+        self.encoding = encoding
         self._tokens = [_token(encoding, id) for id in range(encoding.n_vocab)]
 
     def __repr__(self) -> str:
@@ -87,7 +83,7 @@ class Tokenizer:
         ids = []
         try:
             for part in _parts(text):
-                ids += self._encoding.encode_ordinary(part)
+                ids += self.encoding.encode_ordinary(part)
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # raised by Rust: it is not an Exception and can't be imported
                 raise
@@ -197,6 +193,14 @@ def character_tokenizer(name: str, characters: str) -> Tokenizer:
     return _build(_checked({"kind": "character", "name": name, "characters": characters}))
 
 
+def huggingface_tokenizer(name: str, text: str, end_of_text: str) -> Tokenizer:
+    """The tokenizer that Hugging Face's tokenizer.json holds in `text`. end_of_text: the token between documents.
+
+    Raises TokenizerError for anything but a byte-level BPE.
+    """
+    return _build(_checked({"kind": "huggingface", "name": name, "end_of_text": end_of_text, "json": text}))
+
+
 def tokenizer_from_json(text: str) -> Tokenizer:
     """The tokenizer that `to_json` wrote. Raises TokenizerError if the text is damaged."""
     return _build(_parse(text))
@@ -241,16 +245,6 @@ def checked_text(text: str) -> str:
             "what can't be decoded: open(path, encoding='utf-8', errors='replace')"
         ) from error
     return text
-
-
-def to_visible(token: bytes) -> str:
-    """Bytes in GPT-2's visible alphabet: b" the" is "Ġthe"."""
-    return "".join(map(VISIBLE.__getitem__, token))
-
-
-def from_visible(text: str) -> bytes:
-    """The bytes that `to_visible` wrote. Raises KeyError for a character outside of the alphabet."""
-    return bytes(map(BYTE_OF.__getitem__, text))
 
 
 # --- from a description, the content of the JSON file, to a tokenizer --------------------------------------
@@ -311,15 +305,23 @@ def _public(description: dict) -> Tokenizer:
         ) from error
 
 
+def _huggingface(description: dict) -> Tokenizer:
+    return Tokenizer(description, HuggingFaceEncoding(description["json"], description["end_of_text"]))
+
+
 _KINDS = {  # kind: how it is built, and the fields that it needs besides its name
     "byte": (_byte, {}),
     "character": (_character, {"characters": str}),
     "bpe": (_bpe, {"pattern": str, "merges": list}),
     "tiktoken": (_public, {}),
+    "huggingface": (_huggingface, {"json": str, "end_of_text": str}),
 }
 
 
-LIMITS = {"name": LONGEST_NAME, "pattern": LONGEST_PATTERN, "characters": MOST_TOKENS, "merges": MOST_TOKENS}
+LIMITS = {
+    "name": LONGEST_NAME, "pattern": LONGEST_PATTERN, "characters": MOST_TOKENS, "merges": MOST_TOKENS,
+    "json": LONGEST_FILE, "end_of_text": LONGEST_NAME,
+}
 
 
 def _parse(text: str) -> dict:
@@ -374,7 +376,7 @@ _OWN = {
 _REGISTRY: dict[str, Callable[[], Tokenizer]] = dict(_OWN)
 
 
-def _token(encoding: tiktoken.Encoding, id: int) -> bytes:
+def _token(encoding: tiktoken.Encoding | HuggingFaceEncoding, id: int) -> bytes:
     try:
         return encoding.decode_single_token_bytes(id)
     except KeyError:

@@ -18,7 +18,8 @@ from modules.heads import Head
 from modules.losses import CHUNK, shift
 from settings.errors import ConfigError, DataError
 
-BATCH = 16  # windows at a time: bounds the memory, changes no number beyond rounding
+# Windows at a time, and tokens where the windows are long: they bound the memory, and change no number beyond rounding
+BATCH, TOKENS_AT_ONCE = 16, 8192
 TOP = (1, 5, 10)  # the k of the top-k accuracies that the terminal and a comparison show
 
 
@@ -31,7 +32,9 @@ def evaluate(
     where max_tokens is not 1 or more, or top does not name different whole numbers from 1 on.
     """
     check_limits(max_tokens, top)
-    return _scores(model, tokens.windows(model.config.context_length, BATCH, max_tokens), tokenizer, top)
+    length = model.config.context_length
+    batch = max(1, min(BATCH, TOKENS_AT_ONCE // length))
+    return _scores(model, tokens.windows(length, batch, max_tokens), tokenizer, top)
 
 
 def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer, top: Sequence[int] = ()) -> Scores:

@@ -14,7 +14,7 @@ from settings.messages import short
 MIB = 2**20
 # The files of a run and the most bytes of each. Weights may have any size
 MOST_BYTES = {
-    "model_config.json": MIB, "train_config.json": MIB, "data.json": MIB, "tokenizer.json": 16 * MIB,
+    "model_config.json": MIB, "train_config.json": MIB, "data.json": MIB, "tokenizer.json": 64 * MIB,
     "model.safetensors": 2**40, "state.safetensors": 2**40, "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB,
     "watch_data.csv": 1024 * MIB, "README.md": MIB, "loss.png": 16 * MIB, "watch.png": 16 * MIB,
     "idea.py": MIB, "origin.json": MIB, "adapter.safetensors": 2**40, "classifier.json": MIB,

@@ -1,6 +1,7 @@
 """What to generate, checked before a model reads anything."""
 
 import operator
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -45,8 +46,12 @@ class Request:
 
     def row_generators(self) -> list[torch.Generator]:
         """A generator for each prompt, from `seed` and the number of equal prompts before it."""
-        keys = [(self.seed, self.prompts[:row].count(prompt)) for row, prompt in enumerate(self.prompts)]
-        return [torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0])) for key in keys]
+        counts, generators = Counter(), []
+        for prompt in map(tuple, self.prompts):
+            state = np.random.SeedSequence((self.seed, counts[prompt])).generate_state(1)
+            generators.append(torch.Generator().manual_seed(int(state[0])))
+            counts[prompt] += 1
+        return generators
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:

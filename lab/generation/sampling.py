@@ -86,11 +86,17 @@ def sample(
 
 
 def draw_ids(weights: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
-    """One id (B,) for each row of weights (B, V), whose sum may be any number: the first id whose cumulated weight
-    exceeds u ~ U[0, sum). generator: as in `sample`."""
-    cumulated = weights.cumsum(dim=-1)
+    """One id (B,) for each row of weights (B, V), whose sum may be any number. generator: as in `sample`."""
     if isinstance(generator, torch.Generator):
         drawn = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
     else:
         drawn = torch.cat([torch.rand(1, 1, generator=each, dtype=torch.float64) for each in generator])
-    return torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).squeeze(-1)
+    return pick_ids(weights, drawn[:, 0])
+
+
+def pick_ids(weights: Tensor, uniform: Tensor) -> Tensor:
+    """For each row of weights (B, V) the first id whose cumulated weight exceeds `uniform` (B), from [0, 1), times
+    their sum."""
+    cumulated = weights.cumsum(dim=-1)
+    found = torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
+    return found.clamp(max=weights.shape[-1] - 1)  # NaN is found nowhere; who gives weights checks them

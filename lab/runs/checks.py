@@ -31,6 +31,11 @@ def check_trainable(
     """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
     text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
+    if model.quantised and not model.lora:
+        raise ConfigError(
+            "a quantised model can't be trained: its weights are whole numbers, without gradients. Train an adapter on "
+            "it (train --from RUN --lora.rank 8), or train the model before it is quantised"
+        )
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
     if config.distil is not None:

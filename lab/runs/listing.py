@@ -32,7 +32,7 @@ def _summary(name: str, folder: Path | None) -> dict:
         if os.path.lexists(run.weights_path):
             row |= {"parameters": run.stored_parameters(), "validation_loss": run.validation_loss()}
             check_shapes(read_header(run.weights_path)[0], run.model_config, run.weights_path)
-        if row["status"] != "new":
+        if os.path.lexists(run.log_path) and row["status"] != "new":
             row["tokens"] = int(run.log()["tokens"].max())
         return row
     except IdeaNeeded as error:

@@ -230,8 +230,12 @@ class Run:
     def status(self) -> str:
         done, steps = self.steps_done(), self.train_config.steps
         if done == 0:
-            return "new"
+            return "trained elsewhere" if self.is_trained_elsewhere() else "new"
         return f"finished, {steps} steps" if done >= steps else f"stopped at step {done} of {steps}"
+
+    def is_trained_elsewhere(self) -> bool:
+        """Whether its weights come from outside of Glassbox, as `import_hf` notes it: then it has no log."""
+        return os.path.lexists(self.weights_path) and "trained_by" in self.weights_facts()
 
     def is_finished(self) -> bool:
         """Whether the last step is taken and all files are there: weights, pictures, and the card, which comes last.

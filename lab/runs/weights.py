@@ -114,7 +114,8 @@ def read_weights(model: "Transformer", path: Path) -> dict[str, str]:
     with reading(path), safe_open(path, framework="pt") as file, torch.no_grad():
         for name, tensor in model.stored_tensors().items():
             stored = file.get_tensor(name)
-            if stored.is_floating_point() != tensor.is_floating_point():
+            numbers = stored.is_floating_point() and tensor.is_floating_point()  # of any precision
+            if stored.dtype != tensor.dtype and not numbers:
                 raise misfit(path, f"{name} holds {stored.dtype}, and the model has {tensor.dtype} there")
             tensor.copy_(stored)
     return facts

@@ -14,6 +14,7 @@ from lab.runs.run import Run
 from lab.runs.settings import settings_by_name
 from lab.training.watch import watch_warnings
 from lab.training.watch_plots import watch_heatmap
+from settings.checked import Config
 from settings.errors import RunError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
     }
     if run.origin:
         rows["weights"] = str(run.origin)
+    if "quantised" in facts:
+        rows["quantised"] = facts["quantised"]
     if computed:
         rows["computed on"] = computed
     if "rounded" in facts:
@@ -83,8 +86,9 @@ def command_from(run: Run) -> str:
     origin = run.origin
     if origin.how == "merged":
         return f"python tools.py merge {origin.run}"
-    lora = run.model_config.lora.to_dict() if run.model_config.lora else {}
-    flags = [f"--lora.{key} {shlex.quote(str(value))}" for key, value in lora.items()]
+    if origin.how == "quantised":
+        return " ".join([f"python tools.py quantise {origin.run}", *settings_flags("", run.model_config.quantised)])
+    flags = settings_flags("lora.", run.model_config.lora)
     try:
         before = settings_by_name(run.model_config, run.base().train_config)
     except RunError:  # it is gone, or was trained on
@@ -92,6 +96,12 @@ def command_from(run: Run) -> str:
     now = settings_by_name(run.model_config, run.train_config)
     flags += [f"--{key.replace('_', '-')} {shlex.quote(str(now[key]))}" for key in now if now[key] != before.get(key)]
     return " ".join([f"python tools.py train --from {origin.run}", *flags])
+
+
+def settings_flags(prefix: str, settings: Config | None) -> list[str]:
+    """The flags that give these settings: all that are set."""
+    values = settings.to_dict() if settings else {}
+    return [f"--{prefix}{key} {shlex.quote(str(value))}" for key, value in values.items() if value is not None]
 
 
 def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:

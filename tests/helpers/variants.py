@@ -17,6 +17,7 @@ from config import (
     MultiTokenBlockConfig,
     NoPositionConfig,
     NormConfig,
+    QuantisedConfig,
     ResidualBlockConfig,
     RoPEConfig,
     ShapedBlockConfig,
@@ -174,6 +175,26 @@ VARIANTS: dict[str, ModelConfig] = {
         "flatten", "constant", "vector_squared", factor=3, vectors=2, share=True, lora=LoRAConfig(rank=3)
     ),
     "multi-token-lora": vary("multi-token", lora=LoRAConfig(rank=3)),
+    # weights of few bits: each kind of layer that can have them, pools that several blocks share, an adapter on top
+    "llama-int8": vary("llama", init_std=0.1, quantised=QuantisedConfig()),
+    "gpt2-int4-grouped": vary("gpt2", init_std=0.1, quantised=QuantisedConfig(bits=4), **GROUPED),
+    "untied-int4-wide": vary(
+        "llama", init_std=0.1, tie_weights=False,
+        quantised=QuantisedConfig(bits=4, group=64, layers="head, blocks.*.mlp.*"),
+    ),
+    "factored-dense-int8": vary("factored", block=factored("dense", "dense"), quantised=QuantisedConfig()),
+    "factored-mixed-int4": vary(
+        "factored-alibi", block=factored("kronecker", "dense"), quantised=QuantisedConfig(bits=4)
+    ),
+    "future-int8": future(
+        "flatten", "constant", "vector_squared", factor=3, vectors=2, share=True, bias=True, init_std=0.1,
+        quantised=QuantisedConfig(),
+    ),
+    "llama-int8-lora": vary("llama", init_std=0.1, quantised=QuantisedConfig(), lora=LoRAConfig(rank=3)),
+    "untied-int4-lora": vary(
+        "llama", init_std=0.1, tie_weights=False, quantised=QuantisedConfig(bits=4, layers="head, blocks.*"),
+        lora=LoRAConfig(rank=3, layers="head, blocks.*"),
+    ),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),
@@ -183,3 +204,6 @@ VARIANTS |= {
     f"{family}-{name}": variant_of(family, name)
     for family in FAMILIES for name in kinds_of(family) if (family, name) not in COVERED
 }
+# A quantised model without an adapter can't be trained; an adapter on quantised weights can't be merged into them.
+TRAINED = {name: config for name, config in VARIANTS.items() if config.lora or not config.quantised}
+MERGED = {name: config for name, config in VARIANTS.items() if config.lora and not config.quantised}

@@ -105,7 +105,7 @@ def test_what_is_told(session):
         ("/run", ConfigError, "as in /run a"),
         ("/top-k", ConfigError, "as in /top-k 20; it is None now"),
         ("/tempereture 1", ConfigError, "did you mean '/temperature'"),
-        ("/", ConfigError, "choose from: /help"),
+        ("/", ConfigError, "choose from: /decode, /help"),
         ("\udcff", GlassboxError, "surrogate"),
     ],
 )

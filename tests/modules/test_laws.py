@@ -10,9 +10,10 @@ from config import DropoutConfig, ModelConfig
 from lab.runs.weights import read_weights, write_tensors
 from modules.dropout import set_dropout_share
 from modules.lora import Adapter
+from modules.quantised import quantise
 from modules.transformer import Transformer
 from settings.registry import kinds_of
-from tests.helpers.variants import BATCH, LENGTH, VARIANTS, config_of, factored, vary
+from tests.helpers.variants import BATCH, LENGTH, TRAINED, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 EVERY_VARIANT = pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
@@ -248,31 +249,32 @@ def test_saved_and_loaded_equals_itself(config, tmp_path):
         assert torch.equal(other(ids), expected)
 
 
-def overfit(model: Transformer, windows: torch.Tensor, steps: int) -> torch.Tensor:
-    """The loss of one batch after training on it alone, with an early end at 0.1."""
+def overfit(model: Transformer, windows: torch.Tensor, steps: int = 100, enough: float = 0.1) -> torch.Tensor:
+    """The loss of one batch after training on it alone, with an early end where it is low enough."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
     for _ in range(steps):
         optimizer.zero_grad()
         losses = model.losses(windows)
-        if losses["loss"] < 0.1:
+        if losses["loss"] < enough:
             break
         model.objective(losses).backward()
         optimizer.step()
     return model.losses(windows)["loss"]
 
 
-@EVERY_VARIANT
+@pytest.mark.parametrize("config", TRAINED.values(), ids=list(TRAINED))
 def test_one_batch_can_be_overfitted(config):
-    """An adapter adapts a trained model: its base has learned the same batch read backwards."""
-    model = Transformer(config.replace(lora=None)).train()
+    """An adapter adapts a trained model: its base has learned the same batch read backwards, and is quantised then, if
+    it is to be."""
+    model = Transformer(config.replace(lora=None, quantised=None)).train()
     windows = tokens(model.config, LENGTH + 1, batch=2)
-    loss = overfit(model, windows, steps=100)  # most need half of them
-    assert loss < 0.1
     if config.lora:
-        Adapter.attach(model, config.lora)
-        loss = overfit(model.train(), windows.flip(1), steps=400)
-        assert loss < 0.1
+        overfit(model, windows.flip(1), enough=0.02)
+        if config.quantised:
+            quantise(model, config.quantised)
+        Adapter.attach(model, config.lora.replace(rank=8, dropout=0.0)).model.train()
+    assert overfit(model, windows, steps=300 if config.lora else 100) < 0.1  # most need half of the steps
 
 
 @EVERY_VARIANT

@@ -1,4 +1,4 @@
-"""The linear map equals PyTorch's own, for any number of rows and with either kernel."""
+"""The linear map equals PyTorch's own, for any number of rows and with each kernel."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from modules import linear
 from modules.linear import Linear
 
 
-@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (1,), ()])
+@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (5, 1), (1, 5), (2, 2), (2, 3), (1,), ()])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(40, 96), (96, 40), (33, 12), (40, 257), (1, 1), (256, 2048)])
 def test_equals_pytorch(seeded, rows, bias, inputs, outputs):
@@ -28,5 +28,18 @@ def test_the_way_for_one_row_is_taken_only_there(seeded, monkeypatch):
         assert layer(x) == "one row"
         assert layer(x.expand(2, 1, 8)).shape == (2, 1, 16)
         assert layer.double()(x.double()).shape == (1, 1, 16)
+    layer.float()(x).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_the_way_for_a_few_rows_is_taken_only_there(seeded, monkeypatch):
+    monkeypatch.setattr(linear, "MKL", True)
+    monkeypatch.setattr(linear, "few_rows_linear", lambda x, *_: "few rows")
+    layer, x = Linear(128, 128, bias=False), torch.randn(1, 2, 128)
+    with torch.inference_mode():
+        assert layer(x) == layer(x.mT.contiguous().mT) == layer(x.expand(2, 2, 128)) == "few rows"
+        assert layer(x.expand(3, 2, 128)).shape == (3, 2, 128)
+        assert Linear(128, 127, bias=False)(x).shape == (1, 2, 127)  # a small matrix
+        assert layer.double()(x.double()).shape == (1, 2, 128)
     layer.float()(x).sum().backward()
     assert layer.weight.grad is not None

@@ -7,10 +7,11 @@ from torch import nn
 from config import LoRAConfig
 from modules.factored import IndependentMixing, KroneckerMixing
 from modules.linear import Linear
-from modules.lora import Adapter, LoRALayer, LoRALinear, LoRAMixing, adaptable_layers, matching
+from modules.lora import Adapter, LoRALayer, LoRALinear, LoRAMixing, adaptable_layers
 from modules.transformer import Transformer
 from settings.errors import ConfigError
-from tests.helpers.variants import VARIANTS, vary
+from settings.patterns import matching
+from tests.helpers.variants import MERGED, VARIANTS, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 ADAPTED = {name: config for name, config in VARIANTS.items() if config.lora}
@@ -39,7 +40,7 @@ def test_an_adapted_model_starts_as_its_base(config):
     assert torch.equal(model(ids), base(ids))
 
 
-@pytest.mark.parametrize("config", ADAPTED.values(), ids=list(ADAPTED))
+@pytest.mark.parametrize("config", MERGED.values(), ids=list(MERGED))
 def test_merging_changes_no_logit_and_is_undone_exactly(config):
     model = Transformer(config).double().eval()
     with torch.no_grad():
@@ -163,12 +164,12 @@ def test_dropout_acts_on_what_the_adapter_reads_alone():
 
 def test_layers_are_chosen_by_patterns():
     names = list(adaptable_layers(Transformer(vary("llama"))))
-    assert matching(names, "*.qkv, blocks.1.mlp.down") == [
+    assert matching("lora.layers", names, "*.qkv, blocks.1.mlp.down") == [
         "blocks.0.attention.qkv", "blocks.1.attention.qkv", "blocks.1.mlp.down"
     ]
     assert "head" not in names, "it is the embedding"
     assert "head" in adaptable_layers(Transformer(vary("llama", tie_weights=False)))
-    with pytest.raises(ConfigError, match=r"no linear layer of this model matches 'head'; it has blocks\.0\."):
+    with pytest.raises(ConfigError, match=r"lora\.layers: no linear layer .* matches 'head'; it has blocks\.0\."):
         Transformer(vary("llama", lora=LoRAConfig(layers="*.mlp.*, head")))
 
 

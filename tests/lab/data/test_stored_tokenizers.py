@@ -67,7 +67,7 @@ class Lowercase(Tokenizer):
 
 def lowercase() -> Tokenizer:
     byte = load_tokenizer("byte")
-    return Lowercase(byte._description, byte._encoding)
+    return Lowercase(byte._description, byte.encoding)
 
 
 def patched() -> Tokenizer:

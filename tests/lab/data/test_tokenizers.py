@@ -26,7 +26,6 @@ from lab.data.tokenizers import (
     BPE_SIZES,
     GPT4_PATTERN,
     LONGEST_SPACE,
-    VISIBLE,
     Tokenizer,
     bpe_tokenizer,
     character_tokenizer,
@@ -36,6 +35,7 @@ from lab.data.tokenizers import (
     show_tokens,
     tokenizer_from_json,
 )
+from lab.data.visible_bytes import VISIBLE
 from lab.display.palette import NEIGHBOURS
 from lab.display.token_display import MOST_SHOWN
 from settings.errors import TokenizerError
@@ -297,7 +297,7 @@ GOOD = {"kind": "bpe", "name": "x", "pattern": ".+", "merges": ["a b", "ab c"]}
     [
         ("", "not JSON"),
         (json.dumps(GOOD)[:-9], "not JSON"),
-        ("[1]", '"kind" must be one of byte, character, bpe, tiktoken'),
+        ("[1]", '"kind" must be one of byte, character, bpe, tiktoken, huggingface'),
         (json.dumps(GOOD | {"kind": "word"}), '"kind" must be one of'),
         (json.dumps(GOOD | {"kind": ["bpe"]}), '"kind" must be one of'),
         (json.dumps({"kind": "bpe", "name": "x", "pattern": "."}), '"merges" is missing'),

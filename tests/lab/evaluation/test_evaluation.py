@@ -33,6 +33,18 @@ def data(tmp_path, monkeypatch):
     return prepare(DataConfig(tokenizer="byte", max_documents=40, validation_fraction=0.3))
 
 
+def test_long_windows_go_one_at_a_time_and_give_the_same_losses(model, data, monkeypatch):
+    sizes, hidden = [], Transformer.hidden
+    monkeypatch.setattr(Transformer, "hidden", lambda self, tokens: sizes.append(len(tokens)) or hidden(self, tokens))
+    together = evaluate(model, data.validation, data.tokenizer, max_tokens=240)
+    assert max(sizes) == 16
+    sizes.clear()
+    monkeypatch.setattr("lab.evaluation.evaluate.TOKENS_AT_ONCE", CONFIG.context_length)
+    alone = evaluate(model, data.validation, data.tokenizer, max_tokens=240)
+    assert set(sizes) == {1}
+    np.testing.assert_allclose(alone.losses, together.losses, rtol=0, atol=1e-5)
+
+
 def plain_loop(model, ids, length) -> list[float]:
     """−log p of every token but the first, each window of `length` inputs on its own, one position at a time."""
     model.eval()

@@ -1,4 +1,4 @@
-"""Self-speculative decoding gives what plain decoding gives: greedy the same tokens, sampling the same distribution."""
+"""Speculative decoding gives what plain decoding gives: greedy the same tokens, sampling the same distribution."""
 
 import itertools
 
@@ -18,6 +18,11 @@ from tests.helpers.variants import VARIANTS, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
 PROMPTS = [[3, 5, 7], [1], [2, 4, 6, 8, 10]]
+SAMPLINGS = [
+    SamplingConfig(temperature=1.0), SamplingConfig(temperature=0.7, top_k=4),
+    SamplingConfig(temperature=1.0, top_p=0.8), SamplingConfig(temperature=1.2, min_p=0.3),
+    SamplingConfig(temperature=1.0, repetition_penalty=2.0),
+]
 
 
 def sharpened(name: str, spread: float = 0.4, **changes) -> Transformer:
@@ -84,19 +89,19 @@ def counting(vocab_size: int = 11) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(temperature=1.0), SamplingConfig(temperature=0.7, top_k=4)])
-def test_sampling_has_the_distribution_of_plain_sampling(sampling):
-    """Three tokens from five possible ones: 125 texts, whose probabilities the model itself gives; chi-square."""
+@pytest.mark.parametrize("drafting", ["heads", "draft"])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_sampling_has_the_distribution_of_plain_sampling(sampling, drafting):
+    """Three tokens from five possible ones: 125 texts, whose probabilities the model itself gives; chi-square. For one
+    seed in a thousand it would fail by chance."""
     model = sharpened("multi-token", 0.15, vocab_size=5, n_layers=6)
-    prompt, n, ids = [2, 1], 4000, range(5)
-    texts = list(itertools.product(ids, repeat=3))
-    with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *text] for text in texts]))[:, 1:4]
-    chances = torch.stack([probabilities(logits[:, i], None, sampling) for i in range(3)], dim=1)
-    expected = chances.gather(2, torch.tensor(texts)[:, :, None]).prod(dim=1).flatten().double()
-    found = speculate(model, [prompt] * n, max_tokens=3, sampling=sampling, seed=4)
+    draft = sharpened("alibi", 0.4, vocab_size=5) if drafting == "draft" else None
+    prompt, n = [2, 1], 4000
+    texts = list(itertools.product(range(5), repeat=3))
+    expected = chances(model, prompt, texts, sampling)
+    found = speculate(model, [prompt] * n, draft=draft, drafts=2, max_tokens=3, sampling=sampling, seed=4)
     assert 0 < found.accepted < found.drafted  # both ways were gone
-    check_rule(found.drafts)
+    check_rule(found)
     counts = torch.zeros(len(texts), dtype=torch.float64)
     for tokens in found.tokens:
         counts[texts.index(tuple(tokens))] += 1
@@ -109,14 +114,31 @@ def test_sampling_has_the_distribution_of_plain_sampling(sampling):
     assert chisquare(observed.numpy(), predicted.numpy()).pvalue > 1e-3
 
 
-def check_rule(drafts):
-    """A draft is kept with probability min(1, p / q), so some drafts with p > 0 are refused."""
+def chances(model, prompt, texts, sampling) -> torch.Tensor:
+    """The probability of each text after the prompt: the product of what `sample` draws from, token by token."""
+    rows = torch.tensor([[*prompt, *text] for text in texts])
+    product = torch.ones(len(texts), dtype=torch.float64)
+    with torch.no_grad():
+        logits = model(rows)
+    for place in range(len(prompt), rows.shape[1]):
+        seen = torch.zeros(len(texts), logits.shape[-1], dtype=torch.bool).scatter(1, rows[:, :place], True)
+        p = probabilities(logits[:, place - 1], seen, sampling).double()
+        product *= p.gather(1, rows[:, place : place + 1])[:, 0]
+    return product
+
+
+def check_rule(found):
+    """A draft is kept with probability min(1, p / q), so some drafts with p > 0 are refused. Both means of the chances
+    differ from the share of kept drafts by chance alone: less than 4 standard deviations."""
+    drafts = found.drafts
     assert all(draft.kept for draft in drafts if draft.p >= draft.q)
     assert not any(draft.kept for draft in drafts if draft.p == 0)
     assert any(not draft.kept for draft in drafts if draft.p > 0)
-    chances = torch.tensor([min(1, draft.p / draft.q) for draft in drafts])
-    sd = (chances * (1 - chances)).sum().sqrt()
-    assert abs(sum(draft.kept for draft in drafts) - chances.sum()) < 4 * sd
+    for likely in ([min(1, draft.p / draft.q) for draft in drafts], [draft.overlap for draft in drafts]):
+        likely = torch.tensor(likely)
+        sd = (likely * (1 - likely)).sum().sqrt()
+        assert abs(found.accepted - likely.sum()) < 4 * sd
+    assert found.expected_acceptance == pytest.approx(float(likely.mean()))
 
 
 def test_up_to_the_last_position():

@@ -1,0 +1,1 @@
+"""To Hugging Face's layouts and back: settings, weights, tokenizer, generation settings."""
