@@ -5,9 +5,13 @@ which is measured. Models that fit into the processor's own cache may beat this 
 """
 
 import copy
+import importlib.util
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -17,12 +21,16 @@ import torch
 from config import SAMPLE_PROMPT
 from lab.display.palette import BLUE, VERMILLION
 from lab.display.style import Picture, axes
+from lab.exchange.export import export_hf
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
 from lab.generation.speculative import speculate
+from lab.runs.drafting import load_draft
 from lab.runs.run import Run
 from modules.multi_token import MultiTokenBlock
+from modules.quantised import kernels_used, quantise
 from modules.transformer import Transformer
+from settings.adapting import QuantisedConfig
 from settings.errors import ConfigError
 
 TOKENS, BATCHES = 128, (1, 8, 64)  # by default
@@ -36,13 +44,15 @@ class GenerationSpeed:
 
     frame: a row for each way: batch, tokens made for each sequence, milliseconds per step, tokens per second over the
     batch, the bound in the same unit, the share of it that was reached, and a remark. steps: milliseconds of every step
-    at batch 1 by length, a column for each of "cache" and "no cache". bandwidth: bytes per second.
+    at batch 1 by length, a column for each of "cache" and "no cache". bandwidth: bytes per second. notes: which ways
+    were not measured, and why.
     """
 
     frame: pd.DataFrame
     steps: pd.DataFrame
     bandwidth: float
     device: str
+    notes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -57,10 +67,11 @@ class GenerationSpeed:
         return shown
 
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.shown().to_string(index=False)}"
+        return "\n".join((self.title, self.shown().to_string(index=False), *self.notes))
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.title}</p>{self.shown().to_html(index=False, border=0)}"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<p>{escape(self.title)}</p>{self.shown().to_html(index=False, border=0)}{notes}"
 
     def picture(self) -> Picture:
         """Milliseconds per token against length, with and without the cache."""
@@ -77,12 +88,15 @@ class GenerationSpeed:
 
 
 def generation_speed(
-    run: Run, *, tokens: int | None = None, batches: Sequence[int] = BATCHES, compiled: bool = False
+    run: Run, *, tokens: int | None = None, batches: Sequence[int] = BATCHES, draft: Run | None = None,
+    compiled: bool = False,
 ) -> GenerationSpeed:
     """Measures how fast a run's model continues the sample prompt, in every way that it has.
 
-    tokens: made for each sequence (None: 128, or as many as the model has positions for). compiled: measures compiled
-    steps too, which takes up to a minute to start. Raises ConfigError for tokens or batches out of range.
+    tokens: made for each sequence (None: 128, or as many as the model has positions for). draft: a run that proposes
+    tokens (speculative decoding). compiled: measures compiled steps too, which takes up to a minute to start. Hugging
+    Face's model with the same weights is measured where transformers is installed and has one. Raises ConfigError for
+    tokens or batches out of range, RunError for a draft with another tokenizer.
     """
     model, prompt = run.load_model(), run.tokenizer.encode(SAMPLE_PROMPT)
     room = model.config.position_limit - len(prompt)
@@ -91,18 +105,23 @@ def generation_speed(
         raise ConfigError(f"tokens must lie between 2 and the {room} positions behind the prompt, not {tokens}")
     if not batches or any(batch < 1 for batch in batches):
         raise ConfigError(f"batches must be sizes of 1 or more, as in (1, 8, 64), not {tuple(batches)}")
-    bandwidth = memory_bandwidth(model.embedding.weight.device)
+    drafter = None if draft is None else load_draft(run, draft)
+    bandwidth, notes = memory_bandwidth(model.embedding.weight.device), []
     cached, uncached = (step_seconds(model, [prompt], tokens, cache=cache) for cache in (True, False))
     rows = [*lengths_rows(model, {"cache": cached, "no cache": uncached})]
-    rows += [*batches_rows(model, prompt, tokens, batches, compiled)]
-    rows += [*drafts_rows(model, prompt, tokens)]
+    for batch in batches:
+        rows += batch_rows(model, [prompt] * batch, tokens, compiled)
+    rows += drafts_rows(model, prompt, tokens, drafter)
+    rows += hugging_face_rows(run, model, prompt, tokens, batches, notes)
     frame = pd.DataFrame(rows)
-    frame["bound"] = [row["batch"] * bandwidth / row["bytes"] for row in rows]
+    frame["bound"] = frame["batch"] * bandwidth / frame["bytes"]
     frame["reached"] = frame["tokens/s"] / frame["bound"]
     steps = pd.DataFrame({"cache": pd.Series(1e3 * cached), "no cache": pd.Series(1e3 * uncached)})
     steps.index += len(prompt)
     columns = ["way", "batch", "tokens", "ms per step", "tokens/s", "bound", "reached", "remark"]
-    return GenerationSpeed(frame=frame[columns], steps=steps, bandwidth=bandwidth, device=device_name(model))
+    return GenerationSpeed(
+        frame=frame[columns], steps=steps, bandwidth=bandwidth, device=device_name(model), notes=tuple(notes)
+    )
 
 
 def lengths_rows(model: Transformer, seconds: dict[str, np.ndarray]) -> Iterator[dict]:
@@ -115,28 +134,72 @@ def lengths_rows(model: Transformer, seconds: dict[str, np.ndarray]) -> Iterator
             yield row(way, model, 1, end, float(np.median(last)), remark)
 
 
-def batches_rows(
-    model: Transformer, prompt: list[int], tokens: int, batches: Sequence[int], compiled: bool
+def batch_rows(model: Transformer, prompts: list[list[int]], tokens: int, compiled: bool) -> Iterator[dict]:
+    """A row for each form of the weights, for eager steps and, if asked, for compiled ones."""
+    for form, variant in weight_forms(model):
+        for decode in ("eager", "compiled") if compiled else ("eager",):
+            times = step_seconds(variant, prompts, tokens, decode=decode)
+            kernels = "; ".join(kernels_used(variant, variant.embedding.weight.dtype))
+            seconds = float(np.median(times[min(2, len(times) - 1) :]))
+            yield row(f"{decode}, {form}", variant, len(prompts), len(times), seconds, kernels)
+
+
+def weight_forms(model: Transformer) -> Iterator[tuple[str, Transformer]]:
+    """The model as it is, in bfloat16, and quantised where that is possible."""
+    yield "weights as stored", model
+    yield "bf16", copy.deepcopy(model).to(torch.bfloat16)
+    if model.config.quantised is None and model.config.lora is None:
+        for bits in (8, 4):
+            lower = copy.deepcopy(model)
+            quantise(lower, QuantisedConfig(bits=bits))
+            yield f"int{bits}", lower
+
+
+def drafts_rows(model: Transformer, prompt: list[int], tokens: int, draft: Transformer | None) -> Iterator[dict]:
+    """A row for drafts by another model, if one is given, and by the model's further heads, if it has them."""
+    ways = {"a run drafts": draft} if draft is not None else {}
+    if any(isinstance(block, MultiTokenBlock) and block.offset > 1 for block in model.blocks):
+        ways["its own heads draft"] = None
+    for way, other in ways.items():
+        how = dict(draft=other, sampling=GREEDY)
+        speculate(model, [prompt], max_tokens=min(4, tokens), **how)  # warms up
+        start = time.perf_counter()
+        found = speculate(model, [prompt], max_tokens=tokens, **how)
+        seconds = (time.perf_counter() - start) / len(found.tokens[0])
+        remark = f"{found.tokens_per_pass:.2f} tokens per pass, {found.acceptance_rate:.0%} of the drafts kept"
+        yield row(way, model, 1, tokens, seconds, remark)
+
+
+def hugging_face_rows(
+    run: Run, model: Transformer, prompt: list[int], tokens: int, batches: Sequence[int], notes: list[str]
 ) -> Iterator[dict]:
-    """A row for each batch and each form of the weights."""
-    lower = copy.deepcopy(model).to(torch.bfloat16)
-    ways = [("eager", model, "eager"), ("eager, bf16 weights", lower, "eager")]
-    ways += [("compiled", model, "compiled"), ("compiled, bf16 weights", lower, "compiled")] if compiled else []
-    for batch in batches:
-        for way, variant, decode in ways:
-            times = step_seconds(variant, [prompt] * batch, tokens, decode=decode)
-            yield row(way, variant, batch, len(times), median(times[2:] if len(times) > 3 else times))
-
-
-def drafts_rows(model: Transformer, prompt: list[int], tokens: int) -> Iterator[dict]:
-    """A row for drafts by the model's further heads, where it has them."""
-    if not any(isinstance(block, MultiTokenBlock) and block.offset > 1 for block in model.blocks):
+    """A row for each batch: Hugging Face's `generate` with the same weights. notes: gets why there are none."""
+    if importlib.util.find_spec("transformers") is None:
+        notes.append("Hugging Face was not measured: transformers is not installed")
         return
-    speculate(model, [prompt], max_tokens=min(4, tokens), sampling=GREEDY)  # warms up
-    start = time.perf_counter()
-    found = speculate(model, [prompt], max_tokens=tokens, sampling=GREEDY)
-    seconds = (time.perf_counter() - start) / len(found.tokens[0])
-    yield row("its own heads draft", model, 1, tokens, seconds, str(found))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = export_hf(run, Path(folder) / "model")
+        except ConfigError as error:
+            notes.append(f"Hugging Face was not measured: {error}")
+            return
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        theirs = AutoModelForCausalLM.from_pretrained(path).to(model.embedding.weight).eval()
+    for batch in batches:
+        ids = torch.tensor([prompt] * batch, device=model.embedding.weight.device)
+        seconds = []
+        for count in (2, tokens):  # the first warms up
+            start = time.perf_counter()
+            with torch.inference_mode():
+                theirs.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count,
+                    do_sample=False, pad_token_id=0, eos_token_id=None,
+                )
+            seconds.append((time.perf_counter() - start) / count)
+        yield row("Hugging Face", model, batch, tokens, seconds[-1], "the mean, its start included")
 
 
 def row(way: str, model: Transformer, batch: int, tokens: int, seconds: float, remark: str = "") -> dict:

@@ -1,5 +1,5 @@
-"""Kernels written by hand, because PyTorch's own leave half of a CPU idle, and the choice of one for int8. Same results,
-measured to be faster.
+"""Kernels written by hand, because PyTorch's own leave half of a CPU idle, and the choice of one for int8. Same
+results, measured to be faster.
 
 All are plain tensor code; those with gradients compute them by formula. The bench folder measures the gain.
 """
