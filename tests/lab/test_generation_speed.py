@@ -6,9 +6,11 @@ import torch
 
 from config import MultiTokenBlockConfig
 from lab import generation_speed as speeds
-from lab.generation_speed import bytes_read, generation_speed, memory_bandwidth, step_seconds
+from lab.generation_speed import bytes_read, generation_speed, memory_bandwidth, step_seconds, weight_forms
 from lab.terminal import main
+from modules.quantised import quantise
 from modules.transformer import Transformer
+from settings.adapting import QuantisedConfig
 from settings.errors import ConfigError
 from tests.helpers.small_runs import MODEL, make_run
 from tests.helpers.variants import vary
@@ -37,23 +39,38 @@ def test_a_step_reads_each_weight_once():
 def test_the_table_has_every_way_and_the_bound(quick):
     found = generation_speed(make_run(quick, "tiny"), tokens=12, batches=(1, 3))
     frame = found.frame
-    assert list(frame["way"][:6]) == ["cache"] * 3 + ["no cache"] * 3
-    assert list(frame["batch"]) == [1] * 8 + [3] * 2
+    forms = [f"eager, {form}" for form in ("weights as stored", "bf16", "int8", "int4")]
+    assert list(frame["way"]) == ["cache"] * 3 + ["no cache"] * 3 + forms * 2 + ["Hugging Face"] * 2
+    assert list(frame["batch"]) == [1] * 10 + [3] * 4 + [1, 3]
     assert list(frame["tokens"][:3]) == [3, 6, 12] and set(frame["tokens"][6:]) == {12}
     np.testing.assert_allclose(frame["tokens/s"], 1e3 * frame["batch"] / frame["ms per step"])
     weights = 4 * sum(parameter.numel() for parameter in Transformer(MODEL).parameters())
-    np.testing.assert_allclose(frame["bound"][[0, 6, 7, 8]], [1e9 / weights * n for n in (1, 1, 2, 3)])
+    np.testing.assert_allclose(frame["bound"][[0, 6, 7, 10]], [1e9 / weights * n for n in (1, 1, 2, 3)])
     np.testing.assert_allclose(frame["reached"], frame["tokens/s"] / frame["bound"])
     assert list(found.steps.index) == list(range(len("Once there was"), len("Once there was") + 12))
-    assert "the memory gives 1.0 GB/s" in repr(found) and "eager, bf16 weights" in repr(found)
-    assert found._repr_html_().count("<tr") == 11
+    assert "the memory gives 1.0 GB/s" in repr(found) and "eager, bf16" in repr(found)
+    assert found._repr_html_().count("<tr") == 17
     assert repr(found.picture()).startswith("Milliseconds per token against length; at the end cache: ")
 
 
-def test_further_heads_draft(quick):
+def test_drafts_by_further_heads_and_by_another_run(quick):
+    """And a model of which Hugging Face has no counterpart."""
     model = MODEL.replace(n_layers=3, block=MultiTokenBlockConfig(heads=2))
-    last = generation_speed(make_run(quick, "heads", model), tokens=8, batches=(1,)).frame.iloc[-1]
-    assert last["way"] == "its own heads draft" and "tokens per pass" in last["remark"]
+    run, other = make_run(quick, "heads", model), make_run(quick, "tiny")
+    found = generation_speed(run, tokens=8, batches=(1,), draft=other)
+    assert list(found.frame["way"][-2:]) == ["a run drafts", "its own heads draft"]
+    assert all("tokens per pass" in remark for remark in found.frame["remark"][-2:])
+    (note,) = found.notes
+    assert note.startswith("Hugging Face was not measured: this model has no counterpart") and note in repr(found)
+
+
+def test_what_is_quantised_is_not_quantised_again():
+    model = Transformer(MODEL)
+    assert [form for form, _ in weight_forms(model)] == ["weights as stored", "bf16", "int8", "int4"]
+    sizes = [bytes_read(variant) for _, variant in weight_forms(model)]
+    assert sizes[1] == sizes[0] / 2 and sizes[3] < sizes[2] < sizes[0]
+    quantise(model, QuantisedConfig(bits=8))
+    assert [form for form, _ in weight_forms(model)] == ["weights as stored", "bf16"]
 
 
 def test_a_slow_generation_is_stopped_and_its_row_says_so(quick, monkeypatch):
