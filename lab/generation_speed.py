@@ -24,7 +24,7 @@ from lab.generation_rivals import open_rival, why_no_rival
 from lab.runs.drafting import load_draft
 from lab.runs.run import Run
 from modules.multi_token import MultiTokenBlock
-from modules.quantised import quantise
+from modules.quantised import kernels_used, quantise
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
@@ -134,14 +134,14 @@ def batches_rows(
     model: Transformer, prompt: list[int], tokens: int, batches: Sequence[int], compiled: bool
 ) -> Iterator[dict]:
     """A row for each batch and each form of the weights."""
-    lower = copy.deepcopy(model).to(torch.bfloat16)
-    ways = [("eager", model, "eager"), ("eager, bf16 weights", lower, "eager")]
-    ways += [("compiled", model, "compiled"), ("compiled, bf16 weights", lower, "compiled")] if compiled else []
-    ways += [(f"eager, {name}", variant, "eager") for name, variant in quantised_forms(model).items()]
+    forms = {"": model, ", bf16 weights": copy.deepcopy(model).to(torch.bfloat16)}
+    forms |= {f", {name}": variant for name, variant in quantised_forms(model).items()}
     for batch in batches:
-        for way, variant, decode in ways:
-            times = step_seconds(variant, [prompt] * batch, tokens, decode=decode)
-            yield row(way, variant, batch, len(times), median(times[2:] if len(times) > 3 else times))
+        for decode in ("eager", "compiled") if compiled else ("eager",):
+            for form, variant in forms.items():
+                times = step_seconds(variant, [prompt] * batch, tokens, decode=decode)
+                remark = "; ".join(kernels_used(variant, variant.embedding.weight.dtype)) if decode == "eager" else ""
+                yield row(decode + form, variant, batch, len(times), median(times[2:] if len(times) > 3 else times), remark)
 
 
 def quantised_forms(model: Transformer) -> dict[str, Transformer]:

@@ -45,7 +45,7 @@ class Generation:
     strategy: str = "balanced"  # greedy, precise, balanced or creative.
     sampling: SamplingConfig
     seed: int = 0  # The same seed gives the same text.
-    decode: str = "auto"  # eager, compiled, or auto: compiled where that saves more time than compiling takes.
+    decode: Literal["auto", "eager", "compiled"] = "auto"  # auto: compiled where that saves more than compiling takes.
 
 
 @dataclass(frozen=True, kw_only=True)

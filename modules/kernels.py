@@ -163,6 +163,8 @@ def int8_linear(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     if runs_int8_kernel(x, len(codes)):
         ones = torch.ones_like(scale, dtype=x.dtype)  # (O)
         y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), codes, ones).view(*x.shape[:-1], -1)  # (…, O)
+    elif x.shape[:-1] == (1, 1) and x.is_cpu and torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        y = (codes.to(x.dtype) * x[0]).sum(dim=-1)[None, None]  # (1, 1, O): the compiler reads the codes alone
     else:
         y = F.linear(x, codes.to(x.dtype))  # (…, O)
     return (y.to(scale.dtype) * scale).to(y.dtype)  # (…, O)

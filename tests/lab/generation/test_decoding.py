@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from config import ModelConfig
+from config import ModelConfig, QuantisedConfig
 from lab.generation import decoding
 from lab.generation.decoding import ASSUMED_COMPILING, TIMED, Decoder, StepTimes
 from lab.generation.generate import generate
@@ -181,6 +181,9 @@ def rows(steps) -> list[list[int]]:
 @pytest.mark.parametrize(("config", "prompts"), [
     pytest.param(vary("llama", n_layers=1, max_positions=LIMIT), PROMPTS, id="llama, prompts of different lengths"),
     pytest.param(vary("alibi", n_layers=1, max_positions=LIMIT, n_kv_heads=2), PROMPTS[:1], id="alibi grouped, one"),
+    pytest.param(
+        vary("llama", n_layers=1, max_positions=LIMIT, quantised=QuantisedConfig()), PROMPTS[:1], id="llama int8, one"
+    ),
 ])
 def test_compiled_steps_give_the_same_tokens(seeded, config: ModelConfig, prompts):
     """By the compiler itself, in float64."""
