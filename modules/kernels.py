@@ -44,13 +44,14 @@ def masked_attention(
     """
     if q.shape[2] == 1 and q.is_cpu and torch.compiler.is_compiling() and not torch.is_grad_enabled():
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, S, D)
-        scores = (q * k).sum(dim=-1)[:, :, None] * scale  # (B, H, 1, S)
+        scores = (q * scale * k).sum(dim=-1)[:, :, None]  # (B, H, 1, S)
         if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, -torch.inf)  # (B, H, 1, S)
         elif mask is not None:
             scores = scores + mask  # (B, H, 1, S)
-        weights = scores.softmax(dim=-1)  # (B, H, 1, S)
-        return (weights.mT * v).sum(dim=-2, keepdim=True)  # (B, H, 1, D)
+        weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()  # (B, H, 1, S)
+        total = weights.sum(dim=-1, keepdim=True)  # (B, H, 1, 1)
+        return (weights.mT * v).sum(dim=-2, keepdim=True) / total  # (B, H, 1, D)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )  # (B, H, T, D)
@@ -153,6 +154,18 @@ def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) 
     else:
         y = torch.baddbmm(bias.view(slices, -1, 1), parts, columns)  # (N, O, 1)
     return y.view(1, 1, -1)  # (1, 1, NO)
+
+
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
+    """x·Wᵀ + b for x (…, C) of a few rows and W (F, C), without gradients; `slices` divides F.
+
+    MKL multiplies a few rows in one thread. In a batched product each thread takes slices of W, which is up to twice as
+    fast with two threads, and as fast with one.
+    """
+    rows = x.reshape(1, -1, x.shape[-1]).expand(slices, -1, -1)  # (N, BT, I)
+    parts = torch.bmm(rows, weight.view(slices, -1, weight.shape[1]).mT)  # (N, BT, O)
+    y = torch.cat(parts.unbind(), dim=-1).view(*x.shape[:-1], -1)  # (…, NO)
+    return y if bias is None else y + bias  # (…, NO)
 
 
 def int8_linear(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:

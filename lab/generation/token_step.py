@@ -14,7 +14,7 @@ from torch import Tensor
 from modules.cache import Cache, StepCache
 from modules.transformer import Transformer
 
-WINDOW = 64  # slots: attention reads the cache up to the next multiple of it
+WINDOW = 16  # slots: attention reads the cache up to the next multiple of it
 Layers = list[tuple[Tensor, Tensor]]
 STEPS: WeakKeyDictionary[Transformer, dict[int, Callable]] = WeakKeyDictionary()  # by model, then by batch
 

@@ -69,8 +69,8 @@ def test_one_graph_serves_every_token_and_gives_the_uncached_logits(config, monk
 
 
 def test_windows_grow_in_steps_up_to_the_models_limit():
-    assert [window_for(length, 200) for length in (1, 64, 65, 128, 129, 193, 200)] == [64, 64, 128, 128, 192, 200, 200]
-    assert capacity_for(65, 200) == 129
+    assert [window_for(length, 200) for length in (1, 16, 17, 32, 33, 193, 200)] == [16, 16, 32, 32, 48, 200, 200]
+    assert capacity_for(65, 200) == 81
 
 
 def test_a_model_that_is_gone_leaves_no_step():
