@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
+LEFT = 5  # rows: for more, a product with the weights on the right is faster
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
 
 
@@ -137,34 +138,25 @@ class HeadLoss(torch.autograd.Function):
         return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None  # (N, C), (V, C)
 
 
-def one_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
-    """x·Wᵀ + b for x (1, 1, C) and W (F, C), without gradients; `slices` divides F.
-
-    Reading W takes nearly all of the time. PyTorch's matrix-vector routine reads at a quarter of the memory's speed.
-    Its batched product of slices of W with x as a column reads 2-4 times as fast. Compiled, a multiplication and a sum
-    are faster than both, because the compiler makes one loop of them and of what follows.
-    """
-    if torch.compiler.is_compiling():
-        y = (weight * x[0]).sum(dim=-1)  # (O)
-        return (y if bias is None else y + bias)[None, None]  # (1, 1, O)
-    columns = x.mT.expand(slices, -1, -1)  # (N, I, 1)
-    parts = weight.view(slices, -1, weight.shape[1])  # (N, O, I)
-    if bias is None:
-        y = torch.bmm(parts, columns)  # (N, O, 1)
-    else:
-        y = torch.baddbmm(bias.view(slices, -1, 1), parts, columns)  # (N, O, 1)
-    return y.view(1, 1, -1)  # (1, 1, NO)
-
-
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:
-    """x·Wᵀ + b for x (…, C) of a few rows and W (F, C), without gradients; `slices` divides F.
+    """x·Wᵀ + b for x (…, I) of a few rows and W (O, I), without gradients; `slices` divides O.
 
-    MKL multiplies a few rows in one thread. In a batched product each thread takes slices of W, which is up to twice as
-    fast with two threads, and as fast with one.
+    Reading W takes nearly all of the time, and MKL's own product of a few rows reads it in one thread, at a quarter of
+    the memory's speed. In a batched product each thread takes slices of W: 2-4 times as fast with two threads. Up to 5
+    rows it is faster with W on the left. One row compiled is a multiplication and a sum, because the compiler makes one
+    loop of them and of what follows.
     """
-    rows = x.reshape(1, -1, x.shape[-1]).expand(slices, -1, -1)  # (N, BT, I)
-    parts = torch.bmm(rows, weight.view(slices, -1, weight.shape[1]).mT)  # (N, BT, O)
-    y = torch.cat(parts.unbind(), dim=-1).view(*x.shape[:-1], -1)  # (…, NO)
+    n_rows = math.prod(x.shape[:-1])
+    if n_rows == 1 and torch.compiler.is_compiling():
+        y = (weight * x.reshape(1, -1)).sum(dim=-1).view(*x.shape[:-1], -1)  # (…, NO)
+        return y if bias is None else y + bias  # (…, NO)
+    rows = x.contiguous().view(1, n_rows, -1).expand(slices, -1, -1)  # (N, BT, I)
+    parts = weight.view(slices, -1, weight.shape[1])  # (N, O, I)
+    if n_rows <= LEFT:
+        y = torch.bmm(parts, rows.mT).view(-1, n_rows).mT.contiguous()  # (BT, NO)
+    else:
+        y = torch.cat(torch.bmm(rows, parts.mT).unbind(), dim=-1)  # (BT, NO)
+    y = y.reshape(*x.shape[:-1], -1)  # (…, NO)
     return y if bias is None else y + bias  # (…, NO)
 
 

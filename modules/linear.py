@@ -1,4 +1,4 @@
-"""The linear map, with faster kernels for a single row and for a few rows."""
+"""The linear map, with a faster kernel for a few rows."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.kernels import few_rows_linear, one_row_linear
+from modules.kernels import few_rows_linear
 from modules.logging_module import LoggingModule
 
 MKL = torch.backends.mkl.is_available()  # the BLAS on x86, which is slow for few rows
@@ -15,7 +15,7 @@ SLICES = 8  # at most; with two threads, two are as fast
 
 
 class Linear(LoggingModule, nn.Linear):
-    """y = x·Wᵀ + b. Few rows, as in decoding with the cache, have kernels of their own."""
+    """y = x·Wᵀ + b. Few rows, as in decoding with the cache, are computed by `few_rows_linear`."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool):
         super().__init__(in_features, out_features, bias)
@@ -24,9 +24,7 @@ class Linear(LoggingModule, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or not x.is_cpu or not 0 < math.prod(x.shape[:-1]) <= FEW_ROWS:
             return F.linear(x, self.weight, self.bias)  # (…, O)
-        if x.shape[:-1] == (1, 1) and (runs_mkl(x) or torch.compiler.is_compiling()):
-            return one_row_linear(x, self.weight, self.bias, self.slices)  # (1, 1, O)
-        if runs_mkl(x):
+        if runs_mkl(x) or (x.shape[:-1] == (1, 1) and torch.compiler.is_compiling()):
             return few_rows_linear(x, self.weight, self.bias, self.slices)  # (…, O)
         return F.linear(x, self.weight, self.bias)  # (…, O)
 

@@ -8,7 +8,7 @@ from modules import linear
 from modules.linear import Linear
 
 
-@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (3, 21), (1,), (), (0, 2), (5, 13)])
+@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (3, 21), (1,), (), (0, 2), (5, 13), (1, 5), (2, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(40, 96), (96, 40), (33, 12), (40, 257), (1, 1), (256, 2048)])
 def test_equals_pytorch(seeded, rows, bias, inputs, outputs):
@@ -20,14 +20,12 @@ def test_equals_pytorch(seeded, rows, bias, inputs, outputs):
     torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_ways_for_one_row_and_for_few_are_taken_only_there(seeded, monkeypatch):
+def test_the_way_for_few_rows_is_taken_only_there(seeded, monkeypatch):
     monkeypatch.setattr(linear, "MKL", True)
-    monkeypatch.setattr(linear, "one_row_linear", lambda x, *_: "one row")
     monkeypatch.setattr(linear, "few_rows_linear", lambda x, *_: "few rows")
     layer, x = Linear(8, 16, bias=False), torch.randn(1, 1, 8)
     with torch.inference_mode():
-        assert layer(x) == "one row"
-        assert layer(x.expand(2, 1, 8)) == layer(x.expand(1, linear.FEW_ROWS, 8)) == "few rows"
+        assert layer(x) == layer(x.expand(2, 1, 8)) == layer(x.expand(1, linear.FEW_ROWS, 8)) == "few rows"
         assert layer(x.expand(linear.FEW_ROWS + 1, 1, 8)).shape == (linear.FEW_ROWS + 1, 1, 16)
         assert layer.double()(x.double()).shape == (1, 1, 16)
     layer.float()(x).sum().backward()

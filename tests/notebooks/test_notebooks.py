@@ -18,6 +18,7 @@ TINY = {
     "token_streams.ipynb": {"held_out": 2048, "factors": [1, 16]},
     "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
     "inference.ipynb": {"max_tokens": 12},
+    "adapt.ipynb": {"steps": 4, "held_out": 1024, "documents": 60, "task_name": "pronoun-in-tale"},
     "testing_modules.ipynb": {"architecture": "alibi", "time": 14},
 }
 NEW_MODULE = "new-module"  # the tag of a cell that shows how to write a module, and therefore holds one class
