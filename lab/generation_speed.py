@@ -143,7 +143,8 @@ def batches_rows(
             for form, variant in forms.items():
                 times = step_seconds(variant, [prompt] * batch, tokens, decode=decode)
                 remark = "; ".join(kernels_used(variant, variant.embedding.weight.dtype)) if decode == "eager" else ""
-                yield row(decode + form, variant, batch, len(times), median(times[2:] if len(times) > 3 else times), remark)
+                seconds = median(times[2:] if len(times) > 3 else times)
+                yield row(decode + form, variant, batch, len(times), seconds, remark)
 
 
 def quantised_forms(model: Transformer) -> dict[str, Transformer]:
