@@ -150,12 +150,12 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int)
     if n_rows == 1 and torch.compiler.is_compiling():
         y = (weight * x.reshape(1, -1)).sum(dim=-1).view(*x.shape[:-1], -1)  # (…, NO)
         return y if bias is None else y + bias  # (…, NO)
-    rows = x.contiguous().view(1, n_rows, -1).expand(slices, -1, -1)  # (N, BT, I)
+    rows = x.contiguous().view(1, n_rows, -1).expand(slices, -1, -1)  # (N, …, I)
     parts = weight.view(slices, -1, weight.shape[1])  # (N, O, I)
     if n_rows <= LEFT:
-        y = torch.bmm(parts, rows.mT).view(-1, n_rows).mT.contiguous()  # (BT, NO)
+        y = torch.bmm(parts, rows.mT).view(-1, n_rows).mT.contiguous()  # (…, NO)
     else:
-        y = torch.cat(torch.bmm(rows, parts.mT).unbind(), dim=-1)  # (BT, NO)
+        y = torch.cat(torch.bmm(rows, parts.mT).unbind(), dim=-1)  # (…, NO)
     y = y.reshape(*x.shape[:-1], -1)  # (…, NO)
     return y if bias is None else y + bias  # (…, NO)
 
