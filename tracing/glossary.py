@@ -16,9 +16,10 @@ GLOSSARY = {
     "P": "keys up to the block's end, or of all future vectors",
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
+    "A": "slices of a weight",
     "W": "tokens of a future window",
     "J": "vectors of future windows",
 }
 # Without a cache S is T, without a bias E is D, in multi-head attention G is H.
 MAY_AGREE = {frozenset("ST"), frozenset("DE"), frozenset("GH")}
-LOCAL = frozenset("NKPIOWJ")  # these mean one size only within one turn of a loop; the others within a whole pass
+LOCAL = frozenset("NKPIOAWJ")  # these mean one size only within one turn of a loop; the others within a whole pass

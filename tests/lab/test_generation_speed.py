@@ -6,7 +6,7 @@ import torch
 
 from config import MultiTokenBlockConfig
 from lab import generation_speed as speeds
-from lab.generation_speed import bytes_read, generation_speed, memory_bandwidth, step_seconds
+from lab.generation_speed import bytes_read, fastest, generation_speed, memory_bandwidth, step_seconds
 from lab.terminal import main
 from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError
@@ -100,3 +100,8 @@ def test_the_command_prints_the_table_and_draws_the_picture(quick, monkeypatch, 
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(["generation-speed", str(run.folder), "--tokens", "1"]) == 1
     assert "tokens must lie between 2" in capsys.readouterr().err
+
+
+def test_of_each_step_the_shortest_time_counts_as_far_as_all_rounds_came():
+    rounds = [np.array([3.0, 1.0, 5.0]), np.array([2.0, 4.0])]
+    np.testing.assert_array_equal(fastest(rounds), [2.0, 1.0])
