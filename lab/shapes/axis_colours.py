@@ -9,7 +9,7 @@ from tracing.glossary import GLOSSARY
 # Letters that share a colour do not stand side by side in a shape
 AXIS_COLOURS = {
     "B": BLUE, "T": GREEN, "S": SKY, "C": ORANGE, "H": PINK, "G": YELLOW, "D": VERMILLION, "E": VERMILLION,
-    "F": YELLOW, "V": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY, "A": SKY, "W": SKY, "J": PINK,
+    "F": YELLOW, "V": GREY, "N": SKY, "K": PINK, "P": GREEN, "I": ORANGE, "O": GREY, "A": YELLOW, "W": SKY, "J": PINK,
 }
 OPACITY = 0.34
 
