@@ -146,6 +146,39 @@ def test_pools_are_what_the_rows_say():
         assert said[label] == " / ".join(dict.fromkeys(above)), label
 
 
+def test_students_are_what_the_rows_say():
+    runs = pd.read_csv(RESULTS / "distillation.csv")
+    differences = pd.read_csv(RESULTS / "distillation_differences.csv").set_index("variant")
+    losses, text = mean_and_spread(runs), study("Taught or alone.")
+    ways, signs = ["alone", "logits", "logits-and-states", "blocks"], {}
+    for (_, rate, loss, against, by_seed), way in zip(rows(text), ways, strict=True):
+        assert loss == spread(losses.loc[way, "validation_loss"], losses.loc[way, "validation_loss sd"], 4)
+        assert {float(rate)} == set(runs[runs["variant"] == way]["learning_rate"])
+        if way != "alone":
+            found = differences.loc[way]
+            said = f"{found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+            assert against.replace("*", "") == said.replace("-", "−")
+            single = [float(one) for one in found.by_seed.split()]
+            assert by_seed == " ".join(f"{one:+.2f}" for one in single).replace("-", "−")
+            signs[way] = {one < 0 for one in single}
+    assert signs == {"logits": {True, False}, "logits-and-states": {True}, "blocks": {True}}
+    tuned = runs.set_index(["variant", "seed"])["validation_loss"]["alone-rate0.008", 100]
+    assert f"the student alone ended at {tuned:.4f}" in re.sub(r"\s+", " ", text)
+    teacher = losses.loc["teacher", "validation_loss"]
+    assert f"({teacher:.3f} nats per token)" in re.sub(r"\s+", " ", text)
+
+
+def test_drafts_are_what_the_rows_say():
+    found, text = pd.read_csv(RESULTS / "speculation.csv"), study("Drafts.")
+    for cells, row in zip(rows(text), found.itertuples(), strict=True):
+        assert cells == [
+            row.model.removesuffix("-seed0").replace("model-", "6 × "), f"{row.draft_size:.3f} ×", str(row.drafts),
+            f"{100 * row.acceptance:.0f} %", f"{row.tokens_per_pass:.2f}", f"{row.cost:.2f} plain steps",
+            f"{row.speed:.2f} ×",
+        ]
+    assert found["speed"].max() < 1.1 and found["acceptance"].between(0.5, 0.6).all(), "hardly faster; half are kept"
+
+
 @pytest.mark.parametrize("page", ["README.md", "trained/README.md"])
 def test_no_page_claims_what_nobody_measured(page):
     text = (ROOT / page).read_text(encoding="utf-8")
