@@ -135,7 +135,7 @@ def made_by(page: str) -> set[str]:
 def small_world(tmp_path, monkeypatch):
     """An empty folder to work in, runs and cache of its own, and three hundred tales in place of twenty thousand."""
     seeds = [f"alibi-tiny-tales{end}" for end in ("", "-seed1", "-seed2")]
-    for name in ("llama-tiny-tales", "llama-tiny-pydocs", "gpt2-tiny-tales", "multi-token-tiny-tales", *seeds):
+    for name in ("llama-tiny-tales", "gpt2-tiny-tales", "multi-token-tiny-tales", *seeds):
         shutil.copytree(TRAINED / name, tmp_path / "trained" / name)
     texts = tmp_path / "path/to/my/texts"
     texts.mkdir(parents=True)
