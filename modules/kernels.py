@@ -177,7 +177,7 @@ def int8_linear(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
 def runs_int8_kernel(x: Tensor, outputs: int) -> bool:
     """Whether PyTorch's kernel multiplies x (…, I) by int8 weights: without gradients, in bfloat16 on a CPU.
 
-    There it is 4 to 10 times as fast for one row as a product with converted weights. In float32 it is slower than
+    There it is several times as fast for one row as a product with converted weights. In float32 it is slower than
     that, up to a hundred times. Sizes that are no multiples of 32 are kept from it: for some of them it reads past the
     end of the weights, without an error.
     """
