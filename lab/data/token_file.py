@@ -54,19 +54,25 @@ class TokenFile:
     def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         """Batch number `step`, (batch_size, length + 1) int64: inputs are [:, :-1], targets [:, 1:].
 
+        It holds the next batch_size rows of `rows`. Raises DataError as that does.
+        """
+        return self.rows(seed, step * batch_size, batch_size, length)
+
+    def rows(self, seed: int, first: int, count: int, length: int) -> np.ndarray:
+        """`count` windows from number `first` on, (count, length + 1) int64, of an endless sequence.
+
         A pure function of its arguments. An epoch divides the stream into windows from a random place on, so that no
         token is a target twice, and takes them in random order. Epochs follow each other without a gap. The stream is
         used as a ring: its last token ends a document, and its first begins one. Raises DataError for a stream shorter
         than a window.
         """
-        if seed < 0 or step < 0 or batch_size < 1:
-            raise DataError(f"a batch needs seed and step >= 0 and batch_size >= 1, not {seed}, {step}, {batch_size}")
+        if seed < 0 or first < 0 or count < 1:
+            raise DataError(f"rows need seed and first >= 0 and count >= 1, not {seed}, {first}, {count}")
         n_windows = self.n_windows(length)
-        first = step * batch_size
-        starts, row = np.empty(batch_size, dtype=np.int64), 0
-        while row < batch_size:
+        starts, row = np.empty(count, dtype=np.int64), 0
+        while row < count:
             epoch, place = divmod(first + row, n_windows)
-            rest = window_starts(len(self), length, seed, epoch)[place : place + batch_size - row]
+            rest = window_starts(len(self), length, seed, epoch)[place : place + count - row]
             starts[row : row + len(rest)] = rest
             row += len(rest)
         self._check_whole()
