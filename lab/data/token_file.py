@@ -56,6 +56,8 @@ class TokenFile:
 
         It holds the next batch_size rows of `rows`. Raises DataError as that does.
         """
+        if seed < 0 or step < 0 or batch_size < 1:
+            raise DataError(f"a batch needs seed and step >= 0 and batch_size >= 1, not {seed}, {step}, {batch_size}")
         return self.rows(seed, step * batch_size, batch_size, length)
 
     def rows(self, seed: int, first: int, count: int, length: int) -> np.ndarray:
