@@ -262,18 +262,34 @@ class ModelConfig(Config):
 
 
 @settings
+class HubConfig(Config):
+    """Which part of a set on the Hugging Face hub is read, and how."""
+
+    subset: Text | None = None  # The hub calls it config. None: the named set's own, or the only one.
+    split: Text = "train"
+    revision: Text | None = None  # A branch, a tag or a commit. None: the newest; a run keeps the commit it began with.
+    streamed: bool = True  # An epoch at a time is read and kept. False: all of it is downloaded and tokenised first.
+
+    problems = combinations.hub
+
+
+@settings
 class DataConfig(Config):
     """What is read, and how it is cut into tokens.
 
     A document is held out for validation by a hash of its text: more documents never move one to the other side.
     """
 
-    source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
+    # A built-in set (tales, pydocs, pycode); a file, folder or glob of your own; a set of the Hugging Face hub by its
+    # short name (tinystories, fineweb-edu, wikipedia, ...) or as hub:owner/name.
+    source: Text = "tales"
     tokenizer: Text = "bpe-2048"
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
-    text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
+    text_field: Text | None = None  # The column that holds the text, in tables: jsonl, csv, tsv, parquet, hub sets.
     validation_fraction: Positive = 0.05
     seed: Whole[0, 9 * 10**12] = 0  # Which tales.
+    hub: HubConfig = HubConfig()
+    tokens_per_epoch: Whole[1, 10**12] | None = None  # Of a streamed set. None: 100 million.
 
     problems = combinations.data
 

@@ -93,6 +93,14 @@ def data(data) -> Iterator[str]:
         yield f"validation_fraction must lie between 0 and 1, both excluded, not {data.validation_fraction}"
     if not data.source.strip():
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
+    if data.tokens_per_epoch is not None and not data.hub.streamed:
+        yield "tokens_per_epoch belongs to a streamed set; leave it out, or set hub.streamed"
+
+
+def hub(hub) -> Iterator[str]:
+    for name in ("subset", "split", "revision"):
+        if getattr(hub, name) is not None and not getattr(hub, name).strip():
+            yield f"hub.{name} is empty; name one, or leave it out"
 
 
 def train(train) -> Iterator[str]:

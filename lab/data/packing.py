@@ -7,27 +7,28 @@ stays on its side when others are added, and equal texts are always on the same 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from config import DataConfig
 from lab.data.cache import Damaged, in_cache, load_or_build
+from lab.data.leases import Lease
 from lab.data.paths import printable
-from lab.data.sources import Documents, check_config, load_documents
+from lab.data.shards import Shards
+from lab.data.sources import Documents, HubDocuments, check_config, load_documents
 from lab.data.token_file import TokenFile
+from lab.data.token_stream import TokenStream
+from lab.data.token_writing import Side, chunks, held_out_place, open_tokens
 from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
-from settings.errors import DataError, TokenizerError
+from settings.errors import DataError
 
 FORMAT = 2  # part of each key: raise it when the same documents give different tokens
 SIDES = ("train", "validation")
 MAPPED = 1 << 28  # bytes: a side of this size or more is mapped from disk, a smaller one is read into memory
 CHUNK = 1 << 20  # characters tokenised together: enough for all cores in little memory
-
-Scored = tuple[str, float | None]
+TOKENS_PER_EPOCH = 100_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +37,7 @@ class TokenData:
 
     config: DataConfig
     tokenizer: Tokenizer
-    train: TokenFile
+    train: TokenFile | TokenStream
     validation: TokenFile
 
     @property
@@ -50,18 +51,15 @@ class TokenData:
         return "\n  ".join([title, repr(self.train), repr(self.validation)])
 
 
-def held_out_place(text: str) -> float:
-    """A text's hash as a fraction in [0, 1). Below `validation_fraction` the text is held out."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
-
-
 def prepare(
-    config: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[int, int], None] | None = None
+    config: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> TokenData:
     """The tokens of `config`, from the cache; if they are not there, they are made and stored.
 
     tokenizer: a run's own tokenizer, for example; None: the one named in `config`. While the tokens are made,
-    `progress(documents done, documents in all)` is called repeatedly. Raises DataError for documents that can't be
+    `progress(documents done, documents in all)` is called repeatedly, and `tell` hears of a set of the hub how far it
+    is, in words. The data's `config` names the commit that was read. Raises DataError for documents that can't be
     read, for a side without documents, and if the cache folder can't be written; TokenizerError for a tokenizer that a
     run can't store, and for texts that it can't encode.
     """
@@ -71,62 +69,22 @@ def prepare(
     else:
         check_storable(tokenizer)
     documents = load_documents(config)
+    if isinstance(documents, HubDocuments):
+        config = config.replace(hub=config.hub.replace(revision=documents.set.commit))
+        if config.hub.streamed:
+            n_tokens = config.tokens_per_epoch or TOKENS_PER_EPOCH
+            shards = Shards(documents.set, tokenizer, config.validation_fraction, n_tokens, tell)
+            return TokenData(config, tokenizer, TokenStream(shards), shards.validation())
     identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
-    train, validation = load_or_build(
-        key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
+    key = hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest()
+    lease = Lease(key)
+    opened = load_or_build(
+        key=key,
         description=f"{printable(documents.name)} ({documents.about}) by {tokenizer.name}",
         build=lambda folder: _pack(folder, documents, tokenizer, config.validation_fraction, progress),
         load=_open,
     )
-    return TokenData(config, tokenizer, train, validation)
-
-
-class _Side:
-    """One side while it is written; as a context it closes its file."""
-
-    def __init__(self, path: Path, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-        self.dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-        self.pending: list[int] = []
-        self.n_tokens = self.n_documents = self.n_bytes = 0
-        self.log_probability: float | None = None
-        self.digest = hashlib.blake2b(digest_size=12)
-        with in_cache():
-            self.file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
-
-    def __enter__(self) -> "_Side":
-        return self
-
-    def __exit__(self, *_) -> None:
-        with in_cache():
-            self.file.close()
-
-    def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
-        self.pending += ids
-        self.pending.append(self.tokenizer.end_of_text)
-        encoded = text.encode("utf-8")
-        self.n_documents += 1
-        self.n_bytes += len(encoded)
-        self.digest.update(len(encoded).to_bytes(8) + encoded)
-        if log_probability is not None:
-            self.log_probability = (self.log_probability or 0.0) + log_probability
-
-    def write(self) -> None:
-        ids = np.array(self.pending, dtype=np.int64)
-        if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:
-            raise TokenizerError(
-                f"{self.tokenizer.name} gives ids from {ids.min()} to {ids.max()}, but its vocab_size is "
-                f"{self.tokenizer.vocab_size}: ids must lie below it"
-            )
-        with in_cache():
-            self.file.write(ids.astype(self.dtype).tobytes())
-        self.n_tokens += ids.size
-        self.pending.clear()
-
-    def meta(self) -> dict:
-        names = ("n_tokens", "n_documents", "n_bytes", "log_probability")
-        counts = {name: getattr(self, name) for name in names}
-        return {"dtype": np.dtype(self.dtype).name, "fingerprint": self.digest.hexdigest()} | counts
+    return TokenData(config, tokenizer, *(replace(side, lease=lease) for side in opened))
 
 
 def _pack(
@@ -136,8 +94,8 @@ def _pack(
     total = len(documents) if progress else 0
     done, lowest, highest = 0, 1.0, 0.0
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(_Side(folder / f"{name}.bin", tokenizer)) for name in SIDES}
-        for chunk in _chunks(documents.scored()):
+        sides = {name: stack.enter_context(Side(folder / f"{name}.bin", tokenizer)) for name in SIDES}
+        for chunk in chunks(documents.scored(), CHUNK):
             for (text, log_probability), ids in zip(chunk, tokenizer.encode_batch([text for text, _ in chunk])):
                 place = held_out_place(text)
                 lowest, highest = min(lowest, place), max(highest, place)
@@ -160,42 +118,12 @@ def _pack(
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def _chunks(documents: Iterable[Scored]) -> Iterator[list[Scored]]:
-    chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document[0])
-        if size >= CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
 def _open(folder: Path) -> list[TokenFile]:
     """Opens the two sides of an entry. Raises Damaged if they differ from its meta.json."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        return [_open_side(folder / f"{name}.bin", meta[name]) for name in SIDES]
+        return [open_tokens(folder / f"{name}.bin", meta[name], MAPPED) for name in SIDES]
     except FileNotFoundError as error:
         raise Damaged(f"{Path(error.filename).name} is missing") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"meta.json is not as it was written: {error}") from error
-
-
-def _open_side(path: Path, meta: dict) -> TokenFile:
-    """Opens one side. A small one is read into memory, because reading a mapped file that was cut kills the process."""
-    side = dict(meta)
-    dtype, n_tokens = side.pop("dtype"), side.pop("n_tokens")
-    counts, floor = (n_tokens, side["n_documents"], side["n_bytes"]), side["log_probability"]
-    if dtype not in ("uint16", "uint32") or not all(type(count) is int and count > 0 for count in counts):
-        raise ValueError(f"{dtype!r} and {counts} can't be")
-    if not isinstance(floor, float | None) or not isinstance(side["fingerprint"], str):
-        raise TypeError("log_probability or fingerprint")
-    size, wanted = path.stat().st_size, n_tokens * np.dtype(dtype).itemsize
-    if size == wanted:
-        tokens = np.fromfile(path, dtype) if size < MAPPED else np.memmap(path, dtype, mode="r")
-        size = tokens.nbytes
-    if size != wanted:
-        raise Damaged(f"{path.name} has {size} bytes instead of {wanted}")
-    return TokenFile(path.stem, tokens, **side)

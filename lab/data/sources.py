@@ -1,13 +1,14 @@
-"""Sources of documents: built-in sets, and the user's own files."""
+"""Sources of documents: built-in sets, sets of the hub, and the user's own files."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
-from config import DataConfig
+from config import DataConfig, HubConfig
 from lab.data import tales
+from lab.data.hub_sets import HUB_SETS, HubSet, is_hub_source
 from lab.data.own_files import check_files, read_files
 from lab.data.paths import READABLE, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
@@ -46,6 +47,13 @@ class Documents:
         return f"Documents({self.name!r}: {self.about})"
 
 
+@dataclass(frozen=True, repr=False)
+class HubDocuments(Documents):
+    """The documents of a set on the hub. Each iteration reads them there again, or where they were downloaded."""
+
+    set: HubSet = field(kw_only=True)
+
+
 class BuiltIn(NamedTuple):
     """A set that every installation has."""
 
@@ -54,19 +62,25 @@ class BuiltIn(NamedTuple):
 
 
 def list_sources() -> dict[str, str]:
-    """The names of the built-in sources, each with a description."""
-    return {name: source.description for name, source in SOURCES.items()}
+    """The names of the built-in sources and of the hub's sets that have one, each with a description."""
+    return {name: source.description for name, source in (SOURCES | HUB_SETS).items()}
 
 
 def load_documents(config: DataConfig) -> Documents:
-    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder or a glob.
+    """The documents of `config.source`: a name of `list_sources`, a set of the hub, or else a file, a folder or a glob.
 
-    Raises DataError for an unknown source, for files without text, and for settings that the source does not use:
-    `text_field` belongs to tables, `seed` to tales.
+    Raises DataError for an unknown source, for files without text, for a set whose commit the hub does not tell, and
+    for settings that the source does not use: `text_field` belongs to tables, `seed` to tales, `hub` and
+    `tokens_per_epoch` to sets of the hub.
     """
     check_config(config, "load_documents")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
+    if is_hub_source(config.source):
+        return _of_hub(config)
+    for name, unset in (("hub", HubConfig()), ("tokens_per_epoch", None)):
+        if getattr(config, name) != unset:
+            raise DataError(f"{name} is a setting of the hub's sets, and {config.source!r} is none: leave it out")
     if config.source not in SOURCES:
         return _own(config)
     if config.text_field is not None:
@@ -82,8 +96,8 @@ def check_config(config: DataConfig, function: str) -> None:
 
 
 def absolute_source(config: DataConfig) -> str | None:
-    """The absolute path or glob of own files; None for a built-in set, and if nothing has that name."""
-    if config.source in SOURCES or find_files(config.source) is None:
+    """The absolute path or glob of own files; None for a built-in or a hub's set, and if nothing has that name."""
+    if config.source in SOURCES or is_hub_source(config.source) or find_files(config.source) is None:
         return None
     return absolute(config.source)
 
@@ -96,6 +110,16 @@ def _tales(config: DataConfig) -> Documents:
 
     about = f"the first {count:,} stories of seed {config.seed}"
     return Documents("tales", about, f"tales {tales.VERSION} {config.seed} {count}", scored, count)
+
+
+def _of_hub(config: DataConfig) -> HubDocuments:
+    found = HubSet.find(config)
+
+    def scored() -> Iterator[tuple[str, None]]:
+        texts = (text for text, _ in found.documents()) if config.hub.streamed else found.download()
+        return ((text, None) for text in texts)
+
+    return HubDocuments(config.source, found.about, found.fingerprint, scored, set=found)
 
 
 def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConfig) -> Documents:
@@ -116,6 +140,7 @@ def _own(config: DataConfig) -> Documents:
             f"{'there is no file or folder' if is_path else 'unknown source'} '{printable(config.source)}'; "
             + (f"the nearest name there is '{near}'; " if near else "")
             + suggest(config.source, SOURCES)
+            + f", or a set of the hub ({', '.join(HUB_SETS)}; any other as hub:owner/name)"
             + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
         )
     checked = check_files(files, config.text_field)

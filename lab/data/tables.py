@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import NoneType
@@ -34,14 +34,16 @@ def read_column(file: Path, text_field: str | None) -> Iterator[str | None]:
     """
     field = _choose(file, text_field)
     for number, row in enumerate(_rows(file, field), 1):
-        text = row.get(field)
-        if not isinstance(text, str | None):
-            kind = type(text).__name__
-            raise DataError(f"row {number} of {printable(file)} holds no text in {field!r}, but {short(text)} ({kind})")
-        if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
-            place = f"row {number} of {printable(file)}"
-            raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
-        yield text
+        yield checked_cell(row.get(field), field, f"row {number} of {printable(file)}")
+
+
+def checked_cell(text: object, field: str, place: str) -> str | None:
+    """The cell of a text column, None for an empty one. Raises DataError for anything but text. place: the row's."""
+    if not isinstance(text, str | None):
+        raise DataError(f"{place} holds no text in {field!r}, but {short(text)} ({type(text).__name__})")
+    if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
+        raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
+    return text
 
 
 def read_labelled(file: Path, text_field: str | None, label_field: str) -> Iterator[tuple[str | None, str]]:
@@ -82,9 +84,21 @@ def _rows(file: Path, field: str | None = None) -> Iterator[dict]:
 
 
 def _choose(file: Path, text_field: str | None) -> str:
-    """The text column: the one named, or one with a usual name, or the only one with strings."""
+    field, columns, named = choose_column(_rows(file), text_field, printable(file))
+    if not named and file.suffix.lower() in (".csv", ".tsv"):
+        _check_names(file, columns, field)
+    return field
+
+
+def choose_column(rows: Iterable[dict], text_field: str | None, table: str) -> tuple[str, list[str], bool]:
+    """The text column: the one named, or one with a usual name, or the only one with strings. With it come all columns,
+    and whether its name decided.
+
+    table: its name in a message. Raises DataError for a table without rows, for a column without text, and if it is
+    not clear which column holds the text.
+    """
     kinds: Kinds = {}
-    for number, row in enumerate(_rows(file)):
+    for number, row in enumerate(rows):
         if number >= SAMPLE and _decided(kinds, text_field):
             break
         for name, value in row.items():
@@ -93,16 +107,14 @@ def _choose(file: Path, text_field: str | None) -> str:
     named = [text_field] if text_field is not None else [name for name in USUAL_FIELDS if name in strings]
     choice = named[0] if named else strings[0] if len(strings) == 1 else None
     if not kinds:
-        raise DataError(f"{printable(file)} has no rows")
+        raise DataError(f"{table} has no rows")
     if choice not in strings:
         wanted = "which column holds the text?" if choice is None else f"no text in a column {choice!r}."
         raise DataError(
-            f"{printable(file)}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
+            f"{table}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
             + (f"Choose one by text_field={strings[0]!r}" if strings else "Give a file with a column of text")
         )
-    if not named and file.suffix.lower() in (".csv", ".tsv"):
-        _check_names(file, kinds, choice)
-    return choice
+    return choice, list(kinds), bool(named)
 
 
 def _decided(kinds: Kinds, text_field: str | None) -> bool:

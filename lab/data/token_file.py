@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lab.data.leases import Lease
 from settings.errors import DataError
 
 
@@ -17,6 +18,7 @@ class TokenFile:
     name: "train" or "validation". tokens: 1-D, uint16 or uint32, in memory, or mapped from disk if they are many.
     n_bytes: UTF-8 bytes of the texts. log_probability: in nats, the sum over the texts; None if it is not known.
     fingerprint: equal for equal documents in equal order, with any tokenizer and settings; "" if it is not known.
+    lease: keeps the tokens' entry in the cache.
     """
 
     name: str
@@ -25,6 +27,7 @@ class TokenFile:
     n_bytes: int
     log_probability: float | None = None
     fingerprint: str = ""
+    lease: Lease | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -34,6 +37,9 @@ class TokenFile:
             f"{self.name}: {len(self):,} tokens in {self.n_documents:,} documents of {self.n_bytes:,} bytes "
             f"({self.n_bytes / len(self):.2f} bytes per token)"
         )
+
+    def close(self) -> None:
+        """Nothing runs in the background, as it does for a `TokenStream`."""
 
     @property
     def floor(self) -> float | None:
