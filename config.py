@@ -10,6 +10,7 @@ from settings import combinations
 from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
+from settings.hub import HubConfig
 from settings.messages import suggest
 from settings.registry import name_built_in
 from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
@@ -262,26 +263,13 @@ class ModelConfig(Config):
 
 
 @settings
-class HubConfig(Config):
-    """Which part of a set on the Hugging Face hub is read, and how."""
-
-    subset: Text | None = None  # The hub calls it config. None: the named set's own, or the only one.
-    split: Text = "train"
-    revision: Text | None = None  # A branch, a tag or a commit. None: the newest; a run keeps the commit it began with.
-    streamed: bool = True  # An epoch at a time is read and kept. False: all of it is downloaded and tokenised first.
-
-    problems = combinations.hub
-
-
-@settings
 class DataConfig(Config):
     """What is read, and how it is cut into tokens.
 
     A document is held out for validation by a hash of its text: more documents never move one to the other side.
     """
 
-    # A built-in set (tales, pydocs, pycode); a file, folder or glob of your own; a set of the Hugging Face hub by its
-    # short name (tinystories, fineweb-edu, wikipedia, ...) or as hub:owner/name.
+    # A built-in set (tales, pydocs, pycode); a file, folder or glob of your own; tinystories, ... or hub:owner/name.
     source: Text = "tales"
     tokenizer: Text = "bpe-2048"
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.

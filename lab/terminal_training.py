@@ -1,5 +1,6 @@
 """The commands `train` and `resume`."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -86,7 +87,13 @@ def train(settings: Training) -> None:
         return
     if name is None:
         name = default_name(settings.like or settings.preset, settings.train.data.source)
-    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
+    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress))
+
+
+def say_progress(what: str) -> None:
+    """Writes how far something is: over the line before in a terminal, a line of its own in a file."""
+    end = "\r" if sys.stderr.isatty() else "\n"
+    print(f"{what:<100}", end=end, file=sys.stderr, flush=True)
 
 
 def default_name(start: str, source: str) -> str:
@@ -112,6 +119,7 @@ def train_on(run) -> None:
     from lab.training.live import live
     from lab.training.loop import train as steps_of
 
+    run.listener = say_progress
     data = run.load_data()
     try:
         for _ in live(steps_of(run, data), run, floor=data.floor):

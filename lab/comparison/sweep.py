@@ -23,6 +23,7 @@ from lab.runs.checks import check_trainable, check_vocabulary
 from lab.runs.lock import hold
 from lab.runs.names import check_name, run_names
 from lab.runs.run import Run
+from lab.runs.settings import with_commit_of
 from lab.training.checkpoint import check_resumption
 from lab.training.live import live
 from lab.training.loop import Step, train
@@ -47,6 +48,9 @@ def sweep(
     """
     plan = planned(variants, seeds)
     found = {name: find_run(name, settings, folder) for name, settings in plan.items()}
+    for name, run in found.items():
+        if run:
+            plan[name] = plan[name]._replace(train=with_commit_of(run.train_config, plan[name].train))
     waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
     data = {config: prepare(config) for config in dict.fromkeys(settings.train.data for settings in waiting.values())}
     for name, (model, config) in waiting.items():
@@ -129,7 +133,9 @@ def find_run(name: str, settings: Preset, folder: Path | None = None) -> Run | N
     if name not in run_names(folder):
         return None
     run = Run.open(name, folder)
-    if (run.model_config, run.train_config) != (settings.model, settings.train.settled()):
+    if (run.model_config, run.train_config) != (
+        settings.model, with_commit_of(run.train_config, settings.train).settled()
+    ):
         raise RunError(
             f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
             "sweep in another folder"

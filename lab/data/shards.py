@@ -149,7 +149,8 @@ def after(place: Place) -> Place:
 class Shards:
     """The shards of one stream: opened from the cache, or made. One process at a time makes one.
 
-    n_tokens: of each. tell: hears how far a shard is. stopping: while it is set, a shard that is made raises Stopped.
+    n_tokens: of each. tell: hears how far a shard is. While `stopping` or `also_stopping` is set, a shard that is made
+    raises Stopped.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Shards:
         identity = (FORMAT, source.fingerprint, *made_by)
         self.key = hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest()
         self.source, self.tokenizer, self.fraction, self.n_tokens = source, tokenizer, validation_fraction, n_tokens
-        self.tell, self.stopping = tell, threading.Event()
+        self.tell, self.stopping, self.also_stopping = tell, threading.Event(), threading.Event()
         self.most = most_shards()
         self.lease = Lease(self.key)
         self.index = Index()
@@ -178,18 +179,29 @@ class Shards:
             keep_newest(f"{self.key}-", self.most)
         return replace(shard, lease=lease)
 
+    def count_first(self) -> Count:
+        """What is in shard 0, which is made if nobody knows."""
+        self._refresh()
+        if not self.index.counts:
+            self.open(0)
+        return self.index.counts[0]
+
     def validation(self) -> TokenFile:
         """The held-out documents among those of shard 0."""
-        with self._alone():
-            self._refresh()
-            for _ in range(2):
-                try:
-                    meta = self.index.validation.meta(self.tokenizer) if self.index.validation else {}
-                    return replace(open_tokens(self._folder() / "validation.bin", meta, MAPPED), lease=self.lease)
-                except (OSError, KeyError, Damaged):  # removed, or shard 0 was kept and this was not
-                    self.index.validation = None
-                    self._make(0)
-        raise DataError(f"the held-out documents of {self.source.where} vanish from the cache: prepare them again")
+        try:
+            return self._open_validation()
+        except (OSError, Damaged):  # removed, or shard 0 was kept and this was not
+            with self._alone():
+                self.index.validation = None
+                self._make(0)
+        with in_cache():
+            return self._open_validation()
+
+    def _open_validation(self) -> TokenFile:
+        if self.index.validation is None:
+            raise Damaged("there is no index")
+        file = open_tokens(self._folder() / "validation.bin", self.index.validation.meta(self.tokenizer), MAPPED)
+        return replace(file, lease=self.lease)
 
     def _build(self, number: int, folder: Path) -> None:
         with self._alone():
@@ -206,7 +218,10 @@ class Shards:
             self._make(earlier)
         work = self._begun(number)
         with in_cache():
-            files = {side: _opened(self._folder() / name, getattr(work, side), self.tokenizer) for side, name in FILES}
+            files = {
+                side: _opened(self._folder() / name, getattr(work, side), self.tokenizer)
+                for side, name in FILES if side == "train" or self._holds_out(work)
+            }
         try:
             start, whole = self._fill(work, files), False
             if start is None:
@@ -346,7 +361,7 @@ class Shards:
                 lock.acquire()
 
     def _check_going_on(self) -> None:
-        if self.stopping.is_set():
+        if self.stopping.is_set() or self.also_stopping.is_set():
             raise Stopped
 
 

@@ -38,8 +38,11 @@ class TokenFile:
             f"({self.n_bytes / len(self):.2f} bytes per token)"
         )
 
+    def listen(self, *_) -> None:
+        """Nothing is made while it is read: see `TokenStream.listen`."""
+
     def close(self) -> None:
-        """Nothing runs in the background, as it does for a `TokenStream`."""
+        """Nothing runs in the background: see `TokenStream.close`."""
 
     @property
     def floor(self) -> float | None:
@@ -48,14 +51,7 @@ class TokenFile:
 
     def n_windows(self, length: int) -> int:
         """How many windows of `length` targets an epoch has. Raises DataError if there is none."""
-        if length < 1:
-            raise DataError(f"a window needs 1 target or more, not {length}")
-        if len(self) <= length:
-            raise DataError(
-                f"the {self.name} tokens are {len(self):,}, too few for one window of {length} inputs and their "
-                "targets: take more text, another validation_fraction, or a shorter context"
-            )
-        return (len(self) - 1) // length
+        return count_windows(self.name, len(self), length)
 
     def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         """Batch number `step`, (batch_size, length + 1) int64: inputs are [:, :-1], targets [:, 1:].
@@ -116,6 +112,18 @@ class TokenFile:
         if n_targets % length:
             self._check_whole()
             yield tokens[None, full * length : n_targets + 1].astype(np.int64)
+
+
+def count_windows(name: str, n_tokens: int, length: int) -> int:
+    """How many windows of `length` targets so many tokens have. Raises DataError if there is none."""
+    if length < 1:
+        raise DataError(f"a window needs 1 target or more, not {length}")
+    if n_tokens <= length:
+        raise DataError(
+            f"the {name} tokens are {n_tokens:,}, too few for one window of {length} inputs and their "
+            "targets: take more text, another validation_fraction, or a shorter context"
+        )
+    return (n_tokens - 1) // length
 
 
 @lru_cache(maxsize=4)

@@ -1,13 +1,14 @@
 """A set that is read while the training goes on: an epoch is its next shard."""
 
+import hashlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from lab.data.shards import Shards, Stopped
-from lab.data.token_file import TokenFile
+from lab.data.token_file import TokenFile, count_windows
 from settings.errors import DataError, GlassboxError
 
 NEXT_FROM = 0.5  # of an epoch's windows: from here on the next shard is made in the background
@@ -18,39 +19,38 @@ class TokenStream:
 
     Epoch k takes its windows from shard k, so two epochs read different text until the set begins again. A set with
     fewer tokens than a shard is one shard, and then an epoch is the whole set. What it says of itself (n_documents,
-    tokens, windows, fingerprint) is said of shard 0.
+    tokens, windows) is said of shard 0. fingerprint: of the set, its commit, and the documents of shard 0.
     """
 
     name = "train"
     log_probability = floor = None
 
     def __init__(self, shards: Shards):
-        self.shards = shards
-        self.first = shards.open(0)
-        self.n_documents, self.n_bytes = self.first.n_documents, self.first.n_bytes
-        self.fingerprint = self.first.fingerprint
-        self._current = 0, self.first
+        self.shards, first = shards, shards.count_first()
+        self.n_documents, self.n_bytes, self._n_tokens = first.n_documents, first.n_bytes, first.n_tokens
+        identity = f"{shards.source.fingerprint} {first.fingerprint}"
+        self.fingerprint = hashlib.blake2b(identity.encode("utf-8"), digest_size=12).hexdigest()
+        self._current: tuple[int, TokenFile] | None = None
         self._background: Background | None = None
 
     def __len__(self) -> int:
-        return len(self.first)
+        return self._n_tokens
 
     def __repr__(self) -> str:
-        if self.shards.index.whole:
-            return f"{self.first!r}, the whole set"
-        return f"{self.first!r} in the first epoch; each epoch reads the next {len(self):,} tokens"
+        what = "the whole set" if self.shards.index.whole else f"each epoch reads the next {len(self):,} tokens"
+        return f"train: {len(self):,} tokens in {self.n_documents:,} documents of {self.n_bytes:,} bytes; {what}"
 
     @property
     def tokens(self) -> np.ndarray:
-        return self.first.tokens
+        return self._shard(0).tokens
 
     def n_windows(self, length: int) -> int:
         """How many windows of `length` targets an epoch has. Raises DataError if there is none."""
-        return self.first.n_windows(length)
+        return count_windows(self.name, len(self), length)
 
     def windows(self, length: int, batch_size: int, max_tokens: int | None = None) -> Iterator[np.ndarray]:
         """Those of shard 0, as `TokenFile.windows`."""
-        return self.first.windows(length, batch_size, max_tokens)
+        return self._shard(0).windows(length, batch_size, max_tokens)
 
     def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         """Batch number `step`, (batch_size, length + 1) int64, as `TokenFile.batch`."""
@@ -76,17 +76,20 @@ class TokenStream:
             self._prepare(row // n_windows + 1)
         return np.concatenate(parts)
 
+    def listen(self, tell: Callable[[str], None] | None, stopping: threading.Event) -> None:
+        """While `rows` makes a shard, `tell` hears how far it is, and it raises Stopped once `stopping` is set."""
+        self.shards.tell, self.shards.also_stopping = tell, stopping
+
     def close(self) -> None:
         """Stops what is made in the background, and waits for its end. What was made so far is kept."""
         if self._background:
             self._background.stop()
             self._background = None
+        self.listen(None, threading.Event())
 
     def _shard(self, epoch: int) -> TokenFile:
         number = 0 if self.shards.index.whole else epoch
-        if number == 0:
-            return self.first
-        if number != self._current[0]:
+        if self._current is None or number != self._current[0]:
             self._current = number, self._wait_for(number)
         return self._current[1]
 

@@ -78,11 +78,12 @@ class Run:
     @classmethod
     def create(
         cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None, *, numbered: bool = False,
-        origin: Origin | None = None,
+        origin: Origin | None = None, tell: Callable[[str], None] | None = None,
     ) -> "Run":
         """Makes a run folder with these settings. numbered: if the name is taken, use name-2, name-3, ...
 
-        origin: the run that this one starts from or learns from; its tokenizer is this one's, too.
+        origin: the run that this one starts from or learns from; its tokenizer is this one's, too. tell: hears how far
+        the data is, while a set of the hub is read. The run keeps the commit that was read.
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
@@ -101,7 +102,8 @@ class Run:
         origin = teacher.as_origin("distilled") if teacher else origin
         base = cls(origin.find(folder)) if origin else None
         known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
-        data = prepare(train.data, base.tokenizer if known else None)
+        data = prepare(train.data, base.tokenizer if known else None, tell=tell)
+        train = train.replace(data=data.config)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
         files = new_files(model, train, data, origin)
@@ -213,7 +215,7 @@ class Run:
     def load_data(self) -> TokenData:
         """The data that the run was trained on, in the tokens of its own tokenizer. Raises DataError if it is gone or
         has changed."""
-        return load_text(self.train_config.data, self.tokenizer, self.text, self.name)
+        return load_text(self.train_config.data, self.tokenizer, self.text, self.name, self.tell)
 
     def check_data(self, data: TokenData) -> None:
         """Raises DataError if `data` is another text than the run's, or in the tokens of another tokenizer."""

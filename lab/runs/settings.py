@@ -26,6 +26,15 @@ def with_own_warmup(train: TrainConfig) -> TrainConfig:
     return train.replace(schedule=schedule) if train.schedule.warmup_steps == train.steps // 10 else train
 
 
+def with_commit_of(stored: TrainConfig, train: TrainConfig) -> TrainConfig:
+    """`train` with the commit of a set on the hub that a run with the settings `stored` keeps, where `train` names no
+    revision: the run goes on with the text that it began with."""
+    if train.data.source != stored.data.source or train.data.hub.revision is not None:
+        return train
+    hub = train.data.hub.replace(revision=stored.data.hub.revision)
+    return train.replace(data=train.data.replace(hub=hub))
+
+
 def starting_settings(start: str) -> Preset:
     """The settings of a preset, or of a run given by its name or folder. Raises ConfigError if it is neither."""
     if start in list_presets():

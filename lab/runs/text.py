@@ -1,6 +1,7 @@
 """The text that a run learns from (data.json): where it was when the run was made, and its fingerprint."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from config import DataConfig
@@ -60,17 +61,20 @@ class RunText:
         return replace(self, path=None)
 
 
-def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, run: str) -> TokenData:
+def load_text(
+    config: DataConfig, tokenizer: Tokenizer, text: RunText | None, run: str,
+    tell: Callable[[str], None] | None = None,
+) -> TokenData:
     """The data of the run named `run`, in the tokens of its own tokenizer.
 
     text: the run's record. Runs of earlier versions have none, and their settings are trusted. The user's own files are
-    looked for where they were when the run was made, then where the settings say. Raises DataError if the text is
-    another than the run's.
+    looked for where they were when the run was made, then where the settings say. tell: hears how far the data is,
+    while a set of the hub is read. Raises DataError if the text is another than the run's.
     """
     here = config
     if text and text.path and not text.is_gone():
         here = config.replace(source=text.path)
-    data = prepare(here, tokenizer)
+    data = prepare(here, tokenizer, tell=tell)
     check_text(data, text, run)
     return data
 

@@ -1,6 +1,8 @@
 """A server on loopback that lays out and serves data sets as the Hugging Face hub does, with faults on demand."""
 
+import gzip
 import hashlib
+import io
 import json
 import re
 import threading
@@ -65,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers as the hub: api/datasets/NAME[/revision/R], tree, paths-info, and resolve with ranges."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client to acknowledge its head
     hub: HubServer
 
     def log_message(self, *_):
@@ -197,3 +200,58 @@ def serve(folder: Path, monkeypatch) -> Iterator[HubServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+# --- files of a set ---------------------------------------------------------------------------------------------
+
+
+def parquet_file(texts: list, group: int = 50, column: str = "text") -> bytes:
+    """A table with a column of numbers and one of texts, in groups of so many rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    table = pyarrow.table({"id": list(range(len(texts))), column: texts})
+    parquet.write_table(table, buffer, row_group_size=group)
+    return buffer.getvalue()
+
+
+def jsonl_file(texts: list, packed: bool = False) -> bytes:
+    """The same as lines of JSON, perhaps packed by gzip."""
+    lines = "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts))
+    return gzip.compress(lines.encode("utf-8"), mtime=0) if packed else lines.encode("utf-8")
+
+
+def arrow_file(texts: list) -> bytes:
+    """The same as an Arrow stream, as `datasets` stores it."""
+    import pyarrow
+
+    table, buffer = pyarrow.table({"id": list(range(len(texts))), "text": texts}), io.BytesIO()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=50)
+    return buffer.getvalue()
+
+
+KINDS = {
+    "parquet": parquet_file, "jsonl": jsonl_file, "arrow": arrow_file,
+    "json.gz": lambda texts: jsonl_file(texts, packed=True),
+}
+
+
+def files_of(texts: list, kind: str = "parquet", n_files: int = 2) -> dict[str, bytes]:
+    """The texts in files of equal length, in the folder that the hub expects a train split in."""
+    step = -(-len(texts) // n_files)
+    return {
+        f"data/train-{number:05d}-of-{n_files:05d}.{kind}": KINDS[kind](texts[number * step : (number + 1) * step])
+        for number in range(n_files)
+    }
+
+
+def card_of(subsets: dict[str, dict[str, str]]) -> bytes:
+    """A README that says which files are which split of which subset."""
+    lines = ["---", "configs:"]
+    for subset, splits in subsets.items():
+        lines += [f"- config_name: {subset}", "  data_files:"]
+        for split, path in splits.items():
+            lines += [f"  - split: {split}", f"    path: {path}"]
+    return "\n".join([*lines, "---", ""]).encode("utf-8")
