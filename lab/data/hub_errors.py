@@ -7,8 +7,8 @@ which files, which columns. `patiently` does so.
 """
 
 import errno
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from time import sleep
 from typing import TypeVar
 
 from settings.errors import DataError, GlassboxError
@@ -33,7 +33,7 @@ def patiently(ask: Callable[[], T]) -> T:
             wait = seconds_to_wait(error, attempt)
             if wait is None:
                 raise
-        time.sleep(wait)
+        sleep(wait)
     return ask()
 
 
@@ -49,7 +49,7 @@ def seconds_to_wait(error: BaseException, attempt: int) -> float | None:
     return None
 
 
-def causes(error: BaseException | None):
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and those that it was raised from or while."""
     while error is not None:
         yield error
@@ -70,7 +70,7 @@ def is_unreachable(error: BaseException) -> bool:
     return bool(names(error) & {"OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ProxyError"})
 
 
-def explain(error: Exception, where: str, repo: str, done: str = "") -> DataError | GlassboxError:
+def explain(error: Exception, where: str, repo: str, done: str = "") -> GlassboxError:
     """The error in words, with its remedy. where: the set, and what was asked of it. done: how far the reading got."""
     if isinstance(error, GlassboxError):
         return error
@@ -96,6 +96,8 @@ def explain(error: Exception, where: str, repo: str, done: str = "") -> DataErro
             f"{where}: the hub has no such set, or it is private. Look for its name, owner/name, on "
             "https://huggingface.co/datasets; for a private one log in by `hf auth login`, or set HF_TOKEN"
         )
+    if "BatchSize must be greater than 0" in reason:  # what `datasets` says of a group of rows that is empty
+        return DataError(f"{where} has no rows in one of its files: choose another split, or look on {page}")
     if "scripts are no longer supported" in reason:
         return DataError(
             f"{where} is made by a script, and code from a set is never run: choose a set of parquet or jsonl files"
