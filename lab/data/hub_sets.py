@@ -82,7 +82,7 @@ class HubSet:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
             raise DataError(f"'{printable(config.source)}' names no set of the hub: write {PREFIX}owner/name")
         hub, revision = config.hub, config.hub.revision or ""
-        commit = revision if COMMIT.fullmatch(revision) else newest_commit(repo, config)
+        commit = revision if COMMIT.fullmatch(revision) else ask_commit(repo, hub.revision)
         return cls(
             config.source, repo, hub.subset or subset, hub.split, commit, config.text_field, config.max_documents
         )
@@ -170,6 +170,7 @@ class HubSet:
                 yield checked_cell(text, self.field, f"row {number} of {self.where}")
 
     def _open(self):
+        ask_commit(self.repo, self.commit)  # `datasets` would try to reach the hub for half a minute
         load = _datasets().load_dataset
         return load(f"hf://datasets/{self.repo}", self.subset, revision=self.commit, streaming=True)
 
@@ -182,19 +183,16 @@ class HubSet:
         return explain(error, self.where, self.repo)
 
 
-def newest_commit(repo: str, config: DataConfig) -> str:
-    """The commit that the revision of `config` has now. Raises DataError, at once where the hub can't be reached."""
+def ask_commit(repo: str, revision: str | None) -> str:
+    """The commit of a revision; None: the newest. Raises DataError, at once where the hub can't be reached."""
     from huggingface_hub import HfApi, constants
 
-    where = f"the hub's set {repo!r}"
     if constants.HF_HUB_OFFLINE:
         raise DataError(f"can't ask the Hugging Face hub for {repo!r}: HF_HUB_OFFLINE is set. {OFFLINE_WORKS}")
     try:
-        return patiently(
-            lambda: HfApi().dataset_info(repo, revision=config.hub.revision, timeout=SECONDS_TO_ANSWER).sha
-        )
+        return patiently(lambda: HfApi().dataset_info(repo, revision=revision, timeout=SECONDS_TO_ANSWER).sha)
     except Exception as error:
-        raise explain(error, where, repo) from error
+        raise explain(error, f"the hub's set {repo!r}", repo) from error
 
 
 def has_text(text: str | None) -> bool:

@@ -39,7 +39,7 @@ SECONDS_BETWEEN = 1.0  # two lines about the progress
 SECONDS_TO_LOOK = 0.2  # for a stop, while another process makes shards
 FILES = (("train", "making.bin"), ("validation", "validation.bin"))
 
-Encoded = tuple[str, Place, list[int]]
+Encoded = tuple[str, Place, list[int], bool]  # text, its place, its tokens, whether it is held out
 
 
 class Stopped(Exception):
@@ -112,8 +112,8 @@ class Index:
 class EncodedRing:
     """The documents with their tokens, chunk by chunk, from any place on, behind the last the first again."""
 
-    def __init__(self, source: Source, tokenizer: Tokenizer):
-        self.source, self.tokenizer = source, tokenizer
+    def __init__(self, source: Source, tokenizer: Tokenizer, validation_fraction: float):
+        self.source, self.tokenizer, self.fraction = source, tokenizer, validation_fraction
         self.place: Place | None = None  # of the next document; None: nothing is open
 
     def seek(self, place: Place) -> None:
@@ -122,18 +122,23 @@ class EncodedRing:
             self._chunks, self._waiting = chunks(self.source.documents(place), CHUNK), []
             self.place = place
 
-    def read(self) -> list[Encoded]:
-        """The next documents; none at the end of the set, and then the first ones."""
+    def read(self, held_out_too: bool) -> list[Encoded]:
+        """The next documents; none at the end of the set, and then the first ones. held_out_too: those that are held
+        out have tokens, too."""
         if self._waiting:
             taken, self._waiting = self._waiting, []
             return taken
         self.place = None  # so that after an error the source is opened again
         chunk = next(self._chunks, [])
-        encoded = self.tokenizer.encode_batch([text for text, _ in chunk])
+        held = [held_out_place(text) < self.fraction for text, _ in chunk]
+        texts = ["" if out and not held_out_too else text for (text, _), out in zip(chunk, held)]
+        encoded = self.tokenizer.encode_batch(texts)
         self.place = after(chunk[-1][1]) if chunk else BEGINNING
         if not chunk:
             self._chunks = chunks(self.source.documents(BEGINNING), CHUNK)
-        return [(text, place, [*ids, self.tokenizer.end_of_text]) for (text, place), ids in zip(chunk, encoded)]
+        for ids in encoded:
+            ids.append(self.tokenizer.end_of_text)
+        return [(text, place, ids, out) for (text, place), ids, out in zip(chunk, encoded, held)]
 
     def put_back(self, documents: list[Encoded]) -> None:
         """The next `read` gives these again."""
@@ -165,7 +170,7 @@ class Shards:
         self.most = most_shards()
         self.lease = Lease(self.key)
         self.index = Index()
-        self._ring = EncodedRing(source, tokenizer)
+        self._ring = EncodedRing(source, tokenizer, validation_fraction)
         self._making = threading.Lock()
 
     def open(self, number: int) -> TokenFile:
@@ -240,7 +245,7 @@ class Shards:
         for turn in range(1, 1 << 62):
             try:
                 self._check_going_on()
-                chunk = self._ring.read()
+                chunk = self._ring.read(self._holds_out(work))
             except BaseException:
                 self._save(work)
                 raise
@@ -260,8 +265,8 @@ class Shards:
         """Adds the documents; returns where the next shard begins if this one is full."""
         ids: dict[str, list[int]] = {"train": [], "validation": []}
         start = None
-        for position, (text, place, tokens) in enumerate(chunk):
-            if held_out_place(text) < self.fraction:
+        for position, (text, place, tokens, held_out) in enumerate(chunk):
+            if held_out:
                 if self._holds_out(work):
                     ids["validation"] += tokens
                     work.validation.add(text, len(tokens))

@@ -20,11 +20,18 @@ FIRST_COMMIT = "a" * 40
 
 @dataclass
 class Repo:
-    """The files of a set, by path. gated: the status that files are refused with."""
+    """The files of a set, by path. gated: the status that its files are refused with. past: its earlier commits."""
 
     files: dict[str, bytes]
     commit: str = FIRST_COMMIT
     gated: int | None = None
+    past: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def at(self, revision: str | None) -> "Repo | None":
+        """The set at a revision; None if it has no such revision."""
+        if revision in self.past:
+            return Repo(self.past[revision], revision, self.gated)
+        return self if revision in (None, "main", self.commit) else None
 
 
 @dataclass
@@ -99,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         repo = match and self.hub.repos.get(match[1])
         if not repo:
             self.reply(401, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        elif (match[2] if file else match[3]) not in (None, "main", repo.commit):
+        elif not (repo := repo.at(match[2] if file else match[3])):
             self.reply(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         elif file:
             self.send_file(repo, file[3], fault)
