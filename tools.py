@@ -17,10 +17,10 @@ from settings.registry import REGISTRY
 HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DistilConfig", "DropoutConfig", "FactoredBlockConfig",
-        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
-        "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "QuantisedConfig",
-        "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig",
-        "list_models", "list_presets", "preset",
+        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MixtureConfig", "MLPConfig",
+        "ModelConfig", "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset",
+        "QuantisedConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig",
+        "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
     ),
     "lab.adapting.adapters": ("AdaptedModel", "merge_adapter"),
     "lab.adapting.classification": ("train_classifier",),
@@ -81,6 +81,7 @@ HOMES = {
     "lab.generation.sampling_settings": ("STRATEGIES", "SamplingConfig"),
     "lab.compute.schedule": ("learning_rates",),
     "lab.compute.schedule_preview": ("schedule_preview",),
+    "lab.compute.mixture_preview": ("mixture_preview",),
     "lab.shapes.views": ("Shapes", "trace"),
     "lab.sharing": ("export_run", "import_run"),
     "lab.comparison.side_by_side": ("generate_side_by_side",),

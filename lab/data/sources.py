@@ -65,6 +65,8 @@ def load_documents(config: DataConfig) -> Documents:
     `text_field` belongs to tables, `seed` to tales.
     """
     check_config(config, "load_documents")
+    if config.mixture.sources:
+        raise DataError(f"a mixture is {len(config.sources)} sources; load the documents of one: source=...")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.source not in SOURCES:
