@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import tiktoken
 
 from lab.data.huggingface_tokenizer import MOST_IDS, HuggingFaceEncoding, read_backend
-from lab.data.tokenizers import PROBE, Tokenizer, check_storable, huggingface_tokenizer
+from lab.data.tokenizer import Tokenizer
+from lab.data.tokenizer_kinds import PROBE, check_storable, huggingface_tokenizer
 from lab.data.visible_bytes import to_visible
 from lab.exchange.foreign_folder import GENERATION, TOKENIZER, TOKENIZER_CONFIG, ForeignFolder
 from settings.errors import RunError, TokenizerError
