@@ -5,7 +5,6 @@ from functools import partial
 
 import tiktoken
 
-from config import VOCABULARIES
 from lab.data.tokenizer import Tokenizer
 from lab.data.tokenizer_kinds import (
     BPE_SIZES,
@@ -51,12 +50,6 @@ def load_tokenizer(name: str) -> Tokenizer:
     if name not in OWN_NAMES:
         check_storable(tokenizer)
     return tokenizer
-
-
-def vocabulary_size(name: str) -> int:
-    """How many ids the tokenizer of that name has. It is not loaded if config.py knows the number. Raises
-    TokenizerError for an unknown name."""
-    return VOCABULARIES.get(name) or load_tokenizer(name).vocab_size
 
 
 def list_tokenizers() -> list[str]:
