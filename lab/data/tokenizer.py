@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import tiktoken
@@ -41,16 +41,24 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer({self.name!r}, {self.vocab_size:,} ids, end of text {self.end_of_text})"
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, never the end of text: "<|endoftext|>" in a text is read as plain characters.
+    def renamed(self, name: str) -> "Tokenizer":
+        """The same under another name. Raises TokenizerError for a public encoding, which is found by its name."""
+        if self._description["kind"] == "tiktoken":
+            raise TokenizerError(f"{self.name!r} is a public encoding, known everywhere under this name alone")
+        return Tokenizer(self._description | {"name": name}, self.encoding)
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """The ids of `text`. Special tokens in it, such as "<|endoftext|>", are read as plain characters, so that no
+        text holds the end of text. special: True reads them as their own ids instead.
 
         Raises TokenizerError for anything but Unicode text.
         """
         checked_text(text)
+        encode = partial(self.encoding.encode, allowed_special="all") if special else self.encoding.encode_ordinary
         ids = []
         try:
             for part in _parts(text):
-                ids += self.encoding.encode_ordinary(part)
+                ids += encode(part)
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # raised by Rust: it is not an Exception and can't be imported
                 raise
@@ -60,19 +68,24 @@ class Tokenizer:
             ) from error
         return ids
 
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """The ids of each text, computed on all cores."""
+    def encode_batch(self, texts: Iterable[str], special: bool = False) -> list[list[int]]:
+        """The ids of each text as `encode` gives them, computed on all cores."""
         if isinstance(texts, str):
             raise TokenizerError("encode_batch takes many texts; for one text use encode")
         texts = list(texts)
         groups = [texts[i : i + BATCH_GROUP] for i in range(0, len(texts), BATCH_GROUP)]
+        encode = partial(self.encode, special=True) if special else self.encode
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            encoded = pool.map(lambda group: [self.encode(text) for text in group], groups)
+            encoded = pool.map(lambda group: [encode(text) for text in group], groups)
             return list(chain.from_iterable(encoded))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that form no character become U+FFFD. Raises as `token_bytes` does."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int], special: bool = True) -> str:
+        """The text of `ids`; bytes that form no character become U+FFFD. special: False leaves special tokens, such as
+        the end of text, out. Raises as `token_bytes` does."""
+        tokens = ((id, self.token_bytes(id)) for id in ids)
+        left_out = (lambda _: False) if special else self.encoding.is_special_token
+        kept = (token for id, token in tokens if not left_out(operator.index(id)))
+        return b"".join(kept).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of an id; those of U+FFFD for an id that a public encoding does not use.

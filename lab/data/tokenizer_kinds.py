@@ -7,6 +7,8 @@ encoded, and `bpe-512` is the beginning of `bpe-1024`. They encode with `tiktoke
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
+from unicodedata import combining, is_normalized
 
 import tiktoken
 
@@ -85,11 +87,24 @@ def check_storable(tokenizer: Tokenizer) -> None:
             f"the tokenizer {tokenizer.name!r} encodes differently from what a run stores of it (to_json): make it "
             "by bpe_tokenizer, character_tokenizer or train_bpe, and change nothing afterwards"
         )
-    if tokenizer.decode(ids) != PROBE:
-        raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} loses text: {PROBE[:30]!r} comes back as "
-            f"{tokenizer.decode(ids)[:30]!r}. Its pattern must match every character, as GPT4_PATTERN does"
-        )
+    for text in (PROBE, all_bytes()):
+        back = tokenizer.decode(tokenizer.encode(text))
+        if back != text:
+            lost = next((c for c in text if tokenizer.decode(tokenizer.encode(c)) != c), None)
+            told = [f"{text[:30]!r} comes back as {back[:30]!r}"] if text is PROBE or not lost else []
+            told += [f"it does not cover {lost!r} (U+{ord(lost):04X})"] if lost else []
+            raise TokenizerError(
+                f"the tokenizer {tokenizer.name!r} loses text: {', and '.join(told)}. Its pattern must match every "
+                "character, as GPT4_PATTERN does, and each of the 256 bytes must be a token"
+            )
+
+
+@cache
+def all_bytes() -> str:
+    """Characters whose UTF-8 holds every byte that UTF-8 can hold. None of them is changed by NFC."""
+    samples = map(chr, [*range(0x800), *range(0x800, 0xD800, 0x800), 0xE000, 0xF000, *range(0x10000, 0x110000, 0x8000)])
+    plain = (character for character in samples if is_normalized("NFC", character) and not combining(character))
+    return "".join(plain) + "\u0334"  # a combining character that nothing is joined with
 
 
 # --- from a description, the content of the JSON file, to a tokenizer --------------------------------------
@@ -137,7 +152,7 @@ def _own(description: dict, pattern: str, longer: list[bytes]) -> Tokenizer:
 def _public(description: dict) -> Tokenizer:
     name = description["name"]
     try:
-        return Tokenizer(description, tiktoken.get_encoding(name))
+        encoding = tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:  # no network, a damaged file, a folder that can't be written
         url = getattr(getattr(error, "request", None), "url", None)
         if url is None:
@@ -148,6 +163,9 @@ def _public(description: dict) -> Tokenizer:
             f"as {hashlib.sha1(url.encode()).hexdigest()} (the sha1 of the address) in a folder of your "
             "choice, and name this folder in the environment variable TIKTOKEN_CACHE_DIR."
         ) from error
+    if END_OF_TEXT not in encoding.special_tokens_set:
+        raise TokenizerError(f"the tokenizer {name!r} has no {END_OF_TEXT!r} to separate documents; choose another")
+    return Tokenizer(description, encoding)
 
 
 def _huggingface(description: dict) -> Tokenizer:
