@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from config import LoRAConfig, ModelConfig, Preset, TrainConfig, list_presets, preset
+from config import VOCABULARIES, LoRAConfig, ModelConfig, Preset, TrainConfig, list_presets, preset
 from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
 
@@ -84,9 +84,7 @@ def starting_point(arguments: list[str]) -> Training:
         train = train.replace(steps=QUICK_STEPS) if quick else train
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
-        from lab.data.tokenizers import vocabulary_size
-
-        model = model.replace(vocab_size=vocabulary_size(tokenizer))
+        model = model.replace(vocab_size=VOCABULARIES.get(tokenizer))  # None: it follows when the run is made
     model = with_kinds(model, arguments)
     return Training(
         preset=name or Training.preset, like=like, base=base, config=file and Path(file), quick=quick,
