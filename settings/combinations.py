@@ -3,7 +3,10 @@
 The settings classes of config.py take these functions as their methods `problems` and `model_problems`.
 """
 
+import codecs
 from collections.abc import Iterator
+
+from settings.messages import short
 
 
 def learned_in_model(position, model) -> Iterator[str]:
@@ -93,6 +96,18 @@ def data(data) -> Iterator[str]:
         yield f"validation_fraction must lie between 0 and 1, both excluded, not {data.validation_fraction}"
     if not data.source.strip():
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
+    if data.encoding is not None and not is_text_encoding(data.encoding):
+        yield f"encoding {short(data.encoding)} is none that Python knows; there is 'cp1252', 'shift_jis', ..."
+    if not all(pattern.strip("/") for pattern in (*data.include, *data.exclude)):
+        yield "a pattern of include or exclude is empty; leave it out, or give one such as '**/*.md'"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text by that name, bit by bit."""
+    try:
+        return codecs.getincrementaldecoder(name)().decode("a".encode(name), final=True) == "a"
+    except (LookupError, ValueError, TypeError):  # unknown, not from text to bytes, or only of whole texts
+        return False
 
 
 def train(train) -> Iterator[str]:
