@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lab.data.own_files import check_files
-from lab.data.packing import held_out_place
 from lab.data.paths import TABLES, printable
+from lab.data.splitting import held_out_place
 from lab.data.stored_files import stored_files
 from lab.data.tables import read_labelled
 from settings.errors import DataError

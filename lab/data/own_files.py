@@ -196,6 +196,16 @@ def read_pieces(checked: CheckedFiles, limit: int | None = None, uncut: bool = F
         raise DataError(f"no text in {files[0]}" + (f" and {len(files) - 1} more" if files[1:] else ""))
 
 
+def joined(pieces: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """The documents whose pieces these are."""
+    text = []
+    for piece, ends in pieces:
+        text.append(piece)
+        if ends:
+            yield "".join(text)
+            text.clear()
+
+
 def all_pieces(checked: CheckedFiles, uncut: bool = False) -> Iterator[Piece]:
     """The pieces of all documents, those without text among them: a row without one is None."""
     files = [file for file, content in zip(checked.files, checked.contents) if content.size]
@@ -218,7 +228,7 @@ def _pieces(file: StoredFile, text_field: str | None, uncut: bool) -> Iterator[P
         yield from ((text, True) for text in cut(blocks))
     else:
         text = None
-        for following in cut(blocks, LONGEST_PIECE):
+        for following in filter(None, cut(blocks, LONGEST_PIECE)):
             if text is not None:
                 yield text, False
             text = following

@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 from config import DataConfig
 from lab.data import tales
-from lab.data.own_files import CheckedFiles, check_files, read_files
+from lab.data.own_files import CheckedFiles, check_files, joined, read_files, read_pieces
 from lab.data.paths import KINDS, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 from lab.data.stored_files import stored_files
@@ -24,7 +24,8 @@ class Documents:
 
     name: the source. about: a short description. fingerprint: equal for equal texts in equal order. scored: gives an
     iterator of (text, log-probability in nats); the latter is None if it is not known. length: the number of texts, if
-    known without reading them.
+    known without reading them. in_pieces: gives an iterator of (piece, whether it ends a document), for documents that
+    may be long; None: each is one piece.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Documents:
     fingerprint: str
     scored: Callable[[], Iterator[tuple[str, float | None]]]
     length: int | None = None
+    in_pieces: Callable[[], Iterator[tuple[str, bool]]] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return (text for text, _ in self.scored())
@@ -41,7 +43,11 @@ class Documents:
 
     @cached_property
     def _count(self) -> int:
-        return sum(1 for _ in self) if self.length is None else self.length
+        return sum(ends for _, ends in self.pieces()) if self.length is None else self.length
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The texts in pieces, each with whether it is the last of its text; joined, they are the text."""
+        return self.in_pieces() if self.in_pieces else ((text, True) for text in self)
 
     def __repr__(self) -> str:
         return f"Documents({self.name!r}: {self.about})"
@@ -68,6 +74,8 @@ def load_documents(config: DataConfig) -> Documents:
     check_config(config, "load_documents")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
+    if config.split == "tail" and config.source == "tales":
+        raise DataError("split='tail' would cut a tale in two, whose probability is unknown: leave split at 'hash'")
     if config.source not in SOURCES:
         return _own(config)
     refuse_file_settings(config)
@@ -122,7 +130,11 @@ def _own(config: DataConfig) -> Documents:
     checked = check_source(config)
     n_files = len(checked.files)
     about = f"{n_files:,} file{'s' if n_files > 1 else ''}, {checked.size:,} bytes"
-    return _limited(config, about, checked.fingerprint, partial(read_files, checked))
+    if config.split == "hash":
+        return _limited(config, about, checked.fingerprint, partial(read_files, checked))
+    uncut = partial(read_pieces, checked, uncut=True)
+    documents = _limited(config, about, checked.fingerprint, lambda limit: joined(uncut(limit)))
+    return replace(documents, in_pieces=lambda: uncut(config.max_documents))
 
 
 def check_source(config: DataConfig) -> CheckedFiles:
