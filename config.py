@@ -13,7 +13,7 @@ from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.mixture import MixtureConfig
 from settings.registry import name_built_in
-from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
+from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Texts, Whole
 from settings.windows import Windows
 
 SAMPLE_PROMPT = "Once there was"  # A quarter of all tales begin so, and then comes a whole word, "a" or "an".
@@ -268,16 +268,17 @@ class ModelConfig(Config):
 
 @settings
 class DataConfig(Config):
-    """What is read, and how it is cut into tokens.
-
-    A document is held out for validation by a hash of its text: more documents never move one to the other side.
-    """
-
+    """What is read, and how it is cut into tokens."""
     source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
     tokenizer: Text = "bpe-2048"
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
     text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: Positive = 0.05
+    # hash: documents chosen by it are held out, and more documents change no choice. tail: the text's last part is.
+    split: Literal["hash", "tail"] = "hash"
+    encoding: Text | None = None  # Of text files without a byte order mark, such as cp1252; None: UTF-8.
+    include: Texts = ()  # Glob patterns of the files to read below a folder, as in **/*.md; (): all.
+    exclude: Texts = ()  # Glob patterns of files to leave out.
     seed: Whole[0, 9 * 10**12] = 0  # Which tales.
     mixture: MixtureConfig = MixtureConfig()  # Several sources in place of one, by weights that move.
 

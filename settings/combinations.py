@@ -3,7 +3,10 @@
 The settings classes of config.py take these functions as their methods `problems` and `model_problems`.
 """
 
+import codecs
 from collections.abc import Iterator
+
+from settings.messages import short
 
 MOST_MIXED_STEPS = 10**7  # The rows of each source are counted for all steps before the first one.
 
@@ -97,6 +100,18 @@ def data(data) -> Iterator[str]:
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
     if data.mixture.sources and data.source != "tales":
         yield f"source={data.source!r} stands beside mixture.sources; leave it out, or put it among them"
+    if data.encoding is not None and not is_text_encoding(data.encoding):
+        yield f"encoding {short(data.encoding)} is none that Python knows; there is 'cp1252', 'shift_jis', ..."
+    if not all(pattern.strip("/") for pattern in (*data.include, *data.exclude)):
+        yield "a pattern of include or exclude is empty; leave it out, or give one such as '**/*.md'"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text by that name, bit by bit."""
+    try:
+        return codecs.getincrementaldecoder(name)().decode("a".encode(name), final=True) == "a"
+    except (LookupError, ValueError, TypeError):  # unknown, not from text to bytes, or only of whole texts
+        return False
 
 
 def train(train) -> Iterator[str]:

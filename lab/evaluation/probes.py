@@ -10,8 +10,8 @@ from torch import nn
 from config import DataConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data import tales
-from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
+from lab.data.splitting import held_out_place
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.wilson import wilson_interval
 from modules.losses import shift
