@@ -219,7 +219,7 @@ class DropoutConfig(Config):
 @settings
 class ModelConfig(Config):
     """A decoder-only transformer."""
-    vocab_size: Count  # Rows of the embedding; at least the tokenizer's.
+    vocab_size: Count | None = None  # Rows of the embedding; at least the tokenizer's. None: the tokenizer's.
     context_length: Count = 256  # Tokens it is trained on at once.
     max_positions: Count | None = None  # The most it accepts when generating; None: four times the context.
     n_layers: Whole[1, 512] = 6
@@ -253,6 +253,10 @@ class ModelConfig(Config):
         if self.position.ends_with_context:
             return self.context_length
         return self.max_positions or 4 * self.context_length
+
+    def settled(self, tokens: int) -> "ModelConfig":
+        """The same with a vocabulary that follows the tokenizer, of so many tokens, written out, as a run stores it."""
+        return self if self.vocab_size is not None else self.replace(vocab_size=tokens)
 
     further_positions = property(combinations.further_positions)
     problems = combinations.model
@@ -360,9 +364,12 @@ SIZES = {
     "character": (6, 6, 384, 256, 1024, 64, 1e-3),
     "124m": (12, 12, 768, 1024, 1024, 8, 6e-4),
 }
-# Tokenizers by size; the rest use bpe-2048. The name says its vocabulary, but for these three.
-TOKENIZERS = {"character": "character", "124m": "gpt2"}
-VOCABULARIES = {"byte": 257, "character": 333, "gpt2": 50_257, "r50k_base": 50_257}
+TOKENIZERS = {"character": "character", "124m": "gpt2"}  # by size; the rest use bpe-2048
+# How many tokens each of these tokenizers has; that of any other follows where a run is made
+VOCABULARIES = {
+    "byte": 257, "character": 333, "bpe-512": 512, "bpe-1024": 1024, "bpe-2048": 2048, "bpe-4096": 4096,
+    "bpe-8192": 8192, "gpt2": 50_257, "r50k_base": 50_257,
+}
 
 
 class Preset(NamedTuple):
@@ -381,16 +388,19 @@ def list_presets() -> list[str]:
     return [f"{architecture}-{size}" for architecture in list_models() for size in sizes] + ["gpt2-124m"]
 
 
-def preset(name: str) -> Preset:
-    """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one."""
+def preset(name: str, tokenizer: str | None = None) -> Preset:
+    """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one.
+
+    tokenizer: the name of another tokenizer than the preset's; the model's vocabulary follows it.
+    """
     if name not in list_presets():
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
-    parts, tokenizer = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    parts, tokenizer = ARCHITECTURES[architecture], tokenizer or TOKENIZERS.get(size, "bpe-2048")
     max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
-        vocab_size=VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-")),
+        vocab_size=VOCABULARIES.get(tokenizer),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,

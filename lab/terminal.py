@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from config import SAMPLE_PROMPT
+from config import SAMPLE_PROMPT, list_presets
 from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
 from lab.terminal_exchange import export, import_
 from lab.terminal_flags import FLAGS, import_ideas
@@ -160,12 +160,14 @@ def find_rate(
         steps: How many rates.
         picture: A PNG to draw the losses into.
     """
+    from lab.runs.run import Run
     from lab.runs.settings import starting_settings
     from lab.training.rate_finder import find_learning_rate, rate_curve
 
     settings = starting_settings(start)
+    data = None if start in list_presets() else Run.open(start).load_data()
     print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
-    found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
+    found = find_learning_rate(settings, data, lowest=lowest, highest=highest, steps=steps)
     print(repr(found))
     if picture is not None:
         rate_curve(found).save(picture)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from config import LoRAConfig, ModelConfig, TrainConfig, preset
+from config import VOCABULARIES, LoRAConfig, ModelConfig, TrainConfig, preset
 from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
 
@@ -63,9 +63,7 @@ def starting_point(arguments: list[str]) -> Training:
         model, train = preset(name)
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
-        from lab.data.tokenizers import vocabulary_size
-
-        model = model.replace(vocab_size=vocabulary_size(tokenizer))
+        model = model.replace(vocab_size=VOCABULARIES.get(tokenizer))  # None: it follows when the run is made
     model = with_kinds(model, arguments)
     return Training(
         preset=name or Training.preset, like=like, base=base, lora=LoRAConfig(), model=model, train=train

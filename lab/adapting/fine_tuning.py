@@ -41,7 +41,8 @@ def fine_tune(
 
     Raises ConfigError or RunError, before a folder exists, where the weights do not fit.
     """
-    train, model = train or base.train_config.replace(distil=None), model or base.model_config
+    train = train or base.train_config.replace(distil=None)
+    model = (model or base.model_config).settled(base.model_config.vocab_size)
     check_base(base, train, model, lora)
     adapted = model.replace(lora=lora)
     anew = why_anew(base, train, adapted, restart)

@@ -10,15 +10,8 @@ from itertools import count
 
 from lab.data.python_corpora import pycode, pydocs
 from lab.data.tales import story
-from lab.data.tokenizers import (
-    BPE_SIZES,
-    GPT4_PATTERN,
-    MOST_TOKENS,
-    Tokenizer,
-    bpe_tokenizer,
-    character_tokenizer,
-    checked_text,
-)
+from lab.data.tokenizer import Tokenizer, checked_text
+from lab.data.tokenizer_kinds import BPE_SIZES, GPT4_PATTERN, MOST_TOKENS, bpe_tokenizer, character_tokenizer
 from lab.data.visible_bytes import from_visible
 from lab.files.atomic import atomic_write_text
 from settings.errors import TokenizerError

@@ -37,7 +37,7 @@ from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
-from lab.runs.text import RunText, check_text, load_text
+from lab.runs.text import RunText, check_text, find_tokenizer, load_text
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
@@ -82,7 +82,8 @@ class Run:
     ) -> "Run":
         """Makes a run folder with these settings. numbered: if the name is taken, use name-2, name-3, ...
 
-        origin: the run that this one starts from or learns from; its tokenizer is this one's, too.
+        A vocabulary that is None becomes the tokenizer's. origin: the run that this one starts from or learns from; its
+        tokenizer is this one's, too.
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
@@ -100,8 +101,8 @@ class Run:
             )
         origin = teacher.as_origin("distilled") if teacher else origin
         base = cls(origin.find(folder)) if origin else None
-        known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
-        data = prepare(train.data, base.tokenizer if known else None)
+        data = prepare(train.data, find_tokenizer(train.data.tokenizer, base))
+        model = model.settled(data.tokenizer.vocab_size)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
         files = new_files(model, train, data, origin)
@@ -188,6 +189,8 @@ class Run:
                 f"({self.text.tokenizer}); restore it from a copy"
             )
         known, needed = self.model_config.vocab_size, self.tokenizer.vocab_size
+        if known is None:
+            raise RunError(f"model_config.json has no vocab_size; add it ({needed} tokens), or restore it from a copy")
         if known < needed:
             raise RunError(
                 f"tokenizer.json has {needed:,} tokens, and the model knows {known:,} (vocab_size); it is not the "

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
-from config import DataConfig
+from config import DataConfig, TrainConfig
 from lab.data.packing import TokenData, prepare
 from lab.data.sources import absolute_source
-from lab.data.tokenizers import Tokenizer
+from lab.data.tokenizers import Tokenizer, load_tokenizer
 from settings.errors import ConfigError, DataError, RunError
 from settings.json_text import parse_json
 
@@ -58,6 +59,20 @@ class RunText:
     def without_path(self) -> "RunText":
         """The record for sharing, without a path of this machine."""
         return replace(self, path=None)
+
+
+class MadeWithTokenizer(Protocol):
+    """What is read of a run to find the tokenizer that it was made with."""
+
+    train_config: TrainConfig
+    tokenizer: Tokenizer
+
+
+def find_tokenizer(name: str, *runs: MadeWithTokenizer | None) -> Tokenizer:
+    """The tokenizer that a run which was made with this name has stored, whatever the name means here; where none of
+    `runs` was, the one known here. Raises TokenizerError for an unknown name."""
+    stored = (run.tokenizer for run in runs if run is not None and run.train_config.data.tokenizer == name)
+    return next(stored, None) or load_tokenizer(name)
 
 
 def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, run: str) -> TokenData:

@@ -16,6 +16,7 @@ def open_or_create(name: str, model: ModelConfig, train: TrainConfig, folder: Pa
     Its `remark` says which. Raises the errors of `Run.create`.
     """
     data, numbered = prepare(train.data), re.compile(rf"{re.escape(name)}(-\d+)?")
+    model = model.settled(data.tokenizer.vocab_size)
     for taken in filter(numbered.fullmatch, run_names(folder)):
         try:
             run = Run.open(taken, folder)
