@@ -36,6 +36,7 @@ HOMES = {
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
     "lab.future_sight.calibration": ("calibration",),
     "lab.comparison.comparison": ("compare",),
+    "lab.data.memory": ("register_texts",),
     "lab.data.packing": ("prepare",),
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),

@@ -75,6 +75,7 @@ from lab.compute.schedule import learning_rates as learning_rates
 from lab.compute.schedule_preview import schedule_preview as schedule_preview
 from lab.costs.estimates import estimate as estimate
 from lab.costs.memory import decoding_memory as decoding_memory
+from lab.data.memory import register_texts as register_texts
 from lab.data.packing import prepare as prepare
 from lab.data.sources import list_sources as list_sources
 from lab.data.sources import load_documents as load_documents

@@ -60,7 +60,7 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.name = self.folder.name
-        self.remark = ""  # how it was opened, if there is more to say: "'mine' is taken, so this run is 'mine-2'"
+        self.remark = ""  # what there is to say about it: "'mine' is taken, so this run is 'mine-2'"
         self.listener: Callable[[str], None] | None = None
         self.model_config: ModelConfig = self._read("model_config.json", self._model_config)
         self.train_config: TrainConfig = self._read("train_config.json", TrainConfig.from_json)
@@ -74,6 +74,7 @@ class Run:
             raise RunError("it has an adapter, and no origin.json that names its base; restore it from a copy")
         if os.path.lexists(self.folder / "idea.py"):
             self.remark = self._read("idea.py", lambda kept: remark_on_change(kept, self.model_config))
+        self.remark = self.remark or (self.text.needs() if self.text else "")
 
     @classmethod
     def create(
@@ -111,7 +112,8 @@ class Run:
                 (building / file).write_text(text, encoding="utf-8", newline="\n")
 
         run = fill_folder(free, folder, fill)
-        run.remark = "" if free == name else f"{name!r} is taken, so this run is {free!r}"
+        taken = "" if free == name else f"{name!r} is taken, so this run is {free!r}"
+        run.remark = "; ".join(filter(None, (taken, run.text.needs())))
         return run
 
     @classmethod

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from config import DataConfig
+from lab.data.memory import PREFIX, is_in_memory
 from lab.data.packing import TokenData, prepare
 from lab.data.sources import absolute_source
 from lab.data.tokenizers import Tokenizer
@@ -47,6 +48,13 @@ class RunText:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
+
+    def needs(self) -> str:
+        """What must be there before a training can go on, in a sentence; "" if all is."""
+        if not is_in_memory(self.source):
+            return ""
+        again = f"register_texts(texts, name={self.source.removeprefix(PREFIX)!r})"
+        return f"it learns texts in memory ({self.source}); another process goes on with it after {again}"
 
     def is_gone(self) -> bool:
         """Whether the user's own files are no longer there. Then the settings may name another place."""
