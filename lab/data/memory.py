@@ -34,8 +34,8 @@ def register_texts(texts: Iterable, name: str = "mine") -> str:
     """Makes texts a source in this process, and returns what to give as `source`: "memory:mine".
 
     texts: a list, an iterator (which is read once), a column of pandas; later texts of the same name replace them.
-    Texts that are only white space are left out of a training. Raises DataError, with the number of the row, for what is not
-    text, for no text at all, and for a name with other signs than letters, digits, '.', '-' and '_'.
+    Texts that are only white space are left out of a training. Raises DataError, with the number of the row, for what
+    is not text, for no text at all, and for a name with other signs than letters, digits, '.', '-' and '_'.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or len(name) > LONGEST_NAME:
         raise DataError(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from config import ModelConfig, TrainConfig
+from config import DataConfig, ModelConfig, TrainConfig
 from lab.costs.parameters import count_parameters
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
@@ -37,7 +37,7 @@ from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
-from lab.runs.text import RunText, check_text, load_text
+from lab.runs.text import RunText, check_text, load_text, places
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
@@ -102,10 +102,12 @@ class Run:
         origin = teacher.as_origin("distilled") if teacher else origin
         base = cls(origin.find(folder)) if origin else None
         known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
-        data = prepare(train.data, base.tokenizer if known else None)
+        same = base is not None and base.train_config.data.source == train.data.source
+        text = places(train.data, base.text, base.folder)[0] if same else train.data
+        data = prepare(text, base.tokenizer if known else None)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
-        files = new_files(model, train, data, origin)
+        files = new_files(model, train, data, origin, folder / free)
 
         def fill(building: Path) -> None:
             for file, text in files.items():
@@ -215,7 +217,11 @@ class Run:
     def load_data(self) -> TokenData:
         """The data that the run was trained on, in the tokens of its own tokenizer. Raises DataError if it is gone or
         has changed."""
-        return load_text(self.train_config.data, self.tokenizer, self.text, self.name)
+        return load_text(self.train_config.data, self.tokenizer, self.text, self.folder)
+
+    def data_settings(self) -> DataConfig:
+        """The settings of its data, with a source that opens from the working folder if its text is still there."""
+        return places(self.train_config.data, self.text, self.folder)[0]
 
     def check_data(self, data: TokenData) -> None:
         """Raises DataError if `data` is another text than the run's, or in the tokens of another tokenizer."""
@@ -365,12 +371,14 @@ def free_name(name: str, folder: Path, numbered: bool) -> str:
     return free
 
 
-def new_files(model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None) -> dict[str, str]:
-    """The files of a run that has not been trained, by name."""
+def new_files(
+    model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None, folder: Path
+) -> dict[str, str]:
+    """The files of a run in that folder that has not been trained, by name."""
     source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
-        "data.json": RunText.of(data).to_json(),
+        "data.json": RunText.of(data, train.data.source, folder).to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})
