@@ -36,6 +36,7 @@ HOMES = {
     "lab.analysis.attention_plots": ("attention_map", "attention_overview", "attention_summary"),
     "lab.future_sight.calibration": ("calibration",),
     "lab.comparison.comparison": ("compare",),
+    "lab.data.bpe_training": ("learn_characters", "train_bpe"),
     "lab.data.packing": ("prepare",),
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),
@@ -91,7 +92,9 @@ HOMES = {
     "lab.comparison.sweep": ("compare_sweep", "matched", "mean_and_spread", "sweep", "sweep_results"),
     "lab.data.tales": ("stories", "story"),
     "lab.display.token_display": ("show_tokens",),
-    "lab.data.tokenizers": ("list_tokenizers", "load_tokenizer", "register_tokenizer"),
+    "lab.data.tokenizers": (
+        "huggingface_tokenizer", "list_tokenizers", "load_tokenizer", "register_tokenizer", "save_tokenizer",
+    ),
     "lab.training.loop": ("train",),
     "lab.training.step": ("Step",),
     "lab.analysis.tuned_lens": ("load_lens", "train_lens"),
