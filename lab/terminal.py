@@ -109,7 +109,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
     model = opened.load_model()
     data = opened.load_data()
     if opened.is_trained_elsewhere():
-        print(f"on the held-out part of {data.config.source}; the text that it was trained on is unknown")
+        print(f"on the held-out part of {data.config.label}; the text that it was trained on is unknown")
     print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")

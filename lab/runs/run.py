@@ -9,6 +9,7 @@
                    adapter.safetensors                                      an adapter's, whose base is another run
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   mixture.png                                              the share of each of several sources
                    idea.py                                                  source of its ideas, as text to read
                    lock  holder.json                                        which process trains it now, if any
 
@@ -247,6 +248,7 @@ class Run:
         if self.steps_done() < self.train_config.steps:
             return False
         pictures = ["loss.png", *(["watch.png"] if self.watch_path.exists() else [])]
+        pictures += ["mixture.png"] if self.train_config.data.mixture.sources else []
         files = [self.weights_path, self.card_path, *(self.folder / name for name in pictures)]
         return all(file.exists() for file in files) and f"| {self.status()} |" in self._read(self.card_path.name, str)
 

@@ -98,7 +98,7 @@ def check_text(data: TokenData, text: RunText | None, run: str) -> None:
         now, then = getattr(data, side).fingerprint, getattr(text, side)
         if now != then:
             raise DataError(
-                f"the text of {run!r} is another than it was: the {side} documents of {data.config.source} have the "
+                f"the text of {run!r} is another than it was: the {side} documents of {data.config.label} have the "
                 f"fingerprint {now or 'unknown'}, the run was made with {then}. Restore the text that it was made "
                 "with, or train a new run on this one"
             )
