@@ -270,7 +270,7 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """What is read, and how it is cut into tokens."""
     source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
-    tokenizer: Text = "bpe-2048"
+    tokenizer: Text = "bpe-2048"  # A name of `python tools.py tokenizer`, or the path of a tokenizer.json.
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
     text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: Positive = 0.05

@@ -135,7 +135,10 @@ def test_a_stopped_run_goes_on_with_its_own_tokenizer(run, tmp_path):
     other_text = longer.replace(data=longer.data.replace(max_documents=70))
     assert fine_tune(run, other_text, folder=tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     student = student_settings(run, Preset(FOLLOWING, TRAIN))
-    assert Run.create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).name == "student"
+    next(iter(sweep({"taught": student}, [0], tmp_path)))
+    assert Run.open("taught-seed0", tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     assert len(find_learning_rate(student, steps=10).losses) == 10
 
 
