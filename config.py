@@ -416,13 +416,13 @@ def preset(name: str, tokenizer: str | None = None) -> Preset:
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
-    parts, tokenizer = ARCHITECTURES[architecture], tokenizer or TOKENIZERS.get(size, "bpe-2048")
+    parts, own = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    data = DataConfig(tokenizer=own if tokenizer is None else tokenizer)
     max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
-        vocab_size=VOCABULARIES.get(tokenizer),
+        vocab_size=VOCABULARIES.get(data.tokenizer),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
-    data = DataConfig(tokenizer=tokenizer)
     return Preset(model, TrainConfig(data=data, batch_size=batch_size, learning_rate=learning_rate))

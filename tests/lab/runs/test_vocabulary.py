@@ -82,6 +82,10 @@ def test_a_preset_for_a_tokenizer_is_a_pair_that_fits(name):
 
 
 def test_a_preset_for_ones_own_tokenizer_follows_it(tmp_path):
+    for wrong in (["byte"], 5):
+        with pytest.raises(ConfigError, match="tokenizer"):
+            preset("llama-tiny", tokenizer=wrong)
+    assert preset("llama-tiny", tokenizer="").model.vocab_size is None
     register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"t", b"h"), (b"th", b"e")]))
     model, _ = preset("llama-tiny", tokenizer="mine")
     run = Run.create("one", model, TRAIN.replace(data=TRAIN.data.replace(tokenizer="mine")), tmp_path)
