@@ -270,7 +270,7 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """What is read, and how it is cut into tokens."""
     source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
-    tokenizer: Text = "bpe-2048"
+    tokenizer: Text = "bpe-2048"  # A name of `python tools.py tokenizer`, or the path of a tokenizer.json.
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
     text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: Positive = 0.05
@@ -416,13 +416,13 @@ def preset(name: str, tokenizer: str | None = None) -> Preset:
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
-    parts, tokenizer = ARCHITECTURES[architecture], tokenizer or TOKENIZERS.get(size, "bpe-2048")
+    parts, own = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    data = DataConfig(tokenizer=own if tokenizer is None else tokenizer)
     max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
-        vocab_size=VOCABULARIES.get(tokenizer),
+        vocab_size=VOCABULARIES.get(data.tokenizer),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
-    data = DataConfig(tokenizer=tokenizer)
     return Preset(model, TrainConfig(data=data, batch_size=batch_size, learning_rate=learning_rate))

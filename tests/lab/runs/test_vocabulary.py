@@ -82,6 +82,10 @@ def test_a_preset_for_a_tokenizer_is_a_pair_that_fits(name):
 
 
 def test_a_preset_for_ones_own_tokenizer_follows_it(tmp_path):
+    for wrong in (["byte"], 5):
+        with pytest.raises(ConfigError, match="tokenizer"):
+            preset("llama-tiny", tokenizer=wrong)
+    assert preset("llama-tiny", tokenizer="").model.vocab_size is None
     register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"t", b"h"), (b"th", b"e")]))
     model, _ = preset("llama-tiny", tokenizer="mine")
     run = Run.create("one", model, TRAIN.replace(data=TRAIN.data.replace(tokenizer="mine")), tmp_path)
@@ -135,7 +139,10 @@ def test_a_stopped_run_goes_on_with_its_own_tokenizer(run, tmp_path):
     other_text = longer.replace(data=longer.data.replace(max_documents=70))
     assert fine_tune(run, other_text, folder=tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     student = student_settings(run, Preset(FOLLOWING, TRAIN))
-    assert Run.create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).name == "student"
+    next(iter(sweep({"taught": student}, [0], tmp_path)))
+    assert Run.open("taught-seed0", tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     assert len(find_learning_rate(student, steps=10).losses) == 10
 
 
