@@ -55,7 +55,8 @@ class TokenData:
         if not isinstance(self.train, TokenMixture):
             return {}
         taken = self.train.rows_taken(step, config.batch_size, config.steps)
-        return {f"share of {name}": count / config.batch_size for name, (_, count) in taken.items()}
+        named = zip(config.data.sources, taken.values())  # as the run names them, wherever they are found now
+        return {f"share of {name}": count / config.batch_size for name, (_, count) in named}
 
     @property
     def floor(self) -> float | None:

@@ -385,5 +385,5 @@ def new_files(
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
-        "data.json": RunText.of(data, train.data.source, folder).to_json(),
+        "data.json": RunText.of(data, train.data, folder).to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

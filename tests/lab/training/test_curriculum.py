@@ -8,12 +8,14 @@ import pytest
 
 from config import DataConfig, MixtureConfig
 from lab.compute.mixture_preview import mixture_preview
+from lab.data.memory import register_texts
 from lab.data.mixture import mixture_weights, rows_before
 from lab.runs.run import Run
+from lab.runs.text import RunText
 from lab.sharing import export_run, import_run
 from lab.terminal_training import parse_training
 from lab.training.loop import train
-from settings.errors import ConfigError, RunError
+from settings.errors import ConfigError, DataError, RunError
 from tests.helpers.small_trainings import TRAIN, assert_same, new_run
 
 MIXTURE = MixtureConfig(sources=("tales", "pydocs"), start=(1, 0), end=(1, 3), transition="step", jumps=2)
@@ -92,3 +94,33 @@ def test_a_preview_needs_a_mixture_and_its_log(whole):
         mixture_preview("llama-tiny")
     with pytest.raises(ConfigError, match="no column 'share of tales'"):
         mixture_preview(whole.train_config, whole.log().drop(columns="share of tales"))
+
+
+def test_own_files_of_a_mixture_are_found_from_another_folder_and_where_the_project_was_moved(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("a", "b"):
+        rows = (json.dumps({"text": f"{name} says {number} " * 4}) for number in range(80))
+        (project / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.chdir(project)
+    data = DATA.replace(mixture=MIXTURE.replace(sources=("a.jsonl", "b.jsonl")))
+    run = new_run(project / "runs", data=data)
+    for step in train(run):
+        if step.step == 4:
+            break
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    moved = Run.open(tmp_path / "moved" / "runs" / "run")
+    list(train(moved))
+    assert moved.is_finished() and len(moved.log()["share of a.jsonl"]) == TRAIN.steps
+    rows = (json.dumps({"text": f"c says {number} " * 4}) for number in range(80))
+    (tmp_path / "moved" / "b.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="is another than it was"):
+        moved.load_data()
+
+
+def test_a_mixture_with_texts_in_memory_says_what_it_needs(tmp_path):
+    register_texts([f"number {number} of many" for number in range(80)], name="mine")
+    run = new_run(tmp_path, data=DATA.replace(mixture=MIXTURE.replace(sources=("tales", "memory:mine"))))
+    assert "register_texts(texts, name='mine')" in run.remark
+    assert RunText.from_json(run.text.to_json()) == run.text and run.text.without_path().parts is None
