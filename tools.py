@@ -38,6 +38,7 @@ HOMES = {
     "lab.comparison.comparison": ("compare",),
     "lab.data.bpe_training": ("learn_characters", "train_bpe"),
     "lab.data.fertility": ("fertility",),
+    "lab.data.memory": ("register_texts",),
     "lab.data.packing": ("prepare",),
     "lab.data.readable_bpe": ("MergeStep", "apply_merges", "count_pairs", "learn_merges", "merge_pair", "split_text"),
     "lab.data.sources": ("list_sources", "load_documents"),

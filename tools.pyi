@@ -80,6 +80,7 @@ from lab.costs.memory import decoding_memory as decoding_memory
 from lab.data.bpe_training import learn_characters as learn_characters
 from lab.data.bpe_training import train_bpe as train_bpe
 from lab.data.fertility import fertility as fertility
+from lab.data.memory import register_texts as register_texts
 from lab.data.packing import prepare as prepare
 from lab.data.readable_bpe import MergeStep as MergeStep
 from lab.data.readable_bpe import apply_merges as apply_merges

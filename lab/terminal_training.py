@@ -72,6 +72,7 @@ def starting_point(arguments: list[str]) -> Training:
 
         run = Run.open(like or base)
         model, train = run.model_config, with_own_warmup(run.train_config)
+        train = train.replace(data=run.data_settings()) if like else train
         train = train.replace(distil=None) if base else train  # only a model with new weights can have a teacher
     elif file is not None:
         from lab.comparison.settings_file import read_settings

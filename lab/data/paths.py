@@ -69,6 +69,15 @@ def absolute(source: str, here: str | Path | None = None) -> str:
     return str(path) if os.path.lexists(path) else os.path.join(glob.escape(here), name)
 
 
+def relative(path: str, folder: str | Path) -> str | None:
+    """The same absolute path or glob as seen from a folder, with slashes; None from another drive of Windows."""
+    start = os.path.abspath(folder)
+    try:
+        return Path(os.path.relpath(path, start if os.path.lexists(path) else glob.escape(start))).as_posix()
+    except ValueError:
+        return None
+
+
 def nearest(source: str) -> str | None:
     """The existing path most similar to a mistyped one, in the last folder of it that exists."""
     path = Path(os.path.expanduser(source.replace("\0", "")))

@@ -1,4 +1,4 @@
-"""Sources of documents: built-in sets, and the user's own files."""
+"""Sources of documents: built-in sets, the user's own files, and texts in memory."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from config import DataConfig
 from lab.data import tales
+from lab.data.memory import is_in_memory, list_registered, registered_texts
 from lab.data.own_files import CheckedFiles, check_files, joined, read_files, read_pieces
 from lab.data.paths import KINDS, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
@@ -61,12 +62,12 @@ class BuiltIn(NamedTuple):
 
 
 def list_sources() -> dict[str, str]:
-    """The names of the built-in sources, each with a description."""
-    return {name: source.description for name, source in SOURCES.items()}
+    """The names of the built-in sources and of the texts in memory, each with a description."""
+    return {name: source.description for name, source in SOURCES.items()} | list_registered()
 
 
 def load_documents(config: DataConfig) -> Documents:
-    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder or a glob.
+    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder, a zip or a glob.
 
     Raises DataError for an unknown source, for files without text, and for settings that the source does not use:
     `text_field` belongs to tables, `seed` to tales, `encoding`, `include` and `exclude` to files.
@@ -78,10 +79,15 @@ def load_documents(config: DataConfig) -> Documents:
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.split == "tail" and config.source == "tales":
         raise DataError("split='tail' would cut a tale in two, whose probability is unknown: leave split at 'hash'")
-    if config.source not in SOURCES:
+    if not is_named(config.source):
         return _own(config)
     refuse_file_settings(config)
-    return SOURCES[config.source].load(config)
+    return _in_memory(config) if is_in_memory(config.source) else SOURCES[config.source].load(config)
+
+
+def is_named(source: str) -> bool:
+    """Whether a source is a name, and not the path of a user's own files."""
+    return source in SOURCES or is_in_memory(source)
 
 
 def refuse_file_settings(config: DataConfig) -> None:
@@ -102,8 +108,8 @@ def check_config(config: DataConfig, function: str) -> None:
 
 
 def absolute_source(config: DataConfig) -> str | None:
-    """The absolute path or glob of own files; None for a built-in set, and if nothing has that name."""
-    if config.source in SOURCES or find_files(config.source) is None:
+    """The absolute path or glob of own files; None for a named source, and if nothing has that name."""
+    if is_named(config.source) or find_files(config.source) is None:
         return None
     return absolute(config.source)
 
@@ -128,6 +134,12 @@ def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConf
     )
 
 
+def _in_memory(config: DataConfig) -> Documents:
+    kept = registered_texts(config.source)
+    texts = [text for text in kept.texts if text and not text.isspace()]
+    return _limited(config, repr(kept), kept.fingerprint, lambda limit: itertools.islice(texts, limit))
+
+
 def _own(config: DataConfig) -> Documents:
     checked = check_source(config)
     n_files = len(checked.files)
@@ -147,8 +159,8 @@ def check_source(config: DataConfig) -> CheckedFiles:
         raise DataError(
             f"{'there is no file or folder' if is_path else 'unknown source'} '{printable(config.source)}'; "
             + (f"the nearest name there is '{near}'; " if near else "")
-            + suggest(config.source, SOURCES)
-            + f", or give a file, a folder or a glob of your own ({KINDS})"
+            + suggest(config.source, list_sources())
+            + f", or give a file, a folder or a glob of your own ({KINDS}), or texts in memory (register_texts)"
         )
     return check_files(files, config.text_field)
 

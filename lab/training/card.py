@@ -43,6 +43,8 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }
+    if run.text and run.text.needs():
+        rows["to go on"] = run.text.needs()
     if run.origin:
         rows["weights"] = str(run.origin)
     if "quantised" in facts:
