@@ -11,7 +11,7 @@ import pytest
 import tokenizers as huggingface
 from config import DataConfig
 from lab.data import tokenizers
-from lab.data.bpe_training import train_bpe
+from lab.data.bpe_training import learn_characters, train_bpe
 from lab.data.packing import prepare
 from lab.data.tokenizers import (
     bpe_tokenizer,
@@ -121,6 +121,15 @@ def test_an_unknown_name_is_told_with_what_is_near(folder):
     for odd in ("a/b", "", "nul\0", "\ud800", "x" * 5000, "no/tokenizer.json"):
         with pytest.raises(TokenizerError, match="unknown tokenizer"):
             load_tokenizer(odd)
+
+
+def test_learned_characters_are_those_of_the_texts():
+    learned = learn_characters(iter(["naïve\u00a0世界", "é 界"]), "mine")
+    assert learned.encode("ï\u00a0界é世") == [259, 257, 261, 258, 260], "in the order of Unicode, behind the 257"
+    assert learned.encode("ü") == list("ü".encode()) and learn_characters([]).vocab_size == 257
+    for wrong, told in (("a text", "put a single text into a list"), ([b"a"], "not bytes"), (["\ud800"], "surrogate")):
+        with pytest.raises(TokenizerError, match=told):
+            learn_characters(wrong)
 
 
 # --- files --------------------------------------------------------------------------------------------------------
