@@ -38,6 +38,7 @@ HOMES = {
     "lab.comparison.comparison": ("compare",),
     "lab.data.memory": ("register_texts",),
     "lab.data.packing": ("prepare",),
+    "lab.data.preview": ("preview_data",),
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),
     "lab.costs.memory": ("decoding_memory",),

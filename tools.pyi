@@ -77,6 +77,7 @@ from lab.costs.estimates import estimate as estimate
 from lab.costs.memory import decoding_memory as decoding_memory
 from lab.data.memory import register_texts as register_texts
 from lab.data.packing import prepare as prepare
+from lab.data.preview import preview_data as preview_data
 from lab.data.sources import list_sources as list_sources
 from lab.data.sources import load_documents as load_documents
 from lab.data.tales import stories as stories
