@@ -41,6 +41,7 @@ HOMES = {
     "lab.data.memory": ("register_texts",),
     "lab.data.packing": ("prepare",),
     "lab.data.readable_bpe": ("MergeStep", "apply_merges", "count_pairs", "learn_merges", "merge_pair", "split_text"),
+    "lab.data.preview": ("preview_data",),
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),
     "lab.costs.memory": ("decoding_memory",),

@@ -82,6 +82,7 @@ from lab.data.bpe_training import train_bpe as train_bpe
 from lab.data.fertility import fertility as fertility
 from lab.data.memory import register_texts as register_texts
 from lab.data.packing import prepare as prepare
+from lab.data.preview import preview_data as preview_data
 from lab.data.readable_bpe import MergeStep as MergeStep
 from lab.data.readable_bpe import apply_merges as apply_merges
 from lab.data.readable_bpe import count_pairs as count_pairs

@@ -60,6 +60,11 @@ class CheckedFiles:
         """Bytes of all files together, unpacked."""
         return sum(content.size for content in self.contents)
 
+    @property
+    def about(self) -> str:
+        """How many files, and of how many bytes, unpacked."""
+        return f"{len(self.files):,} file{'s' if len(self.files) > 1 else ''}, {self.size:,} bytes"
+
     def refuse_changed(self) -> None:
         """Raises DataError if a file is not as it was when it was read."""
         for path, stamp in self.stamps.items():

@@ -73,16 +73,22 @@ def load_documents(config: DataConfig) -> Documents:
     `text_field` belongs to tables, `seed` to tales, `encoding`, `include` and `exclude` to files.
     """
     check_config(config, "load_documents")
+    check_settings(config)
+    if not is_named(config.source):
+        return _own(config)
+    return _in_memory(config) if is_in_memory(config.source) else SOURCES[config.source].load(config)
+
+
+def check_settings(config: DataConfig) -> None:
+    """Raises DataError for settings that the source does not use."""
     if config.mixture.sources:
         raise DataError(f"a mixture is {len(config.sources)} sources; load the documents of one: source=...")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.split == "tail" and config.source == "tales":
         raise DataError("split='tail' would cut a tale in two, whose probability is unknown: leave split at 'hash'")
-    if not is_named(config.source):
-        return _own(config)
-    refuse_file_settings(config)
-    return _in_memory(config) if is_in_memory(config.source) else SOURCES[config.source].load(config)
+    if is_named(config.source):
+        refuse_file_settings(config)
 
 
 def is_named(source: str) -> bool:
@@ -142,12 +148,10 @@ def _in_memory(config: DataConfig) -> Documents:
 
 def _own(config: DataConfig) -> Documents:
     checked = check_source(config)
-    n_files = len(checked.files)
-    about = f"{n_files:,} file{'s' if n_files > 1 else ''}, {checked.size:,} bytes"
     if config.split == "hash":
-        return _limited(config, about, checked.fingerprint, partial(read_files, checked))
+        return _limited(config, checked.about, checked.fingerprint, partial(read_files, checked))
     uncut = partial(read_pieces, checked, uncut=True)
-    documents = _limited(config, about, checked.fingerprint, lambda limit: joined(uncut(limit)))
+    documents = _limited(config, checked.about, checked.fingerprint, lambda limit: joined(uncut(limit)))
     return replace(documents, in_pieces=lambda: uncut(config.max_documents))
 
 

@@ -33,7 +33,7 @@ def read_column(file: StoredFile, text_field: str | None) -> Iterator[str | None
     Raises DataError for a damaged table, for a column that does not exist or holds no text, and if it is not clear
     which column holds the text or how the cells are separated.
     """
-    field = _choose(file, text_field)
+    field = text_column(file, text_field)
     for number, row in enumerate(_rows(file, field), 1):
         text = row.get(field)
         if not isinstance(text, str | None):
@@ -82,8 +82,11 @@ def _rows(file: StoredFile, field: str | None = None) -> Iterator[dict]:
 # --- which column ----------------------------------------------------------------------------------------------
 
 
-def _choose(file: StoredFile, text_field: str | None) -> str:
-    """The text column: the one named, or one with a usual name, or the only one with strings."""
+def text_column(file: StoredFile, text_field: str | None) -> str:
+    """The name of the text column: the one given, or one with a usual name, or the only one with strings.
+
+    Raises DataError if it does not exist or holds no text, and if it is not clear which one is meant.
+    """
     kinds: Kinds = {}
     for number, row in enumerate(_rows(file)):
         if number >= SAMPLE and _decided(kinds, text_field):
