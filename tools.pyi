@@ -75,6 +75,7 @@ from lab.compute.schedule import learning_rates as learning_rates
 from lab.compute.schedule_preview import schedule_preview as schedule_preview
 from lab.costs.estimates import estimate as estimate
 from lab.costs.memory import decoding_memory as decoding_memory
+from lab.data.bpe_training import learn_characters as learn_characters
 from lab.data.bpe_training import train_bpe as train_bpe
 from lab.data.fertility import fertility as fertility
 from lab.data.packing import prepare as prepare
@@ -91,9 +92,11 @@ from lab.data.tales import story as story
 from lab.data.tokenizer_plots import compression_curve as compression_curve
 from lab.data.tokenizer_plots import fertility_plot as fertility_plot
 from lab.data.tokenizer_plots import vocabulary_trade_off as vocabulary_trade_off
+from lab.data.tokenizers import huggingface_tokenizer as huggingface_tokenizer
 from lab.data.tokenizers import list_tokenizers as list_tokenizers
 from lab.data.tokenizers import load_tokenizer as load_tokenizer
 from lab.data.tokenizers import register_tokenizer as register_tokenizer
+from lab.data.tokenizers import save_tokenizer as save_tokenizer
 from lab.display.plots import bars as bars
 from lab.display.plots import loss_curve as loss_curve
 from lab.display.plots import next_token_bars as next_token_bars

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from config import SAMPLE_PROMPT, list_presets
+from config import list_presets
 from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
 from lab.terminal_exchange import export, import_
 from lab.terminal_flags import FLAGS, import_ideas
@@ -24,6 +24,7 @@ from lab.terminal_generation import (
     sampling,
 )
 from lab.terminal_speed import generation_speed
+from lab.terminal_tokenizer import tokenizer
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -218,19 +219,6 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
         confirm = input(f"type the name {delete!r} again to delete the run for good: ")
     delete_run(delete, confirm=confirm or "")
     print(f"deleted {delete}")
-
-
-def tokenizer(name: Positional[str | None] = None, text: str = f"{SAMPLE_PROMPT} a girl. She said: “Hello!”") -> None:
-    """List the tokenizers, or show what one makes of a text.
-
-    Args:
-        name: byte, character, bpe-2048, ...
-        text: What to cut into tokens.
-    """
-    from lab.data.tokenizers import list_tokenizers, load_tokenizer
-    from lab.display.token_display import show_tokens
-
-    print("\n".join(list_tokenizers()) if name is None else show_tokens(text, load_tokenizer(name)))
 
 
 def cache(clear: bool = False) -> None:

@@ -82,10 +82,12 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], special: bool = True) -> str:
         """The text of `ids`; bytes that form no character become U+FFFD. special: False leaves special tokens, such as
         the end of text, out. Raises as `token_bytes` does."""
-        tokens = ((id, self.token_bytes(id)) for id in ids)
-        left_out = (lambda _: False) if special else self.encoding.is_special_token
-        kept = (token for id, token in tokens if not left_out(operator.index(id)))
-        return b"".join(kept).decode("utf-8", errors="replace")
+        ids = list(ids)
+        tokens = list(map(self.token_bytes, ids))
+        if not special:
+            is_special = self.encoding.is_special_token
+            tokens = [token for id, token in zip(ids, tokens) if not is_special(operator.index(id))]
+        return b"".join(tokens).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of an id; those of U+FFFD for an id that a public encoding does not use.
