@@ -12,7 +12,7 @@ from lab.data.bpe_training import train_bpe
 from lab.data.packing import prepare
 from lab.data.python_corpora import pydocs
 from lab.data.tales import stories
-from lab.data.tokenizers import GPT4_PATTERN
+from lab.data.tokenizer_kinds import GPT4_PATTERN
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 STORIES = 4_500  # 5 MB: with pydocs, the amount from which the shipped tokenizers were learned

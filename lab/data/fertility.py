@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from lab.data.tokenizers import Tokenizer
+from lab.data.tokenizer import Tokenizer
 from settings.errors import TokenizerError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lab.data.tokenizer import checked_text
-from lab.data.tokenizers import GPT4_PATTERN, Tokenizer, bpe_tokenizer
+from lab.data.tokenizer import Tokenizer, checked_text
+from lab.data.tokenizer_kinds import GPT4_PATTERN, bpe_tokenizer
 from lab.data.visible_bytes import VISIBLE
 from lab.display.token_box import readable
 from settings.errors import TokenizerError
