@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from config import DataConfig, HubConfig, preset
-from lab.data.hub_sets import HubSet, Place
+from lab.data.hub_sets import Document, HubSet, Place
 from lab.data.shards import Shards
 from lab.data.tales import story
 from lab.data.token_stream import TokenStream
@@ -39,10 +39,10 @@ class Generated:
         self.size, self.fingerprint = size, f"generated {size}"
         self.tales = [story(index, 0).text for index in range(2000)]
 
-    def documents(self, place: Place) -> Iterator[tuple[str, Place]]:
+    def documents(self, place: Place) -> Iterator[Document]:
         mean = sum(map(len, self.tales)) / len(self.tales)
         for number in range(place.documents, int(self.size / mean)):
-            yield f"{self.tales[number % len(self.tales)]} {number}", Place(None, 0, number)
+            yield Document(f"{self.tales[number % len(self.tales)]} {number}", Place(None, 0, number))
 
 
 def of_parquet(folder: Path) -> HubSet:

@@ -3,7 +3,12 @@
 The settings classes of config.py take these functions as their methods `problems` and `model_problems`.
 """
 
+import codecs
 from collections.abc import Iterator
+
+from settings.messages import short
+
+MOST_MIXED_STEPS = 10**7  # The rows of each source are counted for all steps before the first one.
 
 
 def learned_in_model(position, model) -> Iterator[str]:
@@ -95,12 +100,26 @@ def data(data) -> Iterator[str]:
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
     if data.tokens_per_epoch is not None and not data.hub.streamed:
         yield "tokens_per_epoch belongs to a streamed set; leave it out, or set hub.streamed"
+    if data.mixture.sources and data.source != "tales":
+        yield f"source={data.source!r} stands beside mixture.sources; leave it out, or put it among them"
+    if data.encoding is not None and not is_text_encoding(data.encoding):
+        yield f"encoding {short(data.encoding)} is none that Python knows; there is 'cp1252', 'shift_jis', ..."
+    if not all(pattern.strip("/") for pattern in (*data.include, *data.exclude)):
+        yield "a pattern of include or exclude is empty; leave it out, or give one such as '**/*.md'"
 
 
 def hub(hub) -> Iterator[str]:
     for name in ("subset", "split", "revision"):
         if getattr(hub, name) is not None and not getattr(hub, name).strip():
             yield f"hub.{name} is empty; name one, or leave it out"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text by that name, bit by bit."""
+    try:
+        return codecs.getincrementaldecoder(name)().decode("a".encode(name), final=True) == "a"
+    except (LookupError, ValueError, TypeError):  # unknown, not from text to bytes, or only of whole texts
+        return False
 
 
 def train(train) -> Iterator[str]:
@@ -112,6 +131,8 @@ def train(train) -> Iterator[str]:
             f"warm-up, flat part and one step per cycle take {used} of steps={train.steps}; "
             "lower schedule.warmup_steps or schedule.flat_steps, or train longer"
         )
+    if train.data.mixture.sources and train.steps > MOST_MIXED_STEPS:
+        yield f"a mixture is planned for {MOST_MIXED_STEPS:,} steps at most, not {train.steps:,}"
     if train.compile == "on" and train.dropout_final != 1:
         yield "compile 'on' would compile each new dropout rate again; choose 'off', or leave dropout_final at 1"
 

@@ -53,9 +53,21 @@ class Place(NamedTuple):
 BEGINNING = Place()
 
 
+class Document(NamedTuple):
+    """A text, and the place where it begins."""
+
+    text: str
+    place: Place
+
+
 def is_hub_source(source: str) -> bool:
-    """Whether the source names a set of the hub."""
-    return source in HUB_SETS or source.startswith(PREFIX)
+    """Whether the source names a set of the hub, at the newest commit or at a revision behind @."""
+    return source.partition("@")[0] in HUB_SETS or source.startswith(PREFIX)
+
+
+def at_commit(source: str, commit: str) -> str:
+    """The source at that commit, as tinystories@..., for mixtures: each of their sets has a commit of its own."""
+    return f"{source.partition('@')[0]}@{commit}"
 
 
 @dataclass(frozen=True)
@@ -77,14 +89,17 @@ class HubSet:
     def find(cls, config: DataConfig) -> "HubSet":
         """The set that `config` names, at the commit that its revision has now. Asks the hub, unless the revision is a
         commit. Raises DataError."""
-        named = HUB_SETS.get(config.source)
-        repo, subset = (named.repo, named.subset) if named else (config.source.removeprefix(PREFIX), None)
+        name, _, behind = config.source.partition("@")
+        named = HUB_SETS.get(name)
+        repo, subset = (named.repo, named.subset) if named else (name.removeprefix(PREFIX), None)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
             raise DataError(f"'{printable(config.source)}' names no set of the hub: write {PREFIX}owner/name")
-        hub, revision = config.hub, config.hub.revision or ""
-        commit = revision if COMMIT.fullmatch(revision) else ask_commit(repo, hub.revision)
+        hub, revision = config.hub, behind or config.hub.revision
+        if behind and hub.revision not in (None, behind):
+            raise DataError(f"'{config.source}' has a revision, and hub.revision={hub.revision!r} another: give one")
+        commit = revision if revision and COMMIT.fullmatch(revision) else ask_commit(repo, revision)
         return cls(
-            config.source, repo, hub.subset or subset, hub.split, commit, config.text_field, config.max_documents
+            name, repo, hub.subset or subset, hub.split, commit, config.text_field, config.max_documents
         )
 
     @property
@@ -126,12 +141,12 @@ class HubSet:
         except Exception as error:
             raise explain(error, self.where, self.repo) from error
 
-    def documents(self, place: Place = BEGINNING) -> Iterator[tuple[str, Place]]:
+    def documents(self, place: Place = BEGINNING) -> Iterator[Document]:
         """The texts from `place` to the set's end, each with the place where it begins. Raises DataError."""
         done = place.documents
         try:
-            for text, begins in islice(self._texts(place), self._left(place)):
-                yield text, begins
+            for document in islice(self._texts(place), self._left(place)):
+                yield document
                 done += 1
         except Exception as error:
             got = f"It got as far as document {done:,}. What was tokenised is kept: the same call goes on from there."
@@ -150,7 +165,7 @@ class HubSet:
     def _left(self, place: Place) -> int | None:
         return None if self.limit is None else self.limit - place.documents
 
-    def _texts(self, place: Place) -> Iterator[tuple[str, Place]]:
+    def _texts(self, place: Place) -> Iterator[Document]:
         rows = self.stream.select_columns([self.field]).reshard().with_format("arrow")
         if place.state is not None:
             rows.load_state_dict(place.state)
@@ -158,7 +173,7 @@ class HubSet:
         for table in rows.iter(ROWS):
             for row, text in enumerate(self._cells([table])):
                 if row >= skip and has_text(text):
-                    yield text, Place(state, row, documents)
+                    yield Document(text, Place(state, row, documents))
                     documents += 1
             state, skip = rows.state_dict(), 0
 

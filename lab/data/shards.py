@@ -22,10 +22,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lab.data.cache import Damaged, in_cache, keep_newest, load_or_build, open_growing
-from lab.data.hub_sets import BEGINNING, Place
+from lab.data.hub_sets import BEGINNING, Document, Place
 from lab.data.leases import Lease, lock_path
+from lab.data.splitting import held_out_place
 from lab.data.token_file import TokenFile
-from lab.data.token_writing import as_bytes, chunks, held_out_place, open_tokens, token_type
+from lab.data.token_writing import as_bytes, chunks, open_tokens, token_type
 from lab.data.tokenizers import Tokenizer
 from lab.files.atomic import atomic_write_text
 from settings.errors import DataError
@@ -53,7 +54,7 @@ class Source(Protocol):
     about: str
     fingerprint: str
 
-    def documents(self, place: Place) -> Iterator[tuple[str, Place]]: ...
+    def documents(self, place: Place) -> Iterator[Document]: ...
 
 
 @dataclass

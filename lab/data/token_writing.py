@@ -3,29 +3,32 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from lab.data.cache import Damaged, in_cache
+from lab.data.splitting import Part
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from settings.errors import TokenizerError
 
-Document = TypeVar("Document", bound=tuple)  # a text and what belongs to it
+
+class HasText(Protocol):
+    """What is tokenised: a text, and what belongs to it."""
+
+    text: str
 
 
-def held_out_place(text: str) -> float:
-    """A text's hash as a fraction in [0, 1). Below `validation_fraction` the text is held out."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
+Document = TypeVar("Document", bound=HasText)
 
 
-def chunks(documents: Iterable[Document], characters: int) -> Iterator[list[Document]]:
-    """The documents in lists of at least so many characters, but for the last list."""
+def chunks(parts: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """The parts in lists of at least so many characters, but for the last list."""
     chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document[0])
+    for part in parts:
+        chunk.append(part)
+        size += len(part.text)
         if size >= characters:
             yield chunk
             chunk, size = [], 0
@@ -50,12 +53,12 @@ def as_bytes(ids: list[int], tokenizer: Tokenizer) -> bytes:
 
 
 class Side:
-    """One side of the documents while it is written; as a context it closes its file."""
+    """One side while it is written; as a context it closes its file."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, path: Path, tokenizer: Tokenizer, whole: bool):
+        self.tokenizer, self.whole = tokenizer, whole  # whole: each part is a document
         self.pending: list[int] = []
-        self.n_tokens = self.n_documents = self.n_bytes = 0
+        self.n_tokens = self.n_documents = self.n_bytes = self.n_bytes_before = 0  # before: of the documents that ended
         self.log_probability: float | None = None
         self.digest = hashlib.blake2b(digest_size=12)
         with in_cache():
@@ -68,15 +71,19 @@ class Side:
         with in_cache():
             self.file.close()
 
-    def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
+    def add(self, part: Part, ids: list[int]) -> None:
         self.pending += ids
-        self.pending.append(self.tokenizer.end_of_text)
-        encoded = text.encode("utf-8")
-        self.n_documents += 1
+        encoded = part.text.encode("utf-8")
         self.n_bytes += len(encoded)
-        self.digest.update(len(encoded).to_bytes(8) + encoded)
-        if log_probability is not None:
-            self.log_probability = (self.log_probability or 0.0) + log_probability
+        self.digest.update(len(encoded).to_bytes(8) + encoded if self.whole else encoded)
+        if part.log_probability is not None:
+            self.log_probability = (self.log_probability or 0.0) + part.log_probability
+        if part.ends:
+            self.pending.append(self.tokenizer.end_of_text)
+            self.n_documents += 1
+            if not self.whole:  # the length comes last, because it is known last
+                self.digest.update((self.n_bytes - self.n_bytes_before).to_bytes(8))
+            self.n_bytes_before = self.n_bytes
 
     def write(self) -> None:
         written = as_bytes(self.pending, self.tokenizer)

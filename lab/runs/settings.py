@@ -26,15 +26,6 @@ def with_own_warmup(train: TrainConfig) -> TrainConfig:
     return train.replace(schedule=schedule) if train.schedule.warmup_steps == train.steps // 10 else train
 
 
-def with_commit_of(stored: TrainConfig, train: TrainConfig) -> TrainConfig:
-    """`train` with the commit of a set on the hub that a run with the settings `stored` keeps, where `train` names no
-    revision: the run goes on with the text that it began with."""
-    if train.data.source != stored.data.source or train.data.hub.revision is not None:
-        return train
-    hub = train.data.hub.replace(revision=stored.data.hub.revision)
-    return train.replace(data=train.data.replace(hub=hub))
-
-
 def starting_settings(start: str) -> Preset:
     """The settings of a preset, or of a run given by its name or folder. Raises ConfigError if it is neither."""
     if start in list_presets():
@@ -43,4 +34,4 @@ def starting_settings(start: str) -> Preset:
     if start not in names and not named_path(start).is_dir():
         raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
     run = Run.open(start)
-    return Preset(run.model_config, run.train_config)
+    return Preset(run.model_config, run.train_config.replace(data=run.data_settings()))

@@ -8,7 +8,7 @@ from config import ModelConfig, TrainConfig
 from lab.data.packing import prepare
 from lab.runs.names import run_names
 from lab.runs.run import Run
-from lab.runs.settings import with_commit_of
+from lab.runs.text import find_tokenizer, with_commits_of
 from settings.errors import GlassboxError
 
 
@@ -21,14 +21,16 @@ def open_or_create(
     Its `remark` says which. tell: hears how far the data is, while a set of the hub is read. Raises the errors of
     `Run.create`.
     """
+    tokenizer = find_tokenizer(train.data.tokenizer, Run.open_teacher(train, folder))
     numbered = re.compile(rf"{re.escape(name)}(-\d+)?")
+    model = model.settled(tokenizer.vocab_size)
     for taken in filter(numbered.fullmatch, run_names(folder)):
         try:
             run = Run.open(taken, folder)
-            wanted = with_commit_of(run.train_config, train).settled()
+            wanted = train.replace(data=with_commits_of(run.train_config.data, train.data)).settled()
             if (run.model_config, run.train_config) != (model, wanted):
                 continue
-            run.check_data(prepare(wanted.data, tell=tell))
+            run.check_data(prepare(wanted.data, tokenizer, tell=tell))
         except GlassboxError:  # damaged, or of another text: it can't go on
             continue
         run.remark = f"{run.name!r} has these settings: {run.status()}"

@@ -179,9 +179,10 @@ def serve(folder: Path, monkeypatch) -> Iterator[HubServer]:
     """
     import datasets.config
     import datasets.utils.file_utils
-    from huggingface_hub import constants
+    from huggingface_hub import HfFileSystem, constants
     from huggingface_hub.utils import _http
 
+    HfFileSystem.clear_instance_cache()  # of a server that had the same port, it remembers the files
     hub = HubServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     server.daemon_threads = True

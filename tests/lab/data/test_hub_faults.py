@@ -12,7 +12,7 @@ from lab.data import shards as shards_file
 from lab.data.cache import list_cache
 from lab.data.packing import prepare
 from lab.data.sources import load_documents
-from lab.data.token_writing import held_out_place
+from lab.data.splitting import held_out_place
 from lab.runs.run import Run
 from lab.terminal import main
 from settings.errors import DataError

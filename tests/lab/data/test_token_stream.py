@@ -19,9 +19,9 @@ from lab.data.cache import list_cache, load_or_build
 from lab.data.hub_sets import HUB_SETS
 from lab.data.leases import Lease, is_leased
 from lab.data.packing import prepare
+from lab.data.splitting import held_out_place
 from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
-from lab.data.token_writing import held_out_place
 from lab.data.tokenizers import Tokenizer
 from settings.errors import DataError
 from settings.paths import ROOT
