@@ -79,7 +79,7 @@ def training_command(run: Run) -> str:
     parts = ("model.position", "model.block.kind")  # another position encoding or block has no flag
     if any(key.startswith(parts) for key in changes):
         return "python tools.py train --like NAME     # NAME: what this folder is called"
-    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
+    flags = [as_flag(key, value) for key, value in changes.items()]
     return " ".join([f"python tools.py train --preset {name}", *flags])
 
 
@@ -96,14 +96,20 @@ def command_from(run: Run) -> str:
     except RunError:  # it is gone, or was trained on
         return f"python tools.py train --from {origin.run} {' '.join(flags)}    # and what train_config.json says"
     now = settings_by_name(run.model_config, run.train_config)
-    flags += [f"--{key.replace('_', '-')} {shlex.quote(str(now[key]))}" for key in now if now[key] != before.get(key)]
+    flags += [as_flag(key, now[key]) for key in now if now[key] != before.get(key)]
     return " ".join([f"python tools.py train --from {origin.run}", *flags])
 
 
 def settings_flags(prefix: str, settings: Config | None) -> list[str]:
     """The flags that give these settings: all that are set."""
     values = settings.to_dict() if settings else {}
-    return [f"--{prefix}{key} {shlex.quote(str(value))}" for key, value in values.items() if value is not None]
+    return [as_flag(f"{prefix}{key}", value) for key, value in values.items() if value is not None]
+
+
+def as_flag(name: str, value: object) -> str:
+    """A setting as the terminal takes it; a list is several words."""
+    words = value if isinstance(value, list) else [value]
+    return " ".join([f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in words)])
 
 
 def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
