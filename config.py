@@ -11,6 +11,7 @@ from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
+from settings.mixture import MixtureConfig
 from settings.registry import name_built_in
 from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Texts, Whole
 from settings.windows import Windows
@@ -219,7 +220,7 @@ class DropoutConfig(Config):
 @settings
 class ModelConfig(Config):
     """A decoder-only transformer."""
-    vocab_size: Count  # Rows of the embedding; at least the tokenizer's.
+    vocab_size: Count | None = None  # Rows of the embedding; at least the tokenizer's. None: the tokenizer's.
     context_length: Count = 256  # Tokens it is trained on at once.
     max_positions: Count | None = None  # The most it accepts when generating; None: four times the context.
     n_layers: Whole[1, 512] = 6
@@ -254,6 +255,10 @@ class ModelConfig(Config):
             return self.context_length
         return self.max_positions or 4 * self.context_length
 
+    def settled(self, tokens: int) -> "ModelConfig":
+        """The same with a vocabulary that follows the tokenizer, of so many tokens, written out, as a run stores it."""
+        return self if self.vocab_size is not None else self.replace(vocab_size=tokens)
+
     further_positions = property(combinations.further_positions)
     problems = combinations.model
 
@@ -265,7 +270,7 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """What is read, and how it is cut into tokens."""
     source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
-    tokenizer: Text = "bpe-2048"
+    tokenizer: Text = "bpe-2048"  # A name of `python tools.py tokenizer`, or the path of a tokenizer.json.
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
     text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: Positive = 0.05
@@ -275,6 +280,17 @@ class DataConfig(Config):
     include: Texts = ()  # Glob patterns of the files to read below a folder, as in **/*.md; (): all.
     exclude: Texts = ()  # Glob patterns of files to leave out.
     seed: Whole[0, 9 * 10**12] = 0  # Which tales.
+    mixture: MixtureConfig = MixtureConfig()  # Several sources in place of one, by weights that move.
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that is read: the mixture's sources, or the one."""
+        return self.mixture.sources or (self.source,)
+
+    @property
+    def label(self) -> str:
+        """The sources in words, as in "pycode + pydocs"."""
+        return " + ".join(self.sources)
 
     problems = combinations.data
 
@@ -359,11 +375,20 @@ SIZES = {
     "medium": (6, 6, 768, 128, 256, 32, 5e-4),
     "large": (12, 12, 768, 1024, 4096, 8, 2e-4),
     "character": (6, 6, 384, 256, 1024, 64, 1e-3),
+    # Width × layers; h4: with 4 heads
+    "128x4": (4, 4, 128, 256, 1024, 32, 1e-3),
+    "256x6": (6, 8, 256, 256, 1024, 32, 6e-4),
+    "256x6h4": (6, 4, 256, 256, 1024, 32, 6e-4),
+    "512x12": (12, 8, 512, 512, 2048, 16, 4e-4),
+    "768x24": (24, 12, 768, 1024, 4096, 8, 3e-4),
     "124m": (12, 12, 768, 1024, 1024, 8, 6e-4),
 }
-# Tokenizers by size; the rest use bpe-2048. The name says its vocabulary, but for these three.
-TOKENIZERS = {"character": "character", "124m": "gpt2"}
-VOCABULARIES = {"byte": 257, "character": 333, "gpt2": 50_257, "r50k_base": 50_257}
+TOKENIZERS = {"character": "character", "124m": "gpt2"}  # by size; the rest use bpe-2048
+# How many tokens each of these tokenizers has; that of any other follows where a run is made
+VOCABULARIES = {
+    "byte": 257, "character": 333, "bpe-512": 512, "bpe-1024": 1024, "bpe-2048": 2048, "bpe-4096": 4096,
+    "bpe-8192": 8192, "gpt2": 50_257, "r50k_base": 50_257,
+}
 
 
 class Preset(NamedTuple):
@@ -382,19 +407,22 @@ def list_presets() -> list[str]:
     return [f"{architecture}-{size}" for architecture in list_models() for size in sizes] + ["gpt2-124m"]
 
 
-def preset(name: str) -> Preset:
-    """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one."""
+def preset(name: str, tokenizer: str | None = None) -> Preset:
+    """The model and training settings of `name`, such as "llama-tiny". Raises ConfigError for an unknown one.
+
+    tokenizer: the name of another tokenizer than the preset's; the model's vocabulary follows it.
+    """
     if name not in list_presets():
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
-    parts, tokenizer = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    parts, own = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    data = DataConfig(tokenizer=own if tokenizer is None else tokenizer)
     max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
-        vocab_size=VOCABULARIES.get(tokenizer) or int(tokenizer.removeprefix("bpe-")),
+        vocab_size=VOCABULARIES.get(data.tokenizer),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
-    data = DataConfig(tokenizer=tokenizer)
     return Preset(model, TrainConfig(data=data, batch_size=batch_size, learning_rate=learning_rate))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from config import SAMPLE_PROMPT
+from config import list_presets
 from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
 from lab.terminal_data import Previewing, data, parse_previewing
 from lab.terminal_exchange import export, import_
@@ -25,6 +25,7 @@ from lab.terminal_generation import (
     sampling,
 )
 from lab.terminal_speed import generation_speed
+from lab.terminal_tokenizer import tokenizer
 from lab.terminal_training import Training, parse_training, resume, train
 from settings.errors import ConfigError, DataError, GlassboxError
 from settings.json_text import parse_json
@@ -112,7 +113,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
     model = opened.load_model()
     data = opened.load_data()
     if opened.is_trained_elsewhere():
-        print(f"on the held-out part of {data.config.source}; the text that it was trained on is unknown")
+        print(f"on the held-out part of {data.config.label}; the text that it was trained on is unknown")
     print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")
@@ -164,12 +165,14 @@ def find_rate(
         steps: How many rates.
         picture: A PNG to draw the losses into.
     """
+    from lab.runs.run import Run
     from lab.runs.settings import starting_settings
     from lab.training.rate_finder import find_learning_rate, rate_curve
 
     settings = starting_settings(start)
+    data = None if start in list_presets() else Run.open(start).load_data()
     print(f"{steps} steps of {settings.train.batch_size} × {settings.model.context_length} tokens ...", flush=True)
-    found = find_learning_rate(settings, lowest=lowest, highest=highest, steps=steps)
+    found = find_learning_rate(settings, data, lowest=lowest, highest=highest, steps=steps)
     print(repr(found))
     if picture is not None:
         rate_curve(found).save(picture)
@@ -220,19 +223,6 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
         confirm = input(f"type the name {delete!r} again to delete the run for good: ")
     delete_run(delete, confirm=confirm or "")
     print(f"deleted {delete}")
-
-
-def tokenizer(name: Positional[str | None] = None, text: str = f"{SAMPLE_PROMPT} a girl. She said: “Hello!”") -> None:
-    """List the tokenizers, or show what one makes of a text.
-
-    Args:
-        name: byte, character, bpe-2048, ...
-        text: What to cut into tokens.
-    """
-    from lab.data.tokenizers import list_tokenizers, load_tokenizer
-    from lab.display.token_display import show_tokens
-
-    print("\n".join(list_tokenizers()) if name is None else show_tokens(text, load_tokenizer(name)))
 
 
 def cache(clear: bool = False) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -19,7 +20,7 @@ class Previewing:
     """
 
     preset: str = "llama-tiny"  # Whose tokenizer it is, and whose training the epochs are of.
-    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    data: Annotated[DataConfig, tyro.conf.arg(name="")]
 
 
 def parse_previewing(arguments: list[str]) -> Previewing:

@@ -1,5 +1,6 @@
 """Panels with sliders for a notebook. Each stores its last result as a static twin, for pages without a kernel."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import ipywidgets
 
     from lab.analysis.provenance import Provenance
+    from lab.data.readable_bpe import MergeStep
     from lab.data.tokenizers import Tokenizer
     from modules.transformer import Transformer
 
@@ -127,6 +129,32 @@ def provenance_panel(found: "Provenance") -> "ipywidgets.VBox":
     for slider in sliders:
         slider.observe(show_picture, "value")
     show_picture(None)
+    return panel
+
+
+def merge_panel(text: str, steps: "Sequence[MergeStep]") -> "ipywidgets.VBox":
+    """A slider over the merges of a byte-pair encoding, and below it the text as the merges so far cut it.
+
+    At 0 each byte is a token. Without a panel: `show_tokens(text, step.tokenizer)` for each step.
+    """
+    import ipywidgets as widgets
+
+    from lab.data.tokenizers import load_tokenizer
+    from lab.display.static_twin import WithTwin
+    from lab.display.token_display import show_tokens
+
+    slider = widgets.IntSlider(value=len(steps), min=0, max=len(steps), description="merges")
+    said, shown = widgets.HTML(), widgets.HTML()
+
+    def show_step(_) -> None:
+        step = steps[slider.value - 1] if slider.value else None
+        display = show_tokens(text, step.tokenizer if step else load_tokenizer("byte"))
+        said.value, shown.value = escape(str(step)) if step else "each byte is a token", display._repr_html_()
+        panel.keep(display)
+
+    panel = WithTwin([slider, said, shown])
+    slider.observe(show_step, "value")
+    show_step(None)
     return panel
 
 

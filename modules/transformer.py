@@ -21,6 +21,7 @@ from modules.losses import shift
 from modules.norms import build_norm
 from modules.positions import build_position
 from modules.quantised import replace_layers
+from settings.errors import ConfigError
 from settings.registry import part
 
 
@@ -37,6 +38,11 @@ class Transformer(LoggingModule):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if config.vocab_size is None:
+            raise ConfigError(
+                "vocab_size=None follows the tokenizer, but no tokenizer is known here, where a model is built or "
+                "estimated by itself: give the number, as in config.replace(vocab_size=tokenizer.vocab_size)"
+            )
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.embedding_scale = config.width**0.5 if config.embedding_scale else 1.0

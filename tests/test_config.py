@@ -141,7 +141,7 @@ def test_settings_are_named_never_counted():
 NAN, INFINITY = float("nan"), float("inf")
 WRONG = {
     ModelConfig: dict(
-        vocab_size=(0, -1, 10.0, True, None), context_length=(0,), max_positions=(0, 255),
+        vocab_size=(0, -1, 10.0, True), context_length=(0,), max_positions=(0, 255),
         n_layers=(0, False), n_heads=(0, -2, None, 5), n_kv_heads=(0, -1, 4, 12), width=(0, 54, 193),
         mlp=(None, NormConfig()), position=(None, "rope", {"kind": "rope"}), block=("parallel",),
         dropout=(0.1,), bias=(None, 0), tie_weights=("yes",), init_std=(0.0, NAN, INFINITY),

@@ -9,8 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import reduce
 
-from config import ModelConfig, Preset, TrainConfig
-from lab.data.tokenizers import vocabulary_size
+from config import VOCABULARIES, ModelConfig, Preset, TrainConfig
 from lab.runs.names import LONGEST_NAME
 from settings.by_name import check_setting, read_setting
 from settings.checked import settings_of
@@ -104,7 +103,7 @@ def with_override(start: Preset, override: Override) -> Preset:
         part[setting] = override[name]
     tokenizer = override.get("train.data.tokenizer", start.train.data.tokenizer)
     if tokenizer != start.train.data.tokenizer and "model.vocab_size" not in override:
-        values["model"]["vocab_size"] = vocabulary_size(tokenizer)
+        values["model"]["vocab_size"] = VOCABULARIES.get(tokenizer)  # None: it follows when the run is made
     try:
         return Preset(ModelConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"]))
     except ConfigError as error:

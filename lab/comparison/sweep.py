@@ -18,15 +18,16 @@ from lab.comparison.chosen_runs import ChosenRuns, choose_runs
 from lab.comparison.comparison import Comparison
 from lab.costs.estimates import estimate
 from lab.data.packing import TokenData, prepare
-from lab.data.tokenizers import load_tokenizer
+from lab.data.tokenizers import Tokenizer
 from lab.runs.checks import check_trainable, check_vocabulary
 from lab.runs.lock import hold
 from lab.runs.names import check_name, run_names
 from lab.runs.run import Run
+from lab.runs.text import find_tokenizer
 from lab.training.checkpoint import check_resumption
 from lab.training.live import live
 from lab.training.loop import Step, train
-from settings.errors import ConfigError, GlassboxError, RunError
+from settings.errors import ConfigError, GlassboxError, RunError, TokenizerError
 
 SEED = "-seed"  # between a variant's name and the seed in the name of a run
 
@@ -45,34 +46,54 @@ def sweep(
     that name was made with other settings, is held by another process or can't go on; ConfigError, TokenizerError or
     DataError for settings, tokenizers and data.
     """
-    plan = planned(variants, seeds)
+    plan = planned(variants, seeds, folder)
     found = {name: find_run(name, settings, folder) for name, settings in plan.items()}
     waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
-    data = {config: prepare(config) for config in dict.fromkeys(settings.train.data for settings in waiting.values())}
+    teachers = {name: Run.open_teacher(config, folder) for name, (_, config) in waiting.items()}
+    data = {
+        config: prepare(config, find_tokenizer(config.tokenizer, *found.values(), *teachers.values()))
+        for config in dict.fromkeys(settings.train.data for settings in waiting.values())
+    }
     for name, (model, config) in waiting.items():
         with naming(name):
-            check_trainable(model, config, data[config.data], Run.open_teacher(config, folder))
+            if not found[name]:
+                own = find_tokenizer(config.data.tokenizer, teachers[name])
+                check_means_the_same(config.data.tokenizer, own, data[config.data].tokenizer)
+            check_trainable(model, config, data[config.data], teachers[name])
             if found[name]:
                 with hold(found[name].folder):
                     check_resumption(found[name])
     return _train_all(plan, data, folder, show)
 
 
-def planned(variants: Mapping[str, Preset], seeds: Iterable[int]) -> dict[str, Preset]:
-    """The settings of each run of a sweep by its name, seed by seed. Raises RunError or ConfigError for impossible
-    ones."""
+def check_means_the_same(name: str, own: Tokenizer, stored: Tokenizer) -> None:
+    """Raises TokenizerError unless a new run's own tokenizer is the one that the sweep's other runs have stored."""
+    if own.fingerprint != stored.fingerprint:
+        raise TokenizerError(
+            f"{name!r} is another tokenizer here than the one that runs of this sweep have stored: sweep under another "
+            "name, or in another folder"
+        )
+
+
+def planned(variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path | None) -> dict[str, Preset]:
+    """The settings of each run of a sweep by its name, seed by seed, as a run stores them. Raises RunError, ConfigError
+    or TokenizerError for impossible ones."""
     seeds = list(seeds)
     if not variants or not seeds:
         raise ConfigError(f"a sweep needs variants and seeds, not {len(variants)} and {len(seeds)} of them")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {seeds} hold one twice; give each once")
+    settled: dict[str, Preset] = {}
     for name, (model, config) in variants.items():
         with naming(name):
-            check_vocabulary(model, load_tokenizer(config.data.tokenizer))
+            there = (open_run(run_name(name, seed), folder) for seed in seeds)
+            tokenizer = find_tokenizer(config.data.tokenizer, *there, Run.open_teacher(config, folder))
+            settled[name] = Preset(model.settled(tokenizer.vocab_size), config)
+            check_vocabulary(settled[name].model, tokenizer)
     plan = {
         run_name(name, seed): Preset(model, config.replace(seed=seed))
         for seed in seeds
-        for name, (model, config) in variants.items()
+        for name, (model, config) in settled.items()
     }
     for name in plan:
         check_name(name)
@@ -124,12 +145,15 @@ def is_finished(run: Run | None) -> bool:
     return run is not None and run.is_finished()
 
 
+def open_run(name: str, folder: Path | None) -> Run | None:
+    """The run of that name; None where there is none."""
+    return Run.open(name, folder) if name in run_names(folder) else None
+
+
 def find_run(name: str, settings: Preset, folder: Path | None = None) -> Run | None:
     """The run of that name; None where there is none. Raises RunError where it has other settings."""
-    if name not in run_names(folder):
-        return None
-    run = Run.open(name, folder)
-    if (run.model_config, run.train_config) != (settings.model, settings.train.settled()):
+    run = open_run(name, folder)
+    if run and (run.model_config, run.train_config) != (settings.model, settings.train.settled()):
         raise RunError(
             f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
             "sweep in another folder"
@@ -148,7 +172,7 @@ def compare_sweep(variants: Mapping[str, Preset], seeds: Iterable[int], folder: 
     Raises the errors of `sweep` for names and settings.
     """
     seeds = list(seeds)
-    plan = planned(variants, seeds)
+    plan = planned(variants, seeds, folder)
     names = [run_name(variant, seed) for variant in variants for seed in seeds]
     found = {name: find_run(name, plan[name], folder) for name in names}
     waiting = {name: "it has not begun; the same sweep trains it" for name, run in found.items() if run is None}

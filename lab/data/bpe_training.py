@@ -1,6 +1,6 @@
-"""Learns the merges of a byte-pair encoding, and makes the tokenizer files under tokenizers/.
+"""Learns tokenizers from texts: the merges of a byte-pair encoding, or the characters; and makes those that ship.
 
-`python -m lab.data.bpe_training` makes these files again, from tales and from the user's own Python.
+`python -m lab.data.bpe_training` writes the latter again, from tales and from the user's own Python.
 """
 
 import json
@@ -10,15 +10,8 @@ from itertools import count
 
 from lab.data.python_corpora import pycode, pydocs
 from lab.data.tales import story
-from lab.data.tokenizers import (
-    BPE_SIZES,
-    GPT4_PATTERN,
-    MOST_TOKENS,
-    Tokenizer,
-    bpe_tokenizer,
-    character_tokenizer,
-    checked_text,
-)
+from lab.data.tokenizer import Tokenizer, checked_text
+from lab.data.tokenizer_kinds import BPE_SIZES, GPT4_PATTERN, MOST_TOKENS, bpe_tokenizer, character_tokenizer
 from lab.data.visible_bytes import from_visible
 from lab.files.atomic import atomic_write_text
 from settings.errors import TokenizerError
@@ -69,6 +62,19 @@ def train_bpe(
     return bpe_tokenizer(name, merges, pattern)
 
 
+def learn_characters(texts: Iterable[str], name: str = "characters") -> Tokenizer:
+    """One id for each character that the texts hold, beside the 256 bytes and the end of text.
+
+    Raises TokenizerError for texts that are not str.
+    """
+    if isinstance(texts, str):
+        raise TokenizerError("learn_characters takes a list of texts: put a single text into a list")
+    found: set[str] = set()
+    for text in texts:
+        found.update(checked_text(text))
+    return character_tokenizer(name, "".join(sorted(character for character in found if not character.isascii())))
+
+
 def build_shipped() -> None:
     """Writes tokenizers/bpe and tokenizers/character, from 5 MB of tales, pydocs and pycode."""
     tales, docs = _tales(), list(pydocs())
@@ -80,14 +86,13 @@ def build_shipped() -> None:
     )
     _write("bpe", about, train_bpe([*tales, *docs], BPE_SIZES[-1], name="bpe"))
 
-    found = {character for texts in (tales, docs, pycode()) for text in texts for character in text}
-    beyond_ascii = "".join(sorted(c for c in found if not c.isascii() and c.isprintable()))
     about = (
         "One id per character: ids 0-255 are the bytes, of which 0-127 are ASCII, 256 is the end of text, "
         "from 257 on come the characters listed; others are spelled in bytes. "
         f"Listed is what occurs in 5 MB of tales, and the pydocs and pycode of {python}."
     )
-    _write("character", about, character_tokenizer("character", beyond_ascii))
+    printable = ("".join(filter(str.isprintable, text)) for texts in (tales, docs, pycode()) for text in texts)
+    _write("character", about, learn_characters(printable, "character"))
 
 
 def _tales() -> list[str]:

@@ -1,6 +1,8 @@
 """A byte-level BPE in Hugging Face's form (tokenizer.json), behind the interface that tiktoken's encodings have."""
 
 import json
+from functools import cached_property
+from typing import Literal
 
 from lab.data.visible_bytes import from_visible
 from settings.errors import ConfigError, TokenizerError
@@ -19,7 +21,9 @@ class HuggingFaceEncoding:
     def __init__(self, text: str, end_of_text: str):
         self._backend, described = read_backend(text)
         check_byte_level(described)
-        added = {token["content"] for token in described.get("added_tokens") or ()}
+        listed = described.get("added_tokens") or ()
+        added = {token["content"] for token in listed}
+        self._special = {token["id"] for token in listed if token.get("special")}
         ids = self._backend.get_vocab(with_added_tokens=True)
         if end_of_text not in ids:
             raise TokenizerError(f"tokenizer.json has no token {end_of_text!r:.80}, which is to end a text")
@@ -31,6 +35,19 @@ class HuggingFaceEncoding:
 
     def encode_ordinary(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _with_special(self):
+        """The backend that reads special tokens in a text as their ids."""
+        backend = read_backend(self.text)[0]
+        backend.encode_special_tokens = False
+        return backend
+
+    def encode(self, text: str, *, allowed_special: Literal["all"]) -> list[int]:
+        return self._with_special.encode(text, add_special_tokens=False).ids
+
+    def is_special_token(self, id: int) -> bool:
+        return id in self._special
 
     def decode_single_token_bytes(self, id: int) -> bytes:
         """The bytes of a token. Raises KeyError for an id that is not used."""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DataConfig
+from config import DataConfig, MixtureConfig, TrainConfig
 from lab.data.cache import Damaged, in_cache, load_or_build
+from lab.data.mixture import TokenMixture, interleave
 from lab.data.paths import printable
 from lab.data.sources import Documents, check_config, load_documents
 from lab.data.splitting import SIDES, Part, held_out_place, split
@@ -30,8 +31,32 @@ class TokenData:
 
     config: DataConfig
     tokenizer: Tokenizer
-    train: TokenFile
+    train: TokenFile | TokenMixture
     validation: TokenFile
+
+    def batch(self, config: TrainConfig, step: int, length: int) -> np.ndarray:
+        """The windows of a step of the training `config`, counted from 0, (batch_size, length + 1) int64."""
+        if isinstance(self.train, TokenMixture):
+            return self.train.batch(config.seed, step, config.batch_size, length, config.steps)
+        return self.train.batch(config.seed, step, config.batch_size, length)
+
+    def steps(self, epochs: float, batch_size: int, length: int) -> int:
+        """How many steps of batch_size windows of `length` targets take each training token `epochs` times as a target.
+
+        Rounded up. Raises DataError for epochs of 0 or less, and for a text shorter than a window.
+        """
+        if not 0 < epochs < math.inf:
+            raise DataError(f"epochs={epochs} must be a number above 0")
+        return math.ceil(epochs * self.train.n_windows(length) / batch_size)
+
+    def shares(self, config: TrainConfig, step: int) -> dict[str, float]:
+        """The share of each source of a mixture in the rows of a step, counted from 0, by "share of ..."; {} without a
+        mixture."""
+        if not isinstance(self.train, TokenMixture):
+            return {}
+        taken = self.train.rows_taken(step, config.batch_size, config.steps)
+        named = zip(config.data.sources, taken.values())  # as the run names them, wherever they are found now
+        return {f"share of {name}": count / config.batch_size for name, (_, count) in named}
 
     @property
     def floor(self) -> float | None:
@@ -40,7 +65,7 @@ class TokenData:
 
     def __repr__(self) -> str:
         floor = "" if self.floor is None else f", floor {self.floor:.4f} nats per token"
-        title = f"TokenData({self.config.source!r}, {self.tokenizer.name}{floor})"
+        title = f"TokenData({self.config.label!r}, {self.tokenizer.name}{floor})"
         return "\n  ".join([title, repr(self.train), repr(self.validation)])
 
 
@@ -59,6 +84,8 @@ def prepare(
         tokenizer = load_tokenizer(config.tokenizer)
     else:
         check_storable(tokenizer)
+    if config.mixture.sources:
+        return _prepare_mixture(config, tokenizer, progress)
     documents = load_documents(config)
     split_by = (config.split, config.validation_fraction)
     identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, split_by)
@@ -68,6 +95,26 @@ def prepare(
         build=lambda folder: _pack(folder, documents, tokenizer, config, progress),
         load=_open,
     )
+    return TokenData(config, tokenizer, train, validation)
+
+
+def _prepare_mixture(
+    config: DataConfig, tokenizer: Tokenizer, progress: Callable[[int, int], None] | None
+) -> TokenData:
+    """The tokens of all sources of a mixture. Only tales have a seed; all else holds for each source."""
+    has_tales = "tales" in config.sources
+    parts = {}
+    for source in config.sources:
+        seed = config.seed if source == "tales" or not has_tales else 0
+        parts[source] = prepare(
+            config.replace(source=source, mixture=MixtureConfig(), seed=seed), tokenizer, progress
+        )
+    sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
+    sizes[tokenizer.end_of_text] = 0
+    validation = interleave(
+        {name: part.validation for name, part in parts.items()}, config.mixture, sizes, tokenizer.end_of_text
+    )
+    train = TokenMixture({name: part.train for name, part in parts.items()}, config.mixture)
     return TokenData(config, tokenizer, train, validation)
 
 

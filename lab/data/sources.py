@@ -81,6 +81,8 @@ def load_documents(config: DataConfig) -> Documents:
 
 def check_settings(config: DataConfig) -> None:
     """Raises DataError for settings that the source does not use."""
+    if config.mixture.sources:
+        raise DataError(f"a mixture is {len(config.sources)} sources; load the documents of one: source=...")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.split == "tail" and config.source == "tales":

@@ -1,363 +1,149 @@
-"""Text to token ids and back: bytes, characters, byte-pair encodings: our own, tiktoken's public ones, Hugging Face's.
+"""The tokenizers by name: our own, which ship with the repository, public encodings, stored and registered ones."""
 
-Our own tokenizers share one layout: ids 0-255 are the single bytes, 256 is the end of text, and the longer tokens
-follow from 257 on: characters beyond ASCII, or merges in the order in which they were learned. So any text can be
-encoded, and `bpe-512` is the beginning of `bpe-1024`. They encode with `tiktoken`, as the public encodings do.
-"""
-
-import hashlib
-import json
-import operator
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from itertools import chain
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import tiktoken
 
-from config import VOCABULARIES
-from lab.data.huggingface_tokenizer import HuggingFaceEncoding
-from lab.data.visible_bytes import from_visible, to_visible
+from lab.data.paths import printable
+from lab.data.tokenizer import Tokenizer
+from lab.data.tokenizer_folders import TOKENIZER as FILE
+from lab.data.tokenizer_folders import read_file
+from lab.data.tokenizer_kinds import (
+    BPE_SIZES,
+    GPT4_PATTERN,
+    OWN_NAMES,
+    bpe_tokenizer,
+    build,
+    character_tokenizer,
+    check_storable,
+    huggingface_tokenizer,
+    parse,
+    tokenizer_from_json,
+)
 from lab.display.token_display import show_tokens
-from settings.errors import ConfigError, TokenizerError
-from settings.json_text import parse_json
-from settings.messages import suggest
+from lab.files.atomic import atomic_write_text
+from lab.files.names import NAME_RULE, fits_everywhere
+from settings.errors import TokenizerError
+from settings.messages import short, suggest
 from settings.paths import ROOT
 
 __all__ = [
-    "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable", "huggingface_tokenizer", "list_tokenizers",
-    "load_tokenizer", "register_tokenizer", "show_tokens", "tokenizer_from_json",
+    "BPE_SIZES", "GPT4_PATTERN", "Tokenizer", "bpe_tokenizer", "character_tokenizer", "check_storable",
+    "huggingface_tokenizer", "list_tokenizers", "load_tokenizer", "register_tokenizer", "save_tokenizer",
+    "show_tokens", "tokenizer_from_json",
 ]
 
-END_OF_TEXT = "<|endoftext|>"
-BPE_SIZES = (512, 1024, 2048, 4096, 8192)
-UNUSED = "\ufffd".encode()
-BATCH_GROUP = 64  # texts given to a thread at once: for single texts, this would take longer than encoding
-
-# How GPT-4 cuts text into pieces that no merge crosses: contractions, words with the space before them, up to three
-# digits, punctuation, line ends, spaces. All regex engines read it in this form in the same way.
-GPT4_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-ONE_CHARACTER = r"(?s:.)"
-
-# Limits for a stored tokenizer: far more than any in use has, and little enough to be read in seconds.
-LONGEST_FILE = 1 << 26  # characters
-MOST_TOKENS = 1 << 20
-LONGEST_NAME = 200
-LONGEST_PATTERN = 10_000
-PROBE = "Once upon a time,\n\n  it's 12345 naïve ÜBER-dogs;\t世界 🦊\r\n    x = [y_0, *z] != <|endoftext|>\x00 \n"
-
-# tiktoken's regex engine fails on about a million spaces in a row, so a long row of spaces is encoded in parts.
-LONGEST_SPACE = 100_000
-LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE},}}")
-
-
-class Tokenizer:
-    """Text to ids and back. `load_tokenizer`, `bpe_tokenizer` and `tokenizer_from_json` make one.
-
-    vocab_size: the number of ids, with the end of text. end_of_text: the id that separates documents. encoding: what
-    computes the ids.
-    """
-
-    def __init__(self, description: dict, encoding: tiktoken.Encoding | HuggingFaceEncoding):
-        self.name: str = description["name"]
-        self.vocab_size: int = encoding.n_vocab
-        self.end_of_text: int = encoding.eot_token
-        self._description = description
-        self.encoding = encoding
-        self._tokens = [_token(encoding, id) for id in range(encoding.n_vocab)]
-
-    def __repr__(self) -> str:
-        return f"Tokenizer({self.name!r}, {self.vocab_size:,} ids, end of text {self.end_of_text})"
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, never the end of text: "<|endoftext|>" in a text is read as plain characters.
-
-        Raises TokenizerError for anything but Unicode text.
-        """
-        checked_text(text)
-        ids = []
-        try:
-            for part in _parts(text):
-                ids += self.encoding.encode_ordinary(part)
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":  # raised by Rust: it is not an Exception and can't be imported
-                raise
-            raise TokenizerError(
-                f"{self.name!r} can't split a text of {len(text):,} characters: its pattern matches nothing at some "
-                f"place, or needs too many steps ({error}). Give it a simpler pattern, such as GPT4_PATTERN"
-            ) from error
-        return ids
-
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """The ids of each text, computed on all cores."""
-        if isinstance(texts, str):
-            raise TokenizerError("encode_batch takes many texts; for one text use encode")
-        texts = list(texts)
-        groups = [texts[i : i + BATCH_GROUP] for i in range(0, len(texts), BATCH_GROUP)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            encoded = pool.map(lambda group: [self.encode(text) for text in group], groups)
-            return list(chain.from_iterable(encoded))
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that form no character become U+FFFD. Raises as `token_bytes` does."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
-
-    def token_bytes(self, id: int) -> bytes:
-        """The bytes of an id; those of U+FFFD for an id that a public encoding does not use.
-
-        Raises TokenizerError for anything but an id.
-        """
-        try:
-            index = operator.index(id)
-        except TypeError as error:
-            raise TokenizerError(f"a token id is a whole number, not {type(id).__name__}: {id!r}") from error
-        if not 0 <= index < self.vocab_size:
-            last = self.vocab_size - 1
-            raise TokenizerError(f"token id {index} is out of range: {self.name} has ids 0 to {last}")
-        return self._tokens[index]
-
-    def to_json(self) -> str:
-        """The tokenizer as JSON for `tokenizer_from_json`: our own with every token, public encodings by name."""
-        return json.dumps(self._description, ensure_ascii=False, indent=1) + "\n"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Equal for equal tokenizers on every machine; part of the key of prepared data."""
-        return hashlib.sha256(self.to_json().encode("utf-8")).hexdigest()[:16]
+SHIPPED = ("bpe", "character")  # folders of tokenizers/ that hold built-in ones
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of that name; "gpt2" means r50k_base. Raises TokenizerError if there is none."""
+    """The tokenizer of that name; "gpt2" means r50k_base. Or the one in a file, or in the tokenizer.json of a folder:
+    one of ours, as runs store it, or Hugging Face's.
+
+    Raises TokenizerError if there is none, and for one that a run could not store.
+    """
     if not isinstance(name, str):
         raise TokenizerError(f"load_tokenizer takes a name, such as 'bpe-2048', not {type(name).__name__}")
     name = {"gpt2": "r50k_base"}.get(name, name)
     if name in tiktoken.list_encoding_names():
-        return _public({"kind": "tiktoken", "name": name})
-    if name not in _REGISTRY:
+        return build({"kind": "tiktoken", "name": name})
+    if name in _REGISTRY:
+        return _registered(name)
+    if name in _stored_names():
+        return read_file(_folder() / name / FILE)
+    path = os.path.expanduser(name)
+    for file in (path, os.path.join(path, FILE)):
+        if name and os.path.isfile(file):
+            return read_file(Path(file))
+    raise TokenizerError(
+        f"unknown tokenizer {printable(name)!r}; {suggest(name, list_tokenizers())}, or give the path of a "
+        f"{FILE}. A tokenizer that another process registered must be registered in this one too; save_tokenizer makes "
+        "one known to every process, such as that of a run: save_tokenizer(run.tokenizer)"
+    )
+
+
+def list_tokenizers() -> list[str]:
+    """All names that `load_tokenizer` knows: our own, registered and stored ones, and public encodings."""
+    stored = [name for name in _stored_names() if name not in _REGISTRY]
+    return [*_REGISTRY, *stored, *tiktoken.list_encoding_names()]
+
+
+def register_tokenizer(name: str, factory: Callable[[], Tokenizer]) -> None:
+    """Makes `load_tokenizer(name)` call `factory`, in this process alone. A later factory of the same name replaces it.
+
+    The tokenizer is checked when it is loaded: see `check_storable`. Raises TokenizerError for the name of a built-in
+    or stored tokenizer, and if `factory` can't be called.
+    """
+    if not isinstance(name, str) or not name or not callable(factory):
+        raise TokenizerError("register_tokenizer takes a name and a function that gives a Tokenizer")
+    if name in (*OWN_NAMES, *tiktoken.list_encoding_names()):
+        raise TokenizerError(f"{name!r} is a built-in tokenizer: register yours under another name")
+    if name in _stored_names():
         raise TokenizerError(
-            f"unknown tokenizer {name[:LONGEST_NAME]!r}; {suggest(name, list_tokenizers())}. A tokenizer that another "
-            "process registered must be registered in this one too; a run keeps its own: run.tokenizer"
+            f"{name!r} is stored in {_folder() / name}, and known without being registered: register yours under "
+            "another name, or delete that folder"
         )
+    _REGISTRY[name] = factory
+
+
+def save_tokenizer(tokenizer: Tokenizer, name: str | None = None) -> Path:
+    """Stores the tokenizer as tokenizers/NAME/tokenizer.json, so that every process knows it; returns the file's path.
+
+    name: None is its own. Saving the same one again changes nothing. Raises TokenizerError for a name that some file
+    system refuses, that is built in, or that is stored with other content; and for a tokenizer that a run can't store.
+    """
+    check_storable(tokenizer)
+    tokenizer = tokenizer if name is None else tokenizer.renamed(name)
+    check_free(tokenizer.name)
+    path, text = _folder() / tokenizer.name / FILE, tokenizer.to_json()
+    try:
+        if os.path.lexists(path) and path.read_text(encoding="utf-8", errors="replace") != text:
+            raise TokenizerError(
+                f"{path.parent} holds another tokenizer; choose another name, or delete it: runs keep their own"
+            )
+        if not os.path.lexists(path):
+            atomic_write_text(path, text)
+    except OSError as error:
+        raise TokenizerError(f"can't write {path}: {error.strerror or error}; free space or give access") from error
+    _REGISTRY.pop(tokenizer.name, None)  # in this process, too, the name now means the stored one
+    return path
+
+
+def check_free(name: str) -> None:
+    """Raises TokenizerError for a name that can't be a stored tokenizer's."""
+    if not isinstance(name, str) or not fits_everywhere(name):
+        raise TokenizerError(f"{short(name)} can't be the name of a stored tokenizer; {NAME_RULE}")
+    if name.lower() in (*OWN_NAMES, *SHIPPED, *tiktoken.list_encoding_names()):
+        raise TokenizerError(f"{name!r} is the name of a built-in tokenizer; store yours under another name")
+
+
+def _folder() -> Path:
+    return ROOT / "tokenizers"
+
+
+def _stored_names() -> list[str]:
+    """The names of the stored tokenizers, damaged ones included."""
+    names = sorted(path.parent.name for path in _folder().glob(f"*/{FILE}"))
+    return [name for name in names if name.lower() not in (*OWN_NAMES, *SHIPPED)]
+
+
+def _registered(name: str) -> Tokenizer:
     tokenizer = _REGISTRY[name]()
     if not isinstance(tokenizer, Tokenizer):
         kind = type(tokenizer).__name__
         raise TokenizerError(f"the factory registered as {name!r} must give a Tokenizer, not {kind}")
-    if name not in _OWN:
+    if name not in OWN_NAMES:
         check_storable(tokenizer)
     return tokenizer
 
 
-def vocabulary_size(name: str) -> int:
-    """How many ids the tokenizer of that name has. It is not loaded if config.py knows the number. Raises
-    TokenizerError for an unknown name."""
-    return VOCABULARIES.get(name) or load_tokenizer(name).vocab_size
-
-
-def list_tokenizers() -> list[str]:
-    """All names that `load_tokenizer` knows: our own, registered ones, and public encodings."""
-    return [*_REGISTRY, *tiktoken.list_encoding_names()]
-
-
-def register_tokenizer(name: str, factory: Callable[[], Tokenizer]) -> None:
-    """Makes `load_tokenizer(name)` call `factory`. A later factory of the same name replaces it.
-
-    The tokenizer is checked when it is loaded: see `check_storable`. Raises TokenizerError for the name of a built-in
-    tokenizer, and if `factory` can't be called.
-    """
-    if not isinstance(name, str) or not name or not callable(factory):
-        raise TokenizerError("register_tokenizer takes a name and a function that gives a Tokenizer")
-    if name in (*_OWN, *tiktoken.list_encoding_names()):
-        raise TokenizerError(f"{name!r} is a built-in tokenizer: register yours under another name")
-    _REGISTRY[name] = factory
-
-
-def bpe_tokenizer(name: str, merges: Iterable[tuple[bytes, bytes]], pattern: str = GPT4_PATTERN) -> Tokenizer:
-    """Byte-pair encoding: each pair of `merges`, in this order, joins two tokens to a new one.
-
-    Raises TokenizerError if a pair joins bytes that are not a token yet, or makes a token that exists already.
-    """
-    try:
-        lines = [f"{to_visible(left)} {to_visible(right)}" for left, right in merges]
-    except (KeyError, TypeError, ValueError) as error:
-        raise TokenizerError("each merge must be a pair of bytes, like (b' ', b't')") from error
-    return _build(_checked({"kind": "bpe", "name": name, "pattern": pattern, "merges": lines}))
-
-
-def character_tokenizer(name: str, characters: str) -> Tokenizer:
-    """One id for each ASCII character and each of `characters`; other characters are encoded as bytes."""
-    return _build(_checked({"kind": "character", "name": name, "characters": characters}))
-
-
-def huggingface_tokenizer(name: str, text: str, end_of_text: str) -> Tokenizer:
-    """The tokenizer that Hugging Face's tokenizer.json holds in `text`. end_of_text: the token between documents.
-
-    Raises TokenizerError for anything but a byte-level BPE.
-    """
-    return _build(_checked({"kind": "huggingface", "name": name, "end_of_text": end_of_text, "json": text}))
-
-
-def tokenizer_from_json(text: str) -> Tokenizer:
-    """The tokenizer that `to_json` wrote. Raises TokenizerError if the text is damaged."""
-    return _build(_parse(text))
-
-
-def check_storable(tokenizer: Tokenizer) -> None:
-    """Raises TokenizerError if a run could not store the tokenizer and read back the same one, or if it loses text.
-
-    A run stores what `to_json` writes, never code. So a subclass, or a tokenizer that encodes differently from what is
-    stored, would be another tokenizer when it is read.
-    """
-    if type(tokenizer) is not Tokenizer:
-        raise TokenizerError(
-            f"a {type(tokenizer).__name__} can't be stored in a run, which keeps no code: give a Tokenizer as "
-            "bpe_tokenizer, character_tokenizer, train_bpe or load_tokenizer make it"
-        )
-    again, ids = tokenizer_from_json(tokenizer.to_json()), tokenizer.encode(PROBE)
-    if (again.vocab_size, again.end_of_text, again._tokens) != (
-        tokenizer.vocab_size, tokenizer.end_of_text, tokenizer._tokens,
-    ) or again.encode(PROBE) != ids or tokenizer.encode_batch([PROBE]) != [ids]:
-        raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} encodes differently from what a run stores of it (to_json): make it "
-            "by bpe_tokenizer, character_tokenizer or train_bpe, and change nothing afterwards"
-        )
-    if tokenizer.decode(ids) != PROBE:
-        raise TokenizerError(
-            f"the tokenizer {tokenizer.name!r} loses text: {PROBE[:30]!r} comes back as "
-            f"{tokenizer.decode(ids)[:30]!r}. Its pattern must match every character, as GPT4_PATTERN does"
-        )
-
-
-def checked_text(text: str) -> str:
-    """The text itself. Raises TokenizerError for anything but Unicode text."""
-    if not isinstance(text, str):
-        raise TokenizerError(f"only text (str) can be encoded, not {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"the text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, at position "
-            f"{error.start}: it was decoded wrongly. Read it again with its true encoding, or replace "
-            "what can't be decoded: open(path, encoding='utf-8', errors='replace')"
-        ) from error
-    return text
-
-
-# --- from a description, the content of the JSON file, to a tokenizer --------------------------------------
-
-
-def _byte(description: dict) -> Tokenizer:
-    return _own(description, ONE_CHARACTER, [])
-
-
-def _character(description: dict) -> Tokenizer:
-    # Other characters are split into bytes: no part of their UTF-8 is the whole of another character.
-    longer = [character.encode("utf-8") for character in description["characters"] if not character.isascii()]
-    return _own(description, ONE_CHARACTER, longer)
-
-
-def _bpe(description: dict) -> Tokenizer:
-    known = {bytes([byte]) for byte in range(256)}
-    tokens = []
-    for number, line in enumerate(description["merges"], 1):
-        where = f"{description['name']}: merge {number}, {line!r},"
-        try:
-            left, right = map(from_visible, line.split(" "))
-        except (AttributeError, KeyError, ValueError) as error:
-            raise TokenizerError(f"{where} must be two tokens in visible bytes, like 'Ġ t'") from error
-        if not {left, right} <= known or left + right in known:
-            raise TokenizerError(f"{where} must join two existing tokens to a new one")
-        tokens.append(left + right)
-        known.add(left + right)
-    return _own(description, description["pattern"], tokens)
-
-
-def _own(description: dict, pattern: str, longer: list[bytes]) -> Tokenizer:
-    name = description["name"]
-    ranks = {bytes([byte]): byte for byte in range(256)} | {token: 257 + i for i, token in enumerate(longer)}
-    if len(ranks) < 256 + len(longer):
-        raise TokenizerError(f"{name}: a token is given twice")
-    try:
-        special = {END_OF_TEXT: 256}
-        encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-    except ValueError as error:
-        raise TokenizerError(f"{name}: the split pattern is not a regular expression: {error}") from error
-    return Tokenizer(description, encoding)
-
-
-def _public(description: dict) -> Tokenizer:
-    name = description["name"]
-    try:
-        return Tokenizer(description, tiktoken.get_encoding(name))
-    except (OSError, ValueError) as error:  # no network, a damaged file, a folder that can't be written
-        url = getattr(getattr(error, "request", None), "url", None)
-        if url is None:
-            raise TokenizerError(f"can't load the tokenizer {name!r}: {error}") from error
-        raise TokenizerError(
-            f"can't fetch the tokenizer {name!r}: {url} can't be reached. Without a network there are "
-            f"{', '.join(_OWN)}. To have {name!r} there too, download that address elsewhere, save the file "
-            f"as {hashlib.sha1(url.encode()).hexdigest()} (the sha1 of the address) in a folder of your "
-            "choice, and name this folder in the environment variable TIKTOKEN_CACHE_DIR."
-        ) from error
-
-
-def _huggingface(description: dict) -> Tokenizer:
-    return Tokenizer(description, HuggingFaceEncoding(description["json"], description["end_of_text"]))
-
-
-_KINDS = {  # kind: how it is built, and the fields that it needs besides its name
-    "byte": (_byte, {}),
-    "character": (_character, {"characters": str}),
-    "bpe": (_bpe, {"pattern": str, "merges": list}),
-    "tiktoken": (_public, {}),
-    "huggingface": (_huggingface, {"json": str, "end_of_text": str}),
-}
-
-
-LIMITS = {
-    "name": LONGEST_NAME, "pattern": LONGEST_PATTERN, "characters": MOST_TOKENS, "merges": MOST_TOKENS,
-    "json": LONGEST_FILE, "end_of_text": LONGEST_NAME,
-}
-
-
-def _parse(text: str) -> dict:
-    if not isinstance(text, str) or len(text) > LONGEST_FILE:
-        raise TokenizerError(f"damaged tokenizer file: it must be text of at most {LONGEST_FILE:,} characters")
-    try:
-        return _checked(parse_json(text))
-    except ConfigError as error:
-        raise TokenizerError(f"damaged tokenizer file: it is not JSON: {error}") from error
-    except TokenizerError as error:
-        raise TokenizerError(f"damaged tokenizer file: {error}") from error
-
-
-def _checked(description: object) -> dict:
-    """The description, if it has the fields that its kind needs. Raises TokenizerError."""
-    if not isinstance(description, dict) or description.get("kind") not in [*_KINDS]:
-        raise TokenizerError(f'"kind" must be one of {", ".join(_KINDS)}')
-    for field, type_ in {"name": str, **_KINDS[description["kind"]][1]}.items():
-        value, most = description.get(field), LIMITS[field]
-        if not isinstance(value, type_):
-            raise TokenizerError(f'"{field}" is missing or not a {type_.__name__}')
-        if len(value) > most:
-            raise TokenizerError(f'"{field}" has a length of {len(value):,}; at most {most:,} are read')
-        if type_ is str:
-            checked_text(value)
-    return description
-
-
-def _build(description: dict) -> Tokenizer:
-    return _KINDS[description["kind"]][0](description)
-
-
 def _shipped(folder: str, size: int | None = None) -> Tokenizer:
-    path = ROOT / "tokenizers" / folder / "tokenizer.json"
+    path = _folder() / folder / FILE
     try:
-        description = _parse(path.read_text(encoding="utf-8"))
+        description = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TokenizerError(
             f"can't read {path}: {error.strerror}. Restore it from the repository, or make it again: "
@@ -365,29 +151,11 @@ def _shipped(folder: str, size: int | None = None) -> Tokenizer:
         ) from error
     if size is not None:
         description |= {"name": f"{folder}-{size}", "merges": description["merges"][: size - 257]}
-    return _build(description)
+    return build(description)
 
 
-_OWN = {
-    "byte": partial(_build, {"kind": "byte", "name": "byte"}),
+_REGISTRY: dict[str, Callable[[], Tokenizer]] = {
+    "byte": partial(build, {"kind": "byte", "name": "byte"}),
     "character": partial(_shipped, "character"),
     **{f"bpe-{size}": partial(_shipped, "bpe", size) for size in BPE_SIZES},
 }
-_REGISTRY: dict[str, Callable[[], Tokenizer]] = dict(_OWN)
-
-
-def _token(encoding: tiktoken.Encoding | HuggingFaceEncoding, id: int) -> bytes:
-    try:
-        return encoding.decode_single_token_bytes(id)
-    except KeyError:
-        return UNUSED
-
-
-def _parts(text: str) -> Iterator[str]:
-    start = 0
-    if len(text) > LONGEST_SPACE:
-        for space in LONG_SPACE.finditer(text):
-            for end in range(space.start() + LONGEST_SPACE, space.end() + 1, LONGEST_SPACE):
-                yield text[start:end]
-                start = end
-    yield text[start:]

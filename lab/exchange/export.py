@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lab.data.tokenizer_folders import CONFIG, GENERATION
 from lab.exchange.counterpart import find_counterpart, slots
 from lab.exchange.family import Family, Settings, Slot
-from lab.exchange.foreign_folder import CONFIG, GENERATION, INDEX, WEIGHTS
+from lab.exchange.foreign_folder import INDEX, WEIGHTS
 from lab.exchange.tensor_stream import DTYPES, Planned, write_stream
 from lab.exchange.tokenizer_files import tokenizer_files
 from lab.files.reading import named_path

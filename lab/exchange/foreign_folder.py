@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.data.tokenizer_folders import CONFIG, GENERATION, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG
 from lab.files.reading import MIB, reading
 from lab.runs.weights import read_header
 from settings.errors import RunError
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
-MOST_BYTES = {CONFIG: MIB, GENERATION: MIB, TOKENIZER_CONFIG: 16 * MIB, TOKENIZER: 64 * MIB, INDEX: 16 * MIB}
+MOST_BYTES = {
+    CONFIG: MIB, GENERATION: MIB, TOKENIZER_CONFIG: 16 * MIB, SPECIAL_TOKENS: MIB, TOKENIZER: 64 * MIB, INDEX: 16 * MIB
+}
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from config import DataConfig, ModelConfig, TrainConfig
 from lab.costs.parameters import parameter_shapes
 from lab.data.sources import absolute_source, load_documents
+from lab.data.tokenizer_folders import CONFIG, GENERATION
 from lab.exchange.counterpart import HEAD, read_config, slots
 from lab.exchange.family import Family, Slot
-from lab.exchange.foreign_folder import CONFIG, GENERATION, Checkpoint, ForeignFolder
+from lab.exchange.foreign_folder import Checkpoint, ForeignFolder
 from lab.exchange.tensor_stream import DTYPES, Planned, write_stream
 from lab.exchange.tokenizer_files import read_tokenizer
 from lab.files.reading import named_path

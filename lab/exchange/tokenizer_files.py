@@ -5,12 +5,20 @@ from collections.abc import Mapping
 
 import tiktoken
 
-from lab.data.huggingface_tokenizer import MOST_IDS, HuggingFaceEncoding, read_backend
-from lab.data.tokenizers import PROBE, Tokenizer, check_storable, huggingface_tokenizer
+from lab.data.huggingface_tokenizer import HuggingFaceEncoding
+from lab.data.tokenizer import Tokenizer
+from lab.data.tokenizer_folders import (
+    CONFIG,
+    GENERATION,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    read_huggingface,
+)
+from lab.data.tokenizer_kinds import PROBE
 from lab.data.visible_bytes import to_visible
-from lab.exchange.foreign_folder import GENERATION, TOKENIZER, TOKENIZER_CONFIG, ForeignFolder
+from lab.exchange.foreign_folder import ForeignFolder
 from settings.errors import RunError, TokenizerError
-from settings.messages import short
 
 ANY_CHARACTER = r"[\s\S]"  # as tiktoken's (?s:.)
 TIKTOKENS_ANY = r"(?s:.)"
@@ -89,35 +97,10 @@ def read_tokenizer(folder: ForeignFolder, config: Mapping, name: str) -> Tokeniz
             f"it has no {TOKENIZER}, in which transformers keeps the whole tokenizer; write it: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
+    named = {CONFIG: config} | {
+        file: folder.json(file, optional=True) for file in (GENERATION, TOKENIZER_CONFIG, SPECIAL_TOKENS)
+    }
     try:
-        backend, described = read_backend(folder.text(TOKENIZER))
-        text = json.dumps(described, ensure_ascii=False)
-        tokenizer = huggingface_tokenizer(name, text, find_end_of_text(folder, config, backend))
-        check_storable(tokenizer)
+        return read_huggingface(name, folder.text(TOKENIZER), named)
     except TokenizerError as error:
         raise RunError(f"its tokenizer can't be used: {error}") from error
-    return tokenizer
-
-
-def find_end_of_text(folder: ForeignFolder, config: Mapping, backend) -> str:
-    """The token that ends a text: the tokenizer's eos_token, if the generation settings or the config name it too; else
-    the first that these name. Raises RunError where nothing names one."""
-    eos = folder.json(GENERATION, optional=True).get("eos_token_id", config.get("eos_token_id"))
-    ends = [backend.id_to_token(id) for id in as_ids(eos)]
-    named = folder.json(TOKENIZER_CONFIG, optional=True).get("eos_token")
-    named = named.get("content") if isinstance(named, dict) else named
-    if named is not None and (not isinstance(named, str) or backend.token_to_id(named) is None):
-        raise RunError(f"{TOKENIZER_CONFIG}: the eos_token is {short(named)}, which is no token of {TOKENIZER}")
-    if None in ends:
-        raise RunError(f"the eos_token_id is {short(eos)}, which is no token of {TOKENIZER}")
-    if named is None and not ends:
-        raise RunError(f"nothing names the token that ends a text; add eos_token_id to {GENERATION}")
-    return named if named in ends or not ends else ends[0]
-
-
-def as_ids(eos: object) -> list[int]:
-    """eos_token_id, which may be missing, one id or several, as a list. Raises RunError for anything else."""
-    ids = [] if eos is None else eos if isinstance(eos, list) else [eos]
-    if not all(type(id) is int and 0 <= id < MOST_IDS for id in ids):
-        raise RunError(f"the eos_token_id must be a token id or a list of them, not {short(eos)}")
-    return ids

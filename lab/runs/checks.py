@@ -14,6 +14,7 @@ from modules.distillation import Distillation
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 
+FOLLOWING = "vocab_size=None follows any tokenizer, and preset(NAME, tokenizer=NAME) gives a pair that fits"
 PADDING = 128  # a vocabulary may be rounded up to a multiple of this, as some GPUs like it
 
 
@@ -58,13 +59,13 @@ def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
     if model.vocab_size < needed:
         raise ConfigError(
             f"vocab_size={model.vocab_size} is smaller than the {needed} tokens of {tokenizer.name!r}; set "
-            f"vocab_size={needed} or choose a smaller tokenizer"
+            f"vocab_size={needed} or choose a smaller tokenizer. {FOLLOWING}"
         )
     if model.vocab_size > -(-needed // PADDING) * PADDING:
         raise ConfigError(
             f"vocab_size={model.vocab_size} is larger than the {needed} tokens of {tokenizer.name!r}: "
             f"{model.vocab_size - needed} of them would never occur in the data. Set vocab_size={needed}; "
-            f"rounding it up to a multiple of {PADDING} is allowed"
+            f"rounding it up to a multiple of {PADDING} is allowed. {FOLLOWING}"
         )
 
 

@@ -5,14 +5,13 @@ import re
 import unicodedata
 from pathlib import Path
 
+from lab.files.names import LONGEST_NAME, NAME_RULE, fits_everywhere
 from lab.files.reading import named_path
 from settings.errors import RunError
 from settings.messages import short, suggest
 from settings.paths import ROOT
 
 TRAINED = ROOT / "trained"
-LONGEST_NAME = 80  # characters
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 def runs_folder(folder: Path | None = None) -> Path:
@@ -33,12 +32,8 @@ def run_names(folder: Path | None = None) -> list[str]:
 def check_name(name: str) -> None:
     """Raises RunError unless every common file system accepts `name` as a folder."""
     name = os.fspath(named_path(name))
-    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and not name.endswith(".")
-    if not fits or len(name) > LONGEST_NAME or name.split(".")[0].lower() in RESERVED:
-        raise RunError(
-            f"{short(name)} can't be a run's name; use up to {LONGEST_NAME} letters, digits, '-', '_' and '.', "
-            "starting with a letter or digit, and none of Windows' device names"
-        )
+    if not fits_everywhere(name):
+        raise RunError(f"{short(name)} can't be a run's name; {NAME_RULE}")
 
 
 def name_from(text: str) -> str:

@@ -9,6 +9,7 @@
                    adapter.safetensors                                      an adapter's, whose base is another run
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   mixture.png                                              the share of each of several sources
                    idea.py                                                  source of its ideas, as text to read
                    lock  holder.json                                        which process trains it now, if any
 
@@ -37,7 +38,7 @@ from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
-from lab.runs.text import RunText, check_text, load_text, places
+from lab.runs.text import RunText, check_text, find_tokenizer, load_text, places
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
@@ -83,7 +84,8 @@ class Run:
     ) -> "Run":
         """Makes a run folder with these settings. numbered: if the name is taken, use name-2, name-3, ...
 
-        origin: the run that this one starts from or learns from; its tokenizer is this one's, too.
+        A vocabulary that is None becomes the tokenizer's. origin: the run that this one starts from or learns from; its
+        tokenizer is this one's, too.
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
@@ -101,10 +103,10 @@ class Run:
             )
         origin = teacher.as_origin("distilled") if teacher else origin
         base = cls(origin.find(folder)) if origin else None
-        known = base is not None and base.train_config.data.tokenizer == train.data.tokenizer
-        same = base is not None and base.train_config.data.source == train.data.source
+        same = base is not None and base.train_config.data.sources == train.data.sources
         text = places(train.data, base.text, base.folder)[0] if same else train.data
-        data = prepare(text, base.tokenizer if known else None)
+        data = prepare(text, find_tokenizer(train.data.tokenizer, base))
+        model = model.settled(data.tokenizer.vocab_size)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
         files = new_files(model, train, data, origin, folder / free)
@@ -192,6 +194,8 @@ class Run:
                 f"({self.text.tokenizer}); restore it from a copy"
             )
         known, needed = self.model_config.vocab_size, self.tokenizer.vocab_size
+        if known is None:
+            raise RunError(f"model_config.json has no vocab_size; add it ({needed} tokens), or restore it from a copy")
         if known < needed:
             raise RunError(
                 f"tokenizer.json has {needed:,} tokens, and the model knows {known:,} (vocab_size); it is not the "
@@ -252,6 +256,7 @@ class Run:
         if self.steps_done() < self.train_config.steps:
             return False
         pictures = ["loss.png", *(["watch.png"] if self.watch_path.exists() else [])]
+        pictures += ["mixture.png"] if self.train_config.data.mixture.sources else []
         files = [self.weights_path, self.card_path, *(self.folder / name for name in pictures)]
         return all(file.exists() for file in files) and f"| {self.status()} |" in self._read(self.card_path.name, str)
 
@@ -380,5 +385,5 @@ def new_files(
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
-        "data.json": RunText.of(data, train.data.source, folder).to_json(),
+        "data.json": RunText.of(data, train.data, folder).to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

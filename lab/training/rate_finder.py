@@ -20,11 +20,11 @@ from config import Preset
 from lab.compute.device import explain_out_of_memory, pick_device
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData, prepare
-from lab.data.tokenizers import load_tokenizer
 from lab.display.palette import BLUE, SKY, VERMILLION
 from lab.display.style import Picture, axes
 from lab.runs.checks import check_teacher, check_vocabulary
 from lab.runs.run import Run
+from lab.runs.text import find_tokenizer
 from settings.errors import ConfigError
 
 SMOOTHING = 0.8  # the share of the running mean that stays at each step
@@ -70,10 +70,12 @@ def find_learning_rate(
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
     pick_device(config.device)  # an absent one is refused before any text is read
-    check_vocabulary(model_config, data.tokenizer if data else load_tokenizer(config.data.tokenizer))
-    data = data or prepare(config.data)
-    data.train.n_windows(model_config.context_length)
     teacher = Run.open_teacher(config)
+    tokenizer = data.tokenizer if data else find_tokenizer(config.data.tokenizer, teacher)
+    model_config = model_config.settled(tokenizer.vocab_size)
+    check_vocabulary(model_config, tokenizer)
+    data = data or prepare(config.data, tokenizer)
+    data.train.n_windows(model_config.context_length)
     if teacher:
         check_teacher(model_config, config.distil, data.tokenizer, teacher)
     state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())

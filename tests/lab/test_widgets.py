@@ -1,14 +1,16 @@
-"""The sampling panel does what the plain call does, and says what it can't do."""
+"""The panels do what the plain calls do; the sampling panel says what it can't do."""
 
 import pytest
 
 import lab.widgets
 from config import preset
+from lab.data.readable_bpe import learn_merges
 from lab.data.tokenizers import load_tokenizer
 from lab.display.plots import shaded_tokens
+from lab.display.token_display import show_tokens
 from lab.generation.generate import transcribe
 from lab.generation.sampling_settings import STRATEGIES, SamplingConfig
-from lab.widgets import sampling_panel
+from lab.widgets import merge_panel, sampling_panel
 from modules.transformer import Transformer
 
 
@@ -89,3 +91,19 @@ def test_an_interrupted_writing_is_said_and_passed_on(panel, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         child(panel, "Write").click()
     assert shown(panel).startswith("<b>the generation was interrupted</b>") and before in shown(panel)
+
+
+def test_the_merge_panel_shows_the_text_after_as_many_merges_as_the_slider_says():
+    text = "the cat, the hat & the <b>"
+    steps = list(learn_merges([text]))
+    panel = merge_panel(text, steps)
+    _, slider, said, shown = panel.children
+    assert slider.value == slider.max == len(steps), "it starts with all of them"
+    for number in (len(steps), 2, 1, 0):
+        slider.value = number
+        tokenizer = steps[number - 1].tokenizer if number else load_tokenizer("byte")
+        expected = show_tokens(text, tokenizer)
+        assert shown.value == panel.twin._repr_html_() == expected._repr_html_()
+    assert said.value == "each byte is a token"
+    slider.value = 1
+    assert said.value == "merge 1: h + e, 3 times; 23 tokens are left"

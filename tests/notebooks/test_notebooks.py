@@ -19,6 +19,9 @@ TINY = {
     "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
     "inference.ipynb": {"max_tokens": 12},
     "adapt.ipynb": {"steps": 4, "held_out": 1024, "documents": 60, "task_name": "pronoun-in-tale"},
+    "build_tokenizer.ipynb": {
+        "n_merges": 40, "n_stories": 20, "vocab_size": 600, "sizes": ["byte", "bpe-512"], "steps": 4, "n_texts": 5,
+    },
     "testing_modules.ipynb": {"architecture": "alibi", "time": 14},
 }
 NEW_MODULE = "new-module"  # the tag of a cell that shows how to write a module, and therefore holds one class

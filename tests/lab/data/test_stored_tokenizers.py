@@ -11,9 +11,9 @@ from lab.data import tokenizers
 from lab.data.bpe_training import train_bpe
 from lab.data.cache import list_cache
 from lab.data.packing import prepare
+from lab.data.tokenizer_kinds import PROBE
 from lab.data.tokenizers import (
     GPT4_PATTERN,
-    PROBE,
     Tokenizer,
     bpe_tokenizer,
     character_tokenizer,

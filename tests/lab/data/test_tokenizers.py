@@ -22,10 +22,10 @@ import tiktoken.registry
 import tiktoken_ext.openai_public
 
 from lab.data.bpe_training import train_bpe
+from lab.data.tokenizer import LONGEST_SPACE
 from lab.data.tokenizers import (
     BPE_SIZES,
     GPT4_PATTERN,
-    LONGEST_SPACE,
     Tokenizer,
     bpe_tokenizer,
     character_tokenizer,

@@ -9,9 +9,9 @@ from tiktoken_ext import openai_public
 
 import tokenizers
 from lab.data.bpe_training import train_bpe
+from lab.data.tokenizer_kinds import PROBE
 from lab.data.tokenizers import (
     GPT4_PATTERN,
-    PROBE,
     Tokenizer,
     bpe_tokenizer,
     character_tokenizer,
