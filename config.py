@@ -11,8 +11,9 @@ from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.errors import ConfigError
 from settings.messages import suggest
+from settings.mixture import MixtureConfig
 from settings.registry import name_built_in
-from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
+from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Texts, Whole
 from settings.windows import Windows
 
 SAMPLE_PROMPT = "Once there was"  # A quarter of all tales begin so, and then comes a whole word, "a" or "an".
@@ -267,17 +268,29 @@ class ModelConfig(Config):
 
 @settings
 class DataConfig(Config):
-    """What is read, and how it is cut into tokens.
-
-    A document is held out for validation by a hash of its text: more documents never move one to the other side.
-    """
-
+    """What is read, and how it is cut into tokens."""
     source: Text = "tales"  # A built-in set (tales, pydocs, pycode), or a file, folder or glob of your own.
-    tokenizer: Text = "bpe-2048"
+    tokenizer: Text = "bpe-2048"  # A name of `python tools.py tokenizer`, or the path of a tokenizer.json.
     max_documents: Whole[1, 10**12] | None = None  # None: 20,000 tales; all there are of anything else.
     text_field: Text | None = None  # The column that holds the text, in jsonl, csv, tsv and parquet files.
     validation_fraction: Positive = 0.05
+    # hash: documents chosen by it are held out, and more documents change no choice. tail: the text's last part is.
+    split: Literal["hash", "tail"] = "hash"
+    encoding: Text | None = None  # Of text files without a byte order mark, such as cp1252; None: UTF-8.
+    include: Texts = ()  # Glob patterns of the files to read below a folder, as in **/*.md; (): all.
+    exclude: Texts = ()  # Glob patterns of files to leave out.
     seed: Whole[0, 9 * 10**12] = 0  # Which tales.
+    mixture: MixtureConfig = MixtureConfig()  # Several sources in place of one, by weights that move.
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that is read: the mixture's sources, or the one."""
+        return self.mixture.sources or (self.source,)
+
+    @property
+    def label(self) -> str:
+        """The sources in words, as in "pycode + pydocs"."""
+        return " + ".join(self.sources)
 
     problems = combinations.data
 
@@ -362,6 +375,12 @@ SIZES = {
     "medium": (6, 6, 768, 128, 256, 32, 5e-4),
     "large": (12, 12, 768, 1024, 4096, 8, 2e-4),
     "character": (6, 6, 384, 256, 1024, 64, 1e-3),
+    # Width × layers; h4: with 4 heads
+    "128x4": (4, 4, 128, 256, 1024, 32, 1e-3),
+    "256x6": (6, 8, 256, 256, 1024, 32, 6e-4),
+    "256x6h4": (6, 4, 256, 256, 1024, 32, 6e-4),
+    "512x12": (12, 8, 512, 512, 2048, 16, 4e-4),
+    "768x24": (24, 12, 768, 1024, 4096, 8, 3e-4),
     "124m": (12, 12, 768, 1024, 1024, 8, 6e-4),
 }
 TOKENIZERS = {"character": "character", "124m": "gpt2"}  # by size; the rest use bpe-2048
@@ -397,13 +416,13 @@ def preset(name: str, tokenizer: str | None = None) -> Preset:
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
     n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
-    parts, tokenizer = ARCHITECTURES[architecture], tokenizer or TOKENIZERS.get(size, "bpe-2048")
+    parts, own = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
+    data = DataConfig(tokenizer=own if tokenizer is None else tokenizer)
     max_positions = None if parts["position"].ends_with_context else positions
     model = ModelConfig(
-        vocab_size=VOCABULARIES.get(tokenizer),
+        vocab_size=VOCABULARIES.get(data.tokenizer),
         n_layers=max(n_layers, getattr(parts.get("block"), "layers_needed", 1)),  # more than tiny's two
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
-    data = DataConfig(tokenizer=tokenizer)
     return Preset(model, TrainConfig(data=data, batch_size=batch_size, learning_rate=learning_rate))

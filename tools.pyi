@@ -9,6 +9,7 @@ from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
 from config import LoRAConfig as LoRAConfig
+from config import MixtureConfig as MixtureConfig
 from config import MLPConfig as MLPConfig
 from config import ModelConfig as ModelConfig
 from config import MultiTokenBlockConfig as MultiTokenBlockConfig
@@ -71,6 +72,7 @@ from lab.comparison.sweep import matched as matched
 from lab.comparison.sweep import mean_and_spread as mean_and_spread
 from lab.comparison.sweep import sweep as sweep
 from lab.comparison.sweep import sweep_results as sweep_results
+from lab.compute.mixture_preview import mixture_preview as mixture_preview
 from lab.compute.schedule import learning_rates as learning_rates
 from lab.compute.schedule_preview import schedule_preview as schedule_preview
 from lab.costs.estimates import estimate as estimate
@@ -78,7 +80,9 @@ from lab.costs.memory import decoding_memory as decoding_memory
 from lab.data.bpe_training import learn_characters as learn_characters
 from lab.data.bpe_training import train_bpe as train_bpe
 from lab.data.fertility import fertility as fertility
+from lab.data.memory import register_texts as register_texts
 from lab.data.packing import prepare as prepare
+from lab.data.preview import preview_data as preview_data
 from lab.data.readable_bpe import MergeStep as MergeStep
 from lab.data.readable_bpe import apply_merges as apply_merges
 from lab.data.readable_bpe import count_pairs as count_pairs

@@ -227,4 +227,5 @@ def check_png(name: str, data: bytes) -> None:
         raise RunError(f"{name} must be a plain PNG of at most {MOST_PIXELS:,} pixels")
 
 
-CONTENTS = {"README.md": check_utf8, "idea.py": check_utf8, "loss.png": check_png, "watch.png": check_png}
+CONTENTS = {"README.md": check_utf8, "idea.py": check_utf8, "loss.png": check_png, "watch.png": check_png,
+            "mixture.png": check_png}

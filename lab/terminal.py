@@ -13,6 +13,7 @@ import tyro
 
 from config import list_presets
 from lab.terminal_adapting import Distilling, classify, distil, merge, parse_distilling, quantise
+from lab.terminal_data import Previewing, data, parse_previewing
 from lab.terminal_exchange import export, import_
 from lab.terminal_flags import FLAGS, import_ideas
 from lab.terminal_generation import (
@@ -70,13 +71,16 @@ def run_command(arguments: list[str]) -> None:
         train(parse_training(arguments[1:]))
     elif arguments[:1] == ["distil"]:
         distil(parse_distilling(arguments[1:]))
+    elif arguments[:1] == ["data"]:
+        data(parse_previewing(arguments[1:]))
     elif arguments[:1] == ["generate"]:
         generate(parse_generation(arguments[1:]))
     elif arguments[:1] == ["sampling"]:
         sampling(parse_lesson(arguments[1:]))
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": Training, "distil": Distilling, "generate": Generation, "sampling": SamplingLesson} | COMMANDS,
+            {"train": Training, "distil": Distilling, "data": Previewing, "generate": Generation,
+             "sampling": SamplingLesson} | COMMANDS,
             prog="python tools.py", args=arguments, config=FLAGS,
             description="Glassbox: build, train, watch and compare small transformers. With any command, "
             "--idea FILE imports a Python file that registers an idea first.",
@@ -109,7 +113,7 @@ def evaluate(run: Positional[str], text: Path | None = None, max_tokens: int | N
     model = opened.load_model()
     data = opened.load_data()
     if opened.is_trained_elsewhere():
-        print(f"on the held-out part of {data.config.source}; the text that it was trained on is unknown")
+        print(f"on the held-out part of {data.config.label}; the text that it was trained on is unknown")
     print(repr(evaluate(model, data.validation, opened.tokenizer, max_tokens, TOP)))
     if data.floor is not None:
         print(f"floor {data.floor:.4f} nats per token: the entropy of the grammar that wrote the text")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Positional = tyro.conf.Positional
 DEFAULTS = DataConfig()
 VOCABULARY = 1024  # of a learned byte-pair encoding
-OF_TRAININGS = ("source", "tokenizer", "validation_fraction")  # settings of data that no tokenizer is learned by
+# Settings of data that no tokenizer is learned by
+OF_TRAININGS = ("source", "tokenizer", "validation_fraction", "split", "mixture")
 
 
 @dataclass(frozen=True, kw_only=True)

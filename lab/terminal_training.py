@@ -1,19 +1,22 @@
 """The commands `train` and `resume`."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from config import VOCABULARIES, LoRAConfig, ModelConfig, TrainConfig, preset
+from config import VOCABULARIES, LoRAConfig, ModelConfig, Preset, TrainConfig, list_presets, preset
 from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
+
+QUICK_SIZE, QUICK_STEPS = "128x4", 200  # of --quick
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Train a model; its run appears in trained/. All other defaults follow --preset, --like or --from.
+    """Train a model; its run appears in trained/. All other defaults follow --preset, --config, --like or --from.
 
     --from starts from a run's weights, which never change: all of them train further, or with any --lora flag an
     adapter trains and they stay frozen. With the run's own text and more steps than it has done, its training goes on.
@@ -24,9 +27,13 @@ class Training:
 
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
+    config: Path | None = None  # A JSON file of settings, or a run's folder, to start from.
+    quick: bool = False  # A trial of the preset's architecture: width 128, 4 layers, 200 steps.
     like: str | None = None  # A run whose settings to start from, instead of a preset's.
     base: Annotated[str | None, tyro.conf.arg(name="from")] = None  # A run whose settings and weights to start from.
     restart: bool = False  # With --from: begin optimizer and schedule anew, where the run's training could go on.
+    epochs: float | None = None  # In place of --train.steps: how often each training token is read.
+    write_config: Path | None = None  # Writes all settings into this file, for --config, and trains nothing.
     lora: LoRAConfig | None = None  # With --from.
     model: ModelConfig
     train: TrainConfig
@@ -40,39 +47,64 @@ def parse_training(arguments: list[str]) -> Training:
     adapting = any(argument.startswith("--lora.") for argument in arguments)
     if settings.base is None and (adapting or settings.restart):
         raise ConfigError("--lora and --restart need a run to start from: --from RUN")
+    if settings.epochs is not None and option(arguments, "--train.steps") is not None:
+        raise ConfigError("--epochs and --train.steps say the same; give one of them")
     return settings if adapting else replace(settings, lora=None)
 
 
 def starting_point(arguments: list[str]) -> Training:
-    """The defaults of `train`: those of the preset, or of the run, that its arguments name.
+    """The defaults of `train`: those of the preset, the file or the run that its arguments name.
 
     The model has as many tokens as the tokenizer named, unless the arguments say how many.
     """
-    like, name, base = (option(arguments, flag) for flag in ("--like", "--preset", "--from"))
-    if [like, name, base].count(None) < 2:
-        raise ConfigError("--preset, --like and --from each name a starting point; give one of them")
+    flags = ("--like", "--preset", "--from", "--config")
+    like, name, base, file = (option(arguments, flag) for flag in flags)
+    if [like, name, base, file].count(None) < 3:
+        raise ConfigError(f"{', '.join(flags)} each name a starting point; give one of them")
+    quick = option(arguments, "--quick") == "True"
+    if quick and (like or base or file):
+        raise ConfigError("--quick makes a trial of a preset; leave it out, or name a preset")
+    if file is not None and Path(file).is_dir():
+        like = file
     if like is not None or base is not None:
         from lab.runs.run import Run
         from lab.runs.settings import with_own_warmup
 
         run = Run.open(like or base)
         model, train = run.model_config, with_own_warmup(run.train_config)
+        train = train.replace(data=run.data_settings()) if like else train
         train = train.replace(distil=None) if base else train  # only a model with new weights can have a teacher
+    elif file is not None:
+        from lab.comparison.settings_file import read_settings
+
+        name, (model, train) = read_settings(file, Training.preset)
     else:
         name = Training.preset if name is None else name
+        name = f"{name.rpartition('-')[0]}-{QUICK_SIZE}" if quick and name in list_presets() else name
         model, train = preset(name)
+        train = train.replace(steps=QUICK_STEPS) if quick else train
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
         model = model.replace(vocab_size=VOCABULARIES.get(tokenizer))  # None: it follows when the run is made
     model = with_kinds(model, arguments)
     return Training(
-        preset=name or Training.preset, like=like, base=base, lora=LoRAConfig(), model=model, train=train
+        preset=name or Training.preset, like=like, base=base, config=file and Path(file), quick=quick,
+        lora=LoRAConfig(), model=model, train=train,
     )
 
 
 def train(settings: Training) -> None:
     from lab.runs.run import Run
 
+    if settings.epochs is not None:
+        settings = with_steps(settings)
+    if settings.write_config is not None:
+        from lab.comparison.settings_file import write_settings
+
+        write_settings(settings.write_config, Preset(settings.model, settings.train))
+        file = shlex.quote(str(settings.write_config))
+        print(f"wrote {file}; python tools.py train --config {file} trains with it")
+        return
     name = settings.name
     if settings.base is not None:
         from lab.adapting.fine_tuning import fine_tune
@@ -83,15 +115,28 @@ def train(settings: Training) -> None:
         ))
         return
     if name is None:
-        name = default_name(settings.like or settings.preset, settings.train.data.source)
+        start = settings.like or (settings.config and settings.config.stem) or settings.preset
+        name = default_name(start, *settings.train.data.sources)
     train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
 
 
-def default_name(start: str, source: str) -> str:
+def with_steps(settings: Training) -> Training:
+    """The settings with as many steps as the epochs need."""
+    from lab.data.packing import prepare
+    from lab.runs.run import Run
+
+    base = Run.open(settings.base) if settings.base else None
+    data = prepare(settings.train.data, base and base.tokenizer)
+    steps = data.steps(settings.epochs, settings.train.batch_size, settings.model.context_length)
+    print(f"{settings.epochs:g} epochs of {len(data.train):,} tokens: {steps:,} steps", flush=True)
+    return replace(settings, train=settings.train.replace(steps=steps))
+
+
+def default_name(start: str, *sources: str) -> str:
     """A run's name from a preset's or a run's and from that of the data, in the letters that a name may have."""
     from lab.runs.names import name_from
 
-    return name_from(f"{Path(start).name}-{Path(source).stem}")
+    return name_from("-".join([Path(start).name, *(Path(source).stem for source in sources)]))
 
 
 def resume(run: tyro.conf.Positional[str]) -> None:

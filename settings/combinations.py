@@ -3,7 +3,12 @@
 The settings classes of config.py take these functions as their methods `problems` and `model_problems`.
 """
 
+import codecs
 from collections.abc import Iterator
+
+from settings.messages import short
+
+MOST_MIXED_STEPS = 10**7  # The rows of each source are counted for all steps before the first one.
 
 
 def learned_in_model(position, model) -> Iterator[str]:
@@ -93,6 +98,20 @@ def data(data) -> Iterator[str]:
         yield f"validation_fraction must lie between 0 and 1, both excluded, not {data.validation_fraction}"
     if not data.source.strip():
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
+    if data.mixture.sources and data.source != "tales":
+        yield f"source={data.source!r} stands beside mixture.sources; leave it out, or put it among them"
+    if data.encoding is not None and not is_text_encoding(data.encoding):
+        yield f"encoding {short(data.encoding)} is none that Python knows; there is 'cp1252', 'shift_jis', ..."
+    if not all(pattern.strip("/") for pattern in (*data.include, *data.exclude)):
+        yield "a pattern of include or exclude is empty; leave it out, or give one such as '**/*.md'"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text by that name, bit by bit."""
+    try:
+        return codecs.getincrementaldecoder(name)().decode("a".encode(name), final=True) == "a"
+    except (LookupError, ValueError, TypeError):  # unknown, not from text to bytes, or only of whole texts
+        return False
 
 
 def train(train) -> Iterator[str]:
@@ -104,6 +123,8 @@ def train(train) -> Iterator[str]:
             f"warm-up, flat part and one step per cycle take {used} of steps={train.steps}; "
             "lower schedule.warmup_steps or schedule.flat_steps, or train longer"
         )
+    if train.data.mixture.sources and train.steps > MOST_MIXED_STEPS:
+        yield f"a mixture is planned for {MOST_MIXED_STEPS:,} steps at most, not {train.steps:,}"
     if train.compile == "on" and train.dropout_final != 1:
         yield "compile 'on' would compile each new dropout rate again; choose 'off', or leave dropout_final at 1"
 

@@ -52,7 +52,7 @@ def describe(hint: object) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return "a tuple of finite numbers"
+        return "a tuple of texts" if str in members(typing.get_args(hint)[0]) else "a tuple of finite numbers"
     return PLAIN.get(hint, "None" if hint is types.NoneType else f"a {getattr(hint, '__name__', hint)}")
 
 

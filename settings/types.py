@@ -38,6 +38,7 @@ Count = Whole[1, 2**20]
 Number = Real[-LARGEST, LARGEST]
 Positive = Above[0, LARGEST]
 Text = Annotated[str, MaxLen(MOST_CHARACTERS)]
+Texts = Annotated[tuple[Text, ...], MaxLen(MOST_ITEMS)]
 Numbers = Annotated[tuple[Number, ...], MaxLen(MOST_ITEMS)]
 
 

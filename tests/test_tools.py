@@ -19,7 +19,7 @@ def stub() -> str:
     return HEADING + "".join(
         f"from {module} import {name} as {name}\n"
         for module, names in sorted(tools.HOMES.items())
-        for name in sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
+        for name in sorted(names, key=lambda name: (not name.isupper(), name.islower(), name.casefold()))
     )
 
 

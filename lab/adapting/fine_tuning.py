@@ -17,7 +17,7 @@ from lab.runs.names import check_name, name_from, runs_folder
 from lab.runs.run import Run, fill_folder, free_name
 from lab.runs.settings import settings_by_name
 from lab.runs.weights import check_shapes, read_header
-from lab.training.checkpoint import MAY_CHANGE, check_resumption
+from lab.training.checkpoint import check_resumption, may_change_in
 from settings.errors import ConfigError, RunError
 
 # What a run that is continued takes over, beside its checkpoint
@@ -79,7 +79,7 @@ def why_anew(base: Run, train: TrainConfig, model: ModelConfig, restart: bool) -
     before = settings_by_name(base.model_config, base.train_config)
     now = settings_by_name(model, train.settled())
     differing = [name for name in now | before if now.get(name) != before.get(name)]
-    changed = [name for name in differing if not name.startswith(MAY_CHANGE)]
+    changed = [name for name in differing if not name.startswith(may_change_in(train))]
     if model.lora:
         return "an adapter has an optimizer of its own"
     if restart:
@@ -122,6 +122,6 @@ def continue_run(base: Run, train: TrainConfig, model: ModelConfig, name: str | 
 
 def default_name(base: Run, train: TrainConfig, lora: LoRAConfig | None) -> str:
     """A name from that of the base, that of the text if it is another one, and what is done."""
-    source = train.data.source
-    parts = [base.name, *([] if source == base.train_config.data.source else [Path(source).stem])]
+    same = train.data.sources == base.train_config.data.sources
+    parts = [base.name, *([] if same else [Path(source).stem for source in train.data.sources])]
     return name_from("-".join([*parts, "lora" if lora else "tuned"]))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lab.data.own_files import check_files
-from lab.data.packing import held_out_place
-from lab.data.paths import TABLES, find_files, printable
+from lab.data.paths import TABLES, printable
+from lab.data.splitting import held_out_place
+from lab.data.stored_files import stored_files
 from lab.data.tables import read_labelled
 from settings.errors import DataError
 from settings.messages import short
@@ -83,12 +84,12 @@ def own_task(source: str, text_field: str | None = None, label_field: str = LABE
 
     Raises DataError for files that are no tables or damaged, for a missing column, and as `make_task` does.
     """
-    files = find_files(source)
+    files = stored_files(source)
     if files is None:
         raise DataError(f"there is no file or folder '{printable(source)}' of labelled texts")
-    other = next((file for file in files if file.suffix.lower() not in TABLES), None)
+    other = next((file for file in files if file.kind not in TABLES), None)
     if other is not None:
-        raise DataError(f"{printable(other)} has no labels: give a table with a text and a label ({', '.join(TABLES)})")
+        raise DataError(f"{other} has no labels: give a table with a text and a label ({', '.join(TABLES)})")
     check_files(files, text_field)
 
     def texts() -> Iterator[LabelledText]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from config import DataConfig
 from lab.adapting.labelled import LABEL_FIELD, LabelledTask, LabelledText, make_task, own_task
-from lab.data.packing import held_out_place
 from lab.data.paths import find_files
 from lab.data.sources import DEFAULT_TALES, load_documents
+from lab.data.splitting import held_out_place
 from lab.data.tales import Story
 from lab.data.tales.choices import Sampler
 from lab.data.tales.plots import PLOTS

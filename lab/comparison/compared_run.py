@@ -41,7 +41,7 @@ class ComparedRun:
     def data_settings(self) -> DataConfig:
         """The settings that choose the text; equal where one run leaves out a default that another one writes down."""
         data = self.run.train_config.data.replace(tokenizer="")
-        return data.replace(max_documents=data.max_documents or DEFAULT_TALES) if data.source == "tales" else data
+        return data.replace(max_documents=data.max_documents or DEFAULT_TALES) if data.sources == ("tales",) else data
 
     @property
     def known_text(self) -> tuple[str, str] | None:
@@ -51,7 +51,7 @@ class ComparedRun:
     @property
     def text_name(self) -> str:
         """The source of its text, with the fingerprint of the held-out documents where it is recorded."""
-        source, record = self.run.train_config.data.source, self.run.text
+        source, record = self.run.train_config.data.label, self.run.text
         return f"{source} [{record.validation}]" if record else source
 
     @cached_property
@@ -62,7 +62,7 @@ class ComparedRun:
         costs = estimate(self.run.model_config, self.run.train_config)
         known = {
             "validation_loss": self.validation_loss, "architecture": architecture(self.run.model_config),
-            "data": self.run.train_config.data.source, "parameters": costs.parameters,
+            "data": self.run.train_config.data.label, "parameters": costs.parameters,
         }
         if not len(self.log):
             return known | dict.fromkeys(OF_TRAINING, math.nan)

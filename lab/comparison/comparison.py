@@ -170,7 +170,7 @@ class Comparison:
                 "(train.evaluation_tokens) and are left blank; .evaluate() measures all of them on the same ones"
             ]
         same = self.chosen.same_text
-        names = {name: c.run.train_config.data.source if same else c.text_name for name, c in self.runs.items()}
+        names = {name: c.run.train_config.data.label if same else c.text_name for name, c in self.runs.items()}
         texts = sorted({f"{names[name]} by {c.run.tokenizer.name}" for name, c in self.runs.items()})
         own = "" if same else ", each run's on its own held-out text"
         remedy = "" if self.evaluated else "; .evaluate() measures them"
@@ -209,7 +209,7 @@ class Comparison:
             )
         scores = [[self.score(name, max_tokens) for name in side] for side in sides]
         labels = [group_name(side) for side in sides]
-        what = "stories" if first.config.source == "tales" else "documents"
+        what = "stories" if first.config.sources == ("tales",) else "documents"
         in_nats = first.tokenizer.fingerprint == second.tokenizer.fingerprint
         return paired(*scores, labels=labels, documents=what, in_nats=in_nats)
 
@@ -364,7 +364,7 @@ class Comparison:
 
     def _floors(self, chosen: ChosenRuns) -> tuple[dict[str, float], dict[str, str]]:
         """The floors by name, and by run why the floor of its text is unknown."""
-        on_tales = {name: one for name, one in chosen.runs.items() if one.data_settings.source == "tales"}
+        on_tales = {name: one for name, one in chosen.runs.items() if one.data_settings.sources == ("tales",)}
         texts, failed = try_each(on_tales, self._scorer.load_data)
         floors, seeds = {}, {}
         for data in texts.values():
@@ -376,4 +376,4 @@ class Comparison:
 
 
 def text_of(data: TokenData) -> str:
-    return f"{data.config.source} [{data.validation.fingerprint}]"
+    return f"{data.config.label} [{data.validation.fingerprint}]"

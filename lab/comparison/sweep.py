@@ -18,7 +18,7 @@ from lab.comparison.chosen_runs import ChosenRuns, choose_runs
 from lab.comparison.comparison import Comparison
 from lab.costs.estimates import estimate
 from lab.data.packing import TokenData, prepare
-from lab.data.tokenizers import Tokenizer, load_tokenizer
+from lab.data.tokenizers import Tokenizer
 from lab.runs.checks import check_trainable, check_vocabulary
 from lab.runs.lock import hold
 from lab.runs.names import check_name, run_names
@@ -49,24 +49,26 @@ def sweep(
     plan = planned(variants, seeds, folder)
     found = {name: find_run(name, settings, folder) for name, settings in plan.items()}
     waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
+    teachers = {name: Run.open_teacher(config, folder) for name, (_, config) in waiting.items()}
     data = {
-        config: prepare(config, find_tokenizer(config.tokenizer, *found.values()))
+        config: prepare(config, find_tokenizer(config.tokenizer, *found.values(), *teachers.values()))
         for config in dict.fromkeys(settings.train.data for settings in waiting.values())
     }
     for name, (model, config) in waiting.items():
         with naming(name):
             if not found[name]:
-                check_means_the_same(config.data.tokenizer, data[config.data].tokenizer)
-            check_trainable(model, config, data[config.data], Run.open_teacher(config, folder))
+                own = find_tokenizer(config.data.tokenizer, teachers[name])
+                check_means_the_same(config.data.tokenizer, own, data[config.data].tokenizer)
+            check_trainable(model, config, data[config.data], teachers[name])
             if found[name]:
                 with hold(found[name].folder):
                     check_resumption(found[name])
     return _train_all(plan, data, folder, show)
 
 
-def check_means_the_same(name: str, tokenizer: Tokenizer) -> None:
-    """Raises TokenizerError unless the tokenizer of that name is the one that the sweep's other runs have stored."""
-    if load_tokenizer(name).fingerprint != tokenizer.fingerprint:
+def check_means_the_same(name: str, own: Tokenizer, stored: Tokenizer) -> None:
+    """Raises TokenizerError unless a new run's own tokenizer is the one that the sweep's other runs have stored."""
+    if own.fingerprint != stored.fingerprint:
         raise TokenizerError(
             f"{name!r} is another tokenizer here than the one that runs of this sweep have stored: sweep under another "
             "name, or in another folder"
@@ -85,7 +87,7 @@ def planned(variants: Mapping[str, Preset], seeds: Iterable[int], folder: Path |
     for name, (model, config) in variants.items():
         with naming(name):
             there = (open_run(run_name(name, seed), folder) for seed in seeds)
-            tokenizer = find_tokenizer(config.data.tokenizer, *there)
+            tokenizer = find_tokenizer(config.data.tokenizer, *there, Run.open_teacher(config, folder))
             settled[name] = Preset(model.settled(tokenizer.vocab_size), config)
             check_vocabulary(settled[name].model, tokenizer)
     plan = {

@@ -99,7 +99,7 @@ class TrainingState:
     def batch(self) -> Iterator[Tensor]:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
         config, length = self.config, self.model.config.context_length
-        windows = torch.from_numpy(self.data.train.batch(config.seed, self.progress.step, config.batch_size, length))
+        windows = torch.from_numpy(self.data.batch(config, self.progress.step, length))
         for part in windows.split(config.micro_batch_size or config.batch_size):
             yield part.to(self.device, non_blocking=True)
 

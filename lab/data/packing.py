@@ -1,8 +1,4 @@
-"""From documents to packed token files: they are tokenised once, split by a hash, and stored in the cache.
-
-A document is held out if the BLAKE2b hash of its text, as a fraction, is below `validation_fraction`. So a document
-stays on its side when others are added, and equal texts are always on the same side.
-"""
+"""From documents to packed token files: they are tokenised once, split (splitting.py), and stored in the cache."""
 
 import hashlib
 import json
@@ -14,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DataConfig
+from config import DataConfig, MixtureConfig, TrainConfig
 from lab.data.cache import Damaged, in_cache, load_or_build
+from lab.data.mixture import TokenMixture, interleave
 from lab.data.paths import printable
 from lab.data.sources import Documents, check_config, load_documents
+from lab.data.splitting import SIDES, Part, held_out_place, split
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
 from settings.errors import DataError, TokenizerError
 
-FORMAT = 2  # part of each key: raise it when the same documents give different tokens
-SIDES = ("train", "validation")
+FORMAT = 3  # part of each key: raise it when the same documents give different tokens
 MAPPED = 1 << 28  # bytes: a side of this size or more is mapped from disk, a smaller one is read into memory
 CHUNK = 1 << 20  # characters tokenised together: enough for all cores in little memory
-
-Scored = tuple[str, float | None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,8 +31,32 @@ class TokenData:
 
     config: DataConfig
     tokenizer: Tokenizer
-    train: TokenFile
+    train: TokenFile | TokenMixture
     validation: TokenFile
+
+    def batch(self, config: TrainConfig, step: int, length: int) -> np.ndarray:
+        """The windows of a step of the training `config`, counted from 0, (batch_size, length + 1) int64."""
+        if isinstance(self.train, TokenMixture):
+            return self.train.batch(config.seed, step, config.batch_size, length, config.steps)
+        return self.train.batch(config.seed, step, config.batch_size, length)
+
+    def steps(self, epochs: float, batch_size: int, length: int) -> int:
+        """How many steps of batch_size windows of `length` targets take each training token `epochs` times as a target.
+
+        Rounded up. Raises DataError for epochs of 0 or less, and for a text shorter than a window.
+        """
+        if not 0 < epochs < math.inf:
+            raise DataError(f"epochs={epochs} must be a number above 0")
+        return math.ceil(epochs * self.train.n_windows(length) / batch_size)
+
+    def shares(self, config: TrainConfig, step: int) -> dict[str, float]:
+        """The share of each source of a mixture in the rows of a step, counted from 0, by "share of ..."; {} without a
+        mixture."""
+        if not isinstance(self.train, TokenMixture):
+            return {}
+        taken = self.train.rows_taken(step, config.batch_size, config.steps)
+        named = zip(config.data.sources, taken.values())  # as the run names them, wherever they are found now
+        return {f"share of {name}": count / config.batch_size for name, (_, count) in named}
 
     @property
     def floor(self) -> float | None:
@@ -46,13 +65,8 @@ class TokenData:
 
     def __repr__(self) -> str:
         floor = "" if self.floor is None else f", floor {self.floor:.4f} nats per token"
-        title = f"TokenData({self.config.source!r}, {self.tokenizer.name}{floor})"
+        title = f"TokenData({self.config.label!r}, {self.tokenizer.name}{floor})"
         return "\n  ".join([title, repr(self.train), repr(self.validation)])
-
-
-def held_out_place(text: str) -> float:
-    """A text's hash as a fraction in [0, 1). Below `validation_fraction` the text is held out."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest()) / 2**48
 
 
 def prepare(
@@ -70,25 +84,48 @@ def prepare(
         tokenizer = load_tokenizer(config.tokenizer)
     else:
         check_storable(tokenizer)
+    if config.mixture.sources:
+        return _prepare_mixture(config, tokenizer, progress)
     documents = load_documents(config)
-    identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, config.validation_fraction)
+    split_by = (config.split, config.validation_fraction)
+    identity = (FORMAT, documents.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, split_by)
     train, validation = load_or_build(
         key=hashlib.blake2b(repr(identity).encode("utf-8"), digest_size=10).hexdigest(),
         description=f"{printable(documents.name)} ({documents.about}) by {tokenizer.name}",
-        build=lambda folder: _pack(folder, documents, tokenizer, config.validation_fraction, progress),
+        build=lambda folder: _pack(folder, documents, tokenizer, config, progress),
         load=_open,
     )
+    return TokenData(config, tokenizer, train, validation)
+
+
+def _prepare_mixture(
+    config: DataConfig, tokenizer: Tokenizer, progress: Callable[[int, int], None] | None
+) -> TokenData:
+    """The tokens of all sources of a mixture. Only tales have a seed; all else holds for each source."""
+    has_tales = "tales" in config.sources
+    parts = {}
+    for source in config.sources:
+        seed = config.seed if source == "tales" or not has_tales else 0
+        parts[source] = prepare(
+            config.replace(source=source, mixture=MixtureConfig(), seed=seed), tokenizer, progress
+        )
+    sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
+    sizes[tokenizer.end_of_text] = 0
+    validation = interleave(
+        {name: part.validation for name, part in parts.items()}, config.mixture, sizes, tokenizer.end_of_text
+    )
+    train = TokenMixture({name: part.train for name, part in parts.items()}, config.mixture)
     return TokenData(config, tokenizer, train, validation)
 
 
 class _Side:
     """One side while it is written; as a context it closes its file."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, path: Path, tokenizer: Tokenizer, whole: bool):
+        self.tokenizer, self.whole = tokenizer, whole  # whole: each part is a document
         self.dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
         self.pending: list[int] = []
-        self.n_tokens = self.n_documents = self.n_bytes = 0
+        self.n_tokens = self.n_documents = self.n_bytes = self.n_bytes_before = 0  # before: of the documents that ended
         self.log_probability: float | None = None
         self.digest = hashlib.blake2b(digest_size=12)
         with in_cache():
@@ -101,15 +138,19 @@ class _Side:
         with in_cache():
             self.file.close()
 
-    def add(self, text: str, log_probability: float | None, ids: list[int]) -> None:
+    def add(self, part: Part, ids: list[int]) -> None:
         self.pending += ids
-        self.pending.append(self.tokenizer.end_of_text)
-        encoded = text.encode("utf-8")
-        self.n_documents += 1
+        encoded = part.text.encode("utf-8")
         self.n_bytes += len(encoded)
-        self.digest.update(len(encoded).to_bytes(8) + encoded)
-        if log_probability is not None:
-            self.log_probability = (self.log_probability or 0.0) + log_probability
+        self.digest.update(len(encoded).to_bytes(8) + encoded if self.whole else encoded)
+        if part.log_probability is not None:
+            self.log_probability = (self.log_probability or 0.0) + part.log_probability
+        if part.ends:
+            self.pending.append(self.tokenizer.end_of_text)
+            self.n_documents += 1
+            if not self.whole:  # the length comes last, because it is known last
+                self.digest.update((self.n_bytes - self.n_bytes_before).to_bytes(8))
+            self.n_bytes_before = self.n_bytes
 
     def write(self) -> None:
         ids = np.array(self.pending, dtype=np.int64)
@@ -130,41 +171,45 @@ class _Side:
 
 
 def _pack(
-    folder: Path, documents: Documents, tokenizer: Tokenizer, validation_fraction: float,
+    folder: Path, documents: Documents, tokenizer: Tokenizer, config: DataConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     total = len(documents) if progress else 0
-    done, lowest, highest = 0, 1.0, 0.0
+    done = 0
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(_Side(folder / f"{name}.bin", tokenizer)) for name in SIDES}
-        for chunk in _chunks(documents.scored()):
-            for (text, log_probability), ids in zip(chunk, tokenizer.encode_batch([text for text, _ in chunk])):
-                place = held_out_place(text)
-                lowest, highest = min(lowest, place), max(highest, place)
-                sides["validation" if place < validation_fraction else "train"].add(text, log_probability, ids)
+        whole = config.split == "hash"
+        sides = {name: stack.enter_context(_Side(folder / f"{name}.bin", tokenizer, whole)) for name in SIDES}
+        for chunk in _chunks(split(documents, config)):
+            for part, ids in zip(chunk, tokenizer.encode_batch([part.text for part in chunk])):
+                sides[part.side].add(part, ids)
+                done += part.ends
             for side in sides.values():
                 side.write()
-            done += len(chunk)
             if progress:
-                progress(done, total)
+                progress(min(done, total), total)  # a document that the border cuts has two ends
     if not all(side.n_documents for side in sides.values()):
-        counts = " and ".join(f"{side.n_documents} for {name}" for name, side in sides.items())
-        up, down = math.ceil(lowest * 1e4) / 1e4, math.floor(highest * 1e4) / 1e4
-        enough = f"{up} or more" if lowest >= validation_fraction else f"{down} or less"
-        raise DataError(
-            f"{documents.name}: validation_fraction={validation_fraction} leaves {counts} of {done} documents. "
-            + (f"Give more documents, or a fraction of {enough}" if done > 1 else "Give two documents or more")
-        )
+        raise _empty_side(documents, config.validation_fraction, [side.n_documents for side in sides.values()])
     with in_cache():
         meta = {name: side.meta() for name, side in sides.items()}
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def _chunks(documents: Iterable[Scored]) -> Iterator[list[Scored]]:
+def _empty_side(documents: Documents, fraction: float, found: list[int]) -> DataError:
+    counts = " and ".join(f"{number} for {name}" for name, number in zip(SIDES, found))
+    places = [held_out_place(text) for text in documents]
+    up, down = math.ceil(min(places, default=1.0) * 1e4) / 1e4, math.floor(max(places, default=0.0) * 1e4) / 1e4
+    enough = f"{up} or more" if not found[1] else f"{down} or less"
+    return DataError(
+        f"{documents.name}: validation_fraction={fraction} leaves {counts} of {sum(found)} documents. "
+        + (f"Give more documents, or a fraction of {enough}" if sum(found) > 1 else "Give two documents or more")
+    )
+
+
+def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
     chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document[0])
+    for part in parts:
+        chunk.append(part)
+        size += len(part.text)
         if size >= CHUNK:
             yield chunk
             chunk, size = [], 0

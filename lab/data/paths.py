@@ -6,13 +6,16 @@ import glob
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from settings.errors import DataError
 
 TEXTS = (".txt", ".md")
+PAGES = (".html", ".htm")
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
-READABLE = (*TEXTS, ".py", *TABLES)
+READABLE = (*TEXTS, *PAGES, ".py", ".ipynb", *TABLES)
+KINDS = f"{', '.join(READABLE)}, any of them packed as .gz, and .zip"
+PACKED = {".xz": "xz", ".zst": "zstd", ".bz2": "bzip2", ".7z": "7-Zip", ".tar": "tar", ".tgz": "tar", ".rar": "RAR"}
 
 LONGEST_SHOWN = 200  # characters of a path in a message
 MOST_COMPARED = 10_000  # names of a folder that are compared with a mistyped one
@@ -32,7 +35,7 @@ def find_files(source: str) -> list[Path] | None:
         files = list(_below(name))
         if not files:
             raise DataError(
-                f"the folder {printable(os.path.abspath(name))} holds no file of the kinds {', '.join(READABLE)}"
+                f"the folder {printable(os.path.abspath(name))} holds no file of the kinds {KINDS}"
             )
     elif os.path.lexists(name):
         files = [Path(name)]
@@ -47,11 +50,32 @@ def find_files(source: str) -> list[Path] | None:
     return sorted(files, key=lambda file: file.as_posix())
 
 
-def absolute(source: str) -> str:
-    """The absolute path or glob for the same files."""
-    name, here = os.path.expanduser(source), os.getcwd()
+def kind_of(name: str | Path) -> str:
+    """A file's suffix in small letters, without .gz: ".txt" for "a.TXT.gz"."""
+    path = PurePosixPath(name)
+    return PurePosixPath(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def is_readable(name: str | Path) -> bool:
+    """Whether a file of that name can hold documents."""
+    return kind_of(name) in READABLE or PurePosixPath(name).suffix.lower() == ".zip"
+
+
+def absolute(source: str, here: str | Path | None = None) -> str:
+    """The absolute path or glob of what a source names in the folder `here` (None: the working folder)."""
+    name, here = os.path.expanduser(source), os.getcwd() if here is None else str(here)
     # Not os.path.abspath: it removes folder/.., which is wrong if folder is a link.
-    return str(Path(here, name)) if os.path.lexists(name) else os.path.join(glob.escape(here), name)
+    path = Path(here, name)
+    return str(path) if os.path.lexists(path) else os.path.join(glob.escape(here), name)
+
+
+def relative(path: str, folder: str | Path) -> str | None:
+    """The same absolute path or glob as seen from a folder, with slashes; None from another drive of Windows."""
+    start = os.path.abspath(folder)
+    try:
+        return Path(os.path.relpath(path, start if os.path.lexists(path) else glob.escape(start))).as_posix()
+    except ValueError:
+        return None
 
 
 def nearest(source: str) -> str | None:
@@ -105,7 +129,7 @@ def _below(folder: str) -> Iterator[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]  # .git, .venv: not entered
             links += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
             for name in names:
-                if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
+                if not name.startswith(".") and is_readable(name):
                     yield Path(parent, name)
         waiting += sorted(links)  # at the end, so that files are found without links first
 
@@ -139,7 +163,8 @@ def _check_kind(file: Path) -> None:
         raise unreadable(file, error) from error
     if not stat.S_ISREG(mode):
         raise DataError(f"{printable(file)} is a pipe, a socket or a device, not a regular file: name files with text")
-    if file.suffix.lower() not in READABLE:
-        raise DataError(
-            f"can't read {printable(file)}: its kind is none of {', '.join(READABLE)}. Convert it to one of them"
-        )
+    if not is_readable(file.name):
+        packer = PACKED.get(kind_of(file.name))
+        if packer:
+            raise DataError(f"can't read {printable(file)}: it is packed by {packer}; unpack it first")
+        raise DataError(f"can't read {printable(file)}: its kind is none of {KINDS}. Convert it to one of them")

@@ -1,16 +1,18 @@
-"""Sources of documents: built-in sets, and the user's own files."""
+"""Sources of documents: built-in sets, the user's own files, and texts in memory."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 from config import DataConfig
 from lab.data import tales
-from lab.data.own_files import check_files, read_files
-from lab.data.paths import READABLE, absolute, find_files, nearest, printable
+from lab.data.memory import is_in_memory, list_registered, registered_texts
+from lab.data.own_files import CheckedFiles, check_files, joined, read_files, read_pieces
+from lab.data.paths import KINDS, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
+from lab.data.stored_files import stored_files
 from settings.errors import DataError
 from settings.messages import suggest
 
@@ -23,7 +25,8 @@ class Documents:
 
     name: the source. about: a short description. fingerprint: equal for equal texts in equal order. scored: gives an
     iterator of (text, log-probability in nats); the latter is None if it is not known. length: the number of texts, if
-    known without reading them.
+    known without reading them. in_pieces: gives an iterator of (piece, whether it ends a document), for documents that
+    may be long; None: each is one piece.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Documents:
     fingerprint: str
     scored: Callable[[], Iterator[tuple[str, float | None]]]
     length: int | None = None
+    in_pieces: Callable[[], Iterator[tuple[str, bool]]] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return (text for text, _ in self.scored())
@@ -40,7 +44,11 @@ class Documents:
 
     @cached_property
     def _count(self) -> int:
-        return sum(1 for _ in self) if self.length is None else self.length
+        return sum(ends for _, ends in self.pieces()) if self.length is None else self.length
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The texts in pieces, each with whether it is the last of its text; joined, they are the text."""
+        return self.in_pieces() if self.in_pieces else ((text, True) for text in self)
 
     def __repr__(self) -> str:
         return f"Documents({self.name!r}: {self.about})"
@@ -54,24 +62,48 @@ class BuiltIn(NamedTuple):
 
 
 def list_sources() -> dict[str, str]:
-    """The names of the built-in sources, each with a description."""
-    return {name: source.description for name, source in SOURCES.items()}
+    """The names of the built-in sources and of the texts in memory, each with a description."""
+    return {name: source.description for name, source in SOURCES.items()} | list_registered()
 
 
 def load_documents(config: DataConfig) -> Documents:
-    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder or a glob.
+    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder, a zip or a glob.
 
     Raises DataError for an unknown source, for files without text, and for settings that the source does not use:
-    `text_field` belongs to tables, `seed` to tales.
+    `text_field` belongs to tables, `seed` to tales, `encoding`, `include` and `exclude` to files.
     """
     check_config(config, "load_documents")
+    check_settings(config)
+    if not is_named(config.source):
+        return _own(config)
+    return _in_memory(config) if is_in_memory(config.source) else SOURCES[config.source].load(config)
+
+
+def check_settings(config: DataConfig) -> None:
+    """Raises DataError for settings that the source does not use."""
+    if config.mixture.sources:
+        raise DataError(f"a mixture is {len(config.sources)} sources; load the documents of one: source=...")
     if config.seed and config.source != "tales":
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
-    if config.source not in SOURCES:
-        return _own(config)
+    if config.split == "tail" and config.source == "tales":
+        raise DataError("split='tail' would cut a tale in two, whose probability is unknown: leave split at 'hash'")
+    if is_named(config.source):
+        refuse_file_settings(config)
+
+
+def is_named(source: str) -> bool:
+    """Whether a source is a name, and not the path of a user's own files."""
+    return source in SOURCES or is_in_memory(source)
+
+
+def refuse_file_settings(config: DataConfig) -> None:
+    """Raises DataError for settings of files, where the source is none."""
     if config.text_field is not None:
         raise DataError(f"{config.source!r} has no columns: leave text_field out")
-    return SOURCES[config.source].load(config)
+    for name in ("encoding", "include", "exclude"):
+        value = getattr(config, name)
+        if value:
+            raise DataError(f"{name}={value!r} is a setting of your own files, not of {config.source!r}: leave it out")
 
 
 def check_config(config: DataConfig, function: str) -> None:
@@ -82,8 +114,8 @@ def check_config(config: DataConfig, function: str) -> None:
 
 
 def absolute_source(config: DataConfig) -> str | None:
-    """The absolute path or glob of own files; None for a built-in set, and if nothing has that name."""
-    if config.source in SOURCES or find_files(config.source) is None:
+    """The absolute path or glob of own files; None for a named source, and if nothing has that name."""
+    if is_named(config.source) or find_files(config.source) is None:
         return None
     return absolute(config.source)
 
@@ -108,19 +140,33 @@ def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConf
     )
 
 
+def _in_memory(config: DataConfig) -> Documents:
+    kept = registered_texts(config.source)
+    texts = [text for text in kept.texts if text and not text.isspace()]
+    return _limited(config, repr(kept), kept.fingerprint, lambda limit: itertools.islice(texts, limit))
+
+
 def _own(config: DataConfig) -> Documents:
-    files = find_files(config.source)
+    checked = check_source(config)
+    if config.split == "hash":
+        return _limited(config, checked.about, checked.fingerprint, partial(read_files, checked))
+    uncut = partial(read_pieces, checked, uncut=True)
+    documents = _limited(config, checked.about, checked.fingerprint, lambda limit: joined(uncut(limit)))
+    return replace(documents, in_pieces=lambda: uncut(config.max_documents))
+
+
+def check_source(config: DataConfig) -> CheckedFiles:
+    """The user's own files that the config names, read once. Raises DataError where they are not there or no text."""
+    files = stored_files(config.source, config.encoding, config.include, config.exclude)
     if files is None:
         is_path, near = any(sign in config.source for sign in "./\\~"), nearest(config.source)
         raise DataError(
             f"{'there is no file or folder' if is_path else 'unknown source'} '{printable(config.source)}'; "
             + (f"the nearest name there is '{near}'; " if near else "")
-            + suggest(config.source, SOURCES)
-            + f", or give a file, a folder or a glob of your own ({', '.join(READABLE)})"
+            + suggest(config.source, list_sources())
+            + f", or give a file, a folder or a glob of your own ({KINDS}), or texts in memory (register_texts)"
         )
-    checked = check_files(files, config.text_field)
-    about = f"{len(files):,} file{'s' if files[1:] else ''}, {checked.size:,} bytes"
-    return _limited(config, about, checked.fingerprint, partial(read_files, checked))
+    return check_files(files, config.text_field)
 
 
 def _limited(

@@ -26,7 +26,7 @@ def read_file(path: Path) -> Tokenizer:
     """
     try:
         text = read_text(path)
-        if "kind" in read_object(text, TOKENIZER):
+        if "kind" in read_object(text, path.name):
             tokenizer = tokenizer_from_json(text)
             check_storable(tokenizer)
             return tokenizer

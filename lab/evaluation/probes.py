@@ -10,8 +10,8 @@ from torch import nn
 from config import DataConfig
 from lab.compute.eval_mode import eval_mode
 from lab.data import tales
-from lab.data.packing import held_out_place
 from lab.data.sources import DEFAULT_TALES
+from lab.data.splitting import held_out_place
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.wilson import wilson_interval
 from modules.losses import shift
@@ -77,7 +77,7 @@ def skills(
     model: nn.Module, tokenizer: Tokenizer, config: DataConfig, n_stories: int = PROBED_STORIES
 ) -> dict[str, Answers]:
     """By skill, the answers to the questions about the first n_stories held-out tales; {} for any other source."""
-    if config.source != "tales":
+    if config.sources != ("tales",):
         return {}
     stories = tales.stories(config.max_documents or DEFAULT_TALES, config.seed)
     held = (tale for tale in stories if held_out_place(tale.text) < config.validation_fraction)

@@ -17,6 +17,7 @@ MOST_BYTES = {
     "model_config.json": MIB, "train_config.json": MIB, "data.json": MIB, "tokenizer.json": 64 * MIB,
     "model.safetensors": 2**40, "state.safetensors": 2**40, "lens.safetensors": 2**40, "log_data.csv": 1024 * MIB,
     "watch_data.csv": 1024 * MIB, "README.md": MIB, "loss.png": 16 * MIB, "watch.png": 16 * MIB,
+    "mixture.png": 16 * MIB,
     "idea.py": MIB, "origin.json": MIB, "adapter.safetensors": 2**40, "classifier.json": MIB,
 }
 LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, the limits of common file systems

@@ -28,7 +28,7 @@ def _summary(name: str, folder: Path | None) -> dict:
             return {"run": name} | _classifier_summary(runs_folder(folder) / name)
         run = Run.open(name, folder)
         row = {"run": name, "status": run.status()}
-        row |= {"data": run.train_config.data.source, "tokenizer": run.tokenizer.name}
+        row |= {"data": run.train_config.data.label, "tokenizer": run.tokenizer.name}
         if os.path.lexists(run.weights_path):
             row |= {"parameters": run.stored_parameters(), "validation_loss": run.validation_loss()}
             check_shapes(read_header(run.weights_path)[0], run.model_config, run.weights_path)

@@ -9,6 +9,7 @@
                    adapter.safetensors                                      an adapter's, whose base is another run
                    checkpoint/state.safetensors                             where to go on: weights, optimizer, step
                    README.md  loss.png                                      the card
+                   mixture.png                                              the share of each of several sources
                    idea.py                                                  source of its ideas, as text to read
                    lock  holder.json                                        which process trains it now, if any
 
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from config import ModelConfig, TrainConfig
+from config import DataConfig, ModelConfig, TrainConfig
 from lab.costs.parameters import count_parameters
 from lab.data.packing import TokenData, prepare
 from lab.data.tokenizers import Tokenizer, tokenizer_from_json
@@ -37,7 +38,7 @@ from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
-from lab.runs.text import RunText, check_text, find_tokenizer, load_text
+from lab.runs.text import RunText, check_text, find_tokenizer, load_text, places
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
@@ -60,7 +61,7 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.name = self.folder.name
-        self.remark = ""  # how it was opened, if there is more to say: "'mine' is taken, so this run is 'mine-2'"
+        self.remark = ""  # what there is to say about it: "'mine' is taken, so this run is 'mine-2'"
         self.listener: Callable[[str], None] | None = None
         self.model_config: ModelConfig = self._read("model_config.json", self._model_config)
         self.train_config: TrainConfig = self._read("train_config.json", TrainConfig.from_json)
@@ -74,6 +75,7 @@ class Run:
             raise RunError("it has an adapter, and no origin.json that names its base; restore it from a copy")
         if os.path.lexists(self.folder / "idea.py"):
             self.remark = self._read("idea.py", lambda kept: remark_on_change(kept, self.model_config))
+        self.remark = self.remark or (self.text.needs() if self.text else "")
 
     @classmethod
     def create(
@@ -101,18 +103,21 @@ class Run:
             )
         origin = teacher.as_origin("distilled") if teacher else origin
         base = cls(origin.find(folder)) if origin else None
-        data = prepare(train.data, find_tokenizer(train.data.tokenizer, base))
+        same = base is not None and base.train_config.data.sources == train.data.sources
+        text = places(train.data, base.text, base.folder)[0] if same else train.data
+        data = prepare(text, find_tokenizer(train.data.tokenizer, base))
         model = model.settled(data.tokenizer.vocab_size)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
-        files = new_files(model, train, data, origin)
+        files = new_files(model, train, data, origin, folder / free)
 
         def fill(building: Path) -> None:
             for file, text in files.items():
                 (building / file).write_text(text, encoding="utf-8", newline="\n")
 
         run = fill_folder(free, folder, fill)
-        run.remark = "" if free == name else f"{name!r} is taken, so this run is {free!r}"
+        taken = "" if free == name else f"{name!r} is taken, so this run is {free!r}"
+        run.remark = "; ".join(filter(None, (taken, run.text.needs())))
         return run
 
     @classmethod
@@ -216,7 +221,11 @@ class Run:
     def load_data(self) -> TokenData:
         """The data that the run was trained on, in the tokens of its own tokenizer. Raises DataError if it is gone or
         has changed."""
-        return load_text(self.train_config.data, self.tokenizer, self.text, self.name)
+        return load_text(self.train_config.data, self.tokenizer, self.text, self.folder)
+
+    def data_settings(self) -> DataConfig:
+        """The settings of its data, with a source that opens from the working folder if its text is still there."""
+        return places(self.train_config.data, self.text, self.folder)[0]
 
     def check_data(self, data: TokenData) -> None:
         """Raises DataError if `data` is another text than the run's, or in the tokens of another tokenizer."""
@@ -247,6 +256,7 @@ class Run:
         if self.steps_done() < self.train_config.steps:
             return False
         pictures = ["loss.png", *(["watch.png"] if self.watch_path.exists() else [])]
+        pictures += ["mixture.png"] if self.train_config.data.mixture.sources else []
         files = [self.weights_path, self.card_path, *(self.folder / name for name in pictures)]
         return all(file.exists() for file in files) and f"| {self.status()} |" in self._read(self.card_path.name, str)
 
@@ -366,12 +376,14 @@ def free_name(name: str, folder: Path, numbered: bool) -> str:
     return free
 
 
-def new_files(model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None) -> dict[str, str]:
-    """The files of a run that has not been trained, by name."""
+def new_files(
+    model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None, folder: Path
+) -> dict[str, str]:
+    """The files of a run in that folder that has not been trained, by name."""
     source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
-        "data.json": RunText.of(data).to_json(),
+        "data.json": RunText.of(data, train.data, folder).to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

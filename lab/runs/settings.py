@@ -34,4 +34,4 @@ def starting_settings(start: str) -> Preset:
     if start not in names and not named_path(start).is_dir():
         raise ConfigError(f"{start!r} is neither a preset nor a run; {suggest(start, names)}")
     run = Run.open(start)
-    return Preset(run.model_config, run.train_config)
+    return Preset(run.model_config, run.train_config.replace(data=run.data_settings()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from config import list_presets, preset
+from lab.compute.mixture_preview import mixture_preview
 from lab.display.plots import loss_curve
 from lab.files.atomic import atomic_write_text
 from lab.runs.code_version import code_version
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 
 def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> None:
-    """Writes loss.png, watch.png if the layers were watched, and README.md last into the run's folder.
+    """Writes loss.png, watch.png if the layers were watched, mixture.png if there are several sources, and README.md
+    last into the run's folder.
 
     computed: device and precision, in words. The card does not name the run, so it stays true if the run is renamed or
     imported under another name.
     """
     log, config = run.log(), run.train_config
-    title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.source}"
+    title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.label}"
     loss_curve(log, floor=data.floor, title=title).save(run.folder / "loss.png")
     facts = run.weights_facts()
     best = f"{float(facts['validation_loss']):.4f}" if "validation_loss" in facts else "not validated yet"
@@ -36,11 +38,13 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
     rows = {
         "status": run.status(),
         "validation loss": f"{best} nats per token at step {facts['step']}{floor}",
-        "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.source}, {data.tokenizer.name} tokens",
+        "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.label}, {data.tokenizer.name} tokens",
         "training time": f"{log['seconds'].max() / 60:.1f} minutes, {log['tokens_per_second'].median():,.0f} tokens/s",
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }
+    if run.text and run.text.needs():
+        rows["to go on"] = run.text.needs()
     if run.origin:
         rows["weights"] = str(run.origin)
     if "quantised" in facts:
@@ -50,13 +54,23 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
     if "rounded" in facts:
         rows["weights"] = f"rounded to {facts['rounded']} after the training"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    pictures = f"![loss curve](loss.png)\n\n{write_mixture(run)}{write_layers(run)}"
     quoted = "\n".join(f"> {line}" if line else ">" for line in sample.splitlines())
     atomic_write_text(
         run.card_path,
-        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n![loss curve](loss.png)\n\n{write_layers(run)}"
+        f"# {title}\n\n|   |   |\n| --- | --- |\n{table}\n\n{pictures}"
         f"## A sample\n\nPrompt: `{config.sample_prompt}`\n\n{quoted}\n\n"
         f"## Make it again\n\n```\n{training_command(run)}\n```\n",
     )
+
+
+def write_mixture(run: Run) -> str:
+    """Writes mixture.png; returns the card's part about it. Does nothing if all text is from one source."""
+    if not run.train_config.data.mixture.sources:
+        return ""
+    picture = mixture_preview(run.train_config, run.log())
+    picture.save(run.folder / "mixture.png")
+    return f"## The sources\n\n![share of each source by step](mixture.png)\n\n{picture}.\n\n"
 
 
 def write_layers(run: Run) -> str:
@@ -77,7 +91,7 @@ def training_command(run: Run) -> str:
     parts = ("model.position", "model.block.kind")  # another position encoding or block has no flag
     if any(key.startswith(parts) for key in changes):
         return "python tools.py train --like NAME     # NAME: what this folder is called"
-    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in changes.items()]
+    flags = [flag(key, value) for key, value in changes.items()]
     return " ".join([f"python tools.py train --preset {name}", *flags])
 
 
@@ -94,14 +108,20 @@ def command_from(run: Run) -> str:
     except RunError:  # it is gone, or was trained on
         return f"python tools.py train --from {origin.run} {' '.join(flags)}    # and what train_config.json says"
     now = settings_by_name(run.model_config, run.train_config)
-    flags += [f"--{key.replace('_', '-')} {shlex.quote(str(now[key]))}" for key in now if now[key] != before.get(key)]
+    flags += [flag(key, now[key]) for key in now if now[key] != before.get(key)]
     return " ".join([f"python tools.py train --from {origin.run}", *flags])
 
 
 def settings_flags(prefix: str, settings: Config | None) -> list[str]:
     """The flags that give these settings: all that are set."""
     values = settings.to_dict() if settings else {}
-    return [f"--{prefix}{key} {shlex.quote(str(value))}" for key, value in values.items() if value is not None]
+    return [flag(f"{prefix}{key}", value) for key, value in values.items() if value is not None]
+
+
+def flag(name: str, value: object) -> str:
+    """A setting as a flag of the terminal, as in `--train.steps 100`."""
+    words = value if isinstance(value, list | tuple) else [value]
+    return " ".join([f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in words)])
 
 
 def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:

@@ -139,7 +139,9 @@ def check_unchanged(run: Run, facts: dict[str, str], progress: Progress) -> None
         raise damaged(run, f"its settings can't be read ({error})") from error
     now = settings_by_name(run.model_config, run.train_config)
     before["tokenizer.json"], now["tokenizer.json"] = facts.get("tokenizer"), run.tokenizer.fingerprint
-    may_change = (*MAY_CHANGE, *(("train.data.source",) if run.text and run.text.is_gone() else ()))
+    may_change = may_change_in(run.train_config)
+    if run.text and run.text.is_gone():
+        may_change += ("train.data.source",)
     changed = [
         f"{name} is {now.get(name, 'gone')} and was {before.get(name, 'not there')}"
         for name in before | now
@@ -150,6 +152,13 @@ def check_unchanged(run: Run, facts: dict[str, str], progress: Progress) -> None
             f"run {run.name!r} was trained up to step {progress.step} with other settings: {'; '.join(changed)}. These "
             "can't change within a training: set them back, or train a new run with them"
         )
+
+
+def may_change_in(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that may change within a training, by what their names begin with. The weights of a mixture move
+    over all steps, so that their number is fixed from the beginning."""
+    fixed = {"train.steps"} if config.data.mixture.sources else set()
+    return tuple(name for name in MAY_CHANGE if name not in fixed)
 
 
 def check_tensors(

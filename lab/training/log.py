@@ -57,9 +57,10 @@ class StepLog:
             raise RunError(_cannot_write(self.path, error)) from error
 
     def write(self, record: "Step") -> None:
-        """Appends a step to log_data.csv; each further loss of the architecture has its own column."""
-        values = [getattr(record, column) for column in COLUMNS]
-        self.append([*COLUMNS, *record.others], [[*values, *record.others.values()]])
+        """Appends a step to log_data.csv; each further loss of the architecture, and each source's share of a mixture,
+        has its own column."""
+        values, more = [getattr(record, column) for column in COLUMNS], record.others | record.shares
+        self.append([*COLUMNS, *more], [[*values, *more.values()]])
 
 
 def _whole_rows(path: Path) -> tuple[list[str], list[list[str]]]:

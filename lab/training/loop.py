@@ -41,8 +41,8 @@ from settings.errors import RunError
 
 # The files that a training writes into its run, beside the checkpoint
 WRITTEN = (
-    "log_data.csv", "watch_data.csv", "model.safetensors", "adapter.safetensors", "loss.png", "watch.png", "README.md",
-    "holder.json",
+    "log_data.csv", "watch_data.csv", "model.safetensors", "adapter.safetensors", "loss.png", "watch.png",
+    "mixture.png", "README.md", "holder.json",
 )
 
 
@@ -136,7 +136,7 @@ def take_step(run: Run, state: TrainingState, watch: Watch | None) -> Step:
     return Step(
         step=progress.step, tokens=progress.step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
         learning_rate=rate, gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(state.device),
-        others=losses,
+        others=losses, shares=state.data.shares(config, progress.step - 1),
     )
 
 

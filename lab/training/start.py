@@ -7,6 +7,7 @@ from config import ModelConfig, TrainConfig
 from lab.data.packing import prepare
 from lab.runs.names import run_names
 from lab.runs.run import Run
+from lab.runs.text import find_tokenizer
 from settings.errors import GlassboxError
 
 
@@ -15,7 +16,8 @@ def open_or_create(name: str, model: ModelConfig, train: TrainConfig, folder: Pa
 
     Its `remark` says which. Raises the errors of `Run.create`.
     """
-    data, numbered = prepare(train.data), re.compile(rf"{re.escape(name)}(-\d+)?")
+    data = prepare(train.data, find_tokenizer(train.data.tokenizer, Run.open_teacher(train, folder)))
+    numbered = re.compile(rf"{re.escape(name)}(-\d+)?")
     model = model.settled(data.tokenizer.vocab_size)
     for taken in filter(numbered.fullmatch, run_names(folder)):
         try:

@@ -113,6 +113,7 @@ BAD = {
 }
 TAKERS = {
     "train source": ["--train.data.source"], "train like": ["--like"], "train preset": ["--preset"], "resume": [],
+    "data": [], "data preset": ["--preset"], "data encoding": ["n.ipynb", "--encoding"],
     "generate": [], "generate prompts": ["llama-tiny-tales", "--prompts"], "sampling": [],
     "evaluate": [], "evaluate text": ["llama-tiny-tales", "--text"], "compare": [],
     "find-rate": [], "sweep": [], "runs delete": ["--delete"], "export": [], "import": [],
@@ -125,10 +126,12 @@ TAKERS = {
 def test_a_bad_argument_is_one_message(monkeypatch, tmp_path, capsys, argument):
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "binary.bin").write_bytes(b"\xff\xfe\0\1")
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "n.ipynb")
-    before, runs = sorted(tmp_path.iterdir()), run_names()
+    here = tmp_path / "here"  # a notebook is a text, so the cache is beside it
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "binary.bin").write_bytes(b"\xff\xfe\0\1")
+    nbformat.write(nbformat.v4.new_notebook(), here / "n.ipynb")
+    before, runs = sorted(here.iterdir()), run_names()
     for taker, flags in TAKERS.items():
         try:
             status = main([taker.split()[0], *flags, argument])
@@ -137,7 +140,7 @@ def test_a_bad_argument_is_one_message(monkeypatch, tmp_path, capsys, argument):
         said = capsys.readouterr().err
         assert status in (1, 2) and "Traceback" not in said, f"{taker} {argument!r}"
         assert status == 2 or (said.startswith("error: ") and said.endswith("\n")), f"{taker} {argument!r}: {said}"
-    assert sorted(tmp_path.iterdir()) == before and run_names() == runs
+    assert sorted(here.iterdir()) == before and run_names() == runs
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 300, "con", "-", "\udcff"])

@@ -9,9 +9,9 @@ import pytest
 from lab.adapting import tasks
 from lab.adapting.labelled import HELD_OUT, LabelledText, make_task
 from lab.adapting.tasks import PASSAGE, PRONOUN_WORDS, WORDS, list_tasks, load_task, without_docstrings
-from lab.data.packing import held_out_place
 from lab.data.python_corpora import pycode, pydocs
 from lab.data.sources import DEFAULT_TALES
+from lab.data.splitting import held_out_place
 from lab.data.tales import story
 from lab.data.tales.plots import PLOTS
 from settings.errors import DataError

@@ -1,5 +1,8 @@
 """Folders as people have them: links, pipes, odd names, files that change or can't be read, paths mistyped."""
 
+import bz2
+import gzip
+import lzma
 import os
 import socket
 import subprocess
@@ -177,10 +180,22 @@ def test_a_glob_stays_one_in_a_folder_whose_name_looks_like_one(tmp_path, monkey
 # --- contents ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+def test_gzip_under_a_wrong_name_is_read(kind):
+    write({f"a.{kind}": gzip.compress(b'{"text": "one"}\n' if kind == "jsonl" else b"text\none\n")})
+    assert read(f"a.{kind}") == (["text\none\n"] if kind == "txt" else ["one"])
+
+
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "parquet"])
-def test_packed_files_under_a_wrong_name_say_so(kind):
-    write({f"a.{kind}": b"\x1f\x8b\x08\0\0"})
-    with pytest.raises(DataError, match=rf"a.{kind} is not text but packed by gzip: unpack it first"):
+@pytest.mark.parametrize(("pack", "packer"), [
+    (lzma.compress, "xz: unpack it first"), (bz2.compress, "bzip2: unpack it first"),
+    (lambda text: b"\x28\xb5\x2f\xfd" + text, "zstd: unpack it first"),
+    (lambda text: b"PK\x03\x04" + text, r"zip: name it \.zip"),
+    (lambda text: gzip.compress(gzip.compress(text)), "gzip twice: unpack it first"),
+])
+def test_packed_files_under_a_wrong_name_say_so(kind, pack, packer):
+    write({f"a.{kind}": pack(b"text")})
+    with pytest.raises(DataError, match=rf"a.{kind} is not text but packed by {packer}"):
         read(f"a.{kind}")
 
 

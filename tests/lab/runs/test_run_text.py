@@ -1,13 +1,20 @@
 """A run learns one text: it is told apart by its content, wherever it lies and whatever settings made it."""
 
+import re
+import shutil
+import zipfile
+
 import pytest
 
 from config import DataConfig, ModelConfig, TrainConfig
+from lab.adapting.fine_tuning import fine_tune
 from lab.data import tokenizers
 from lab.data.packing import prepare
 from lab.data.tokenizers import bpe_tokenizer, register_tokenizer
 from lab.runs.run import Run
+from lab.runs.settings import starting_settings
 from lab.runs.text import RunText
+from lab.terminal_training import starting_point
 from lab.training.loop import train
 from settings.errors import ConfigError, DataError, RunError, TokenizerError
 from tests.helpers.text_files import TEXTS, write
@@ -161,3 +168,62 @@ def test_settings_that_were_changed_since_the_run_was_opened_are_not_overlooked(
         next(train(run))
     again = Run.open(run.folder)
     assert next(train(again)).learning_rate > 0.01
+
+
+@pytest.mark.parametrize("typed", [
+    "texts/mine.jsonl", "./texts", "texts/*.jsonl", "../beside/mine.jsonl", "texts/a.zip", "**/mine.*",
+])
+@pytest.mark.parametrize("project", ["project", "[x] project"])
+def test_a_project_that_was_moved_finds_its_text(tmp_path, monkeypatch, typed, project):
+    work = tmp_path / "work"
+    file = write(work / project / "texts" / "mine.jsonl", TEXTS)
+    write(work / "beside" / "mine.jsonl", TEXTS)
+    if typed.endswith(".zip"):
+        with zipfile.ZipFile(work / project / "texts" / "a.zip", "w") as archive:
+            archive.write(file, "mine.jsonl")
+    monkeypatch.chdir(work / project)
+    run = Run.create("one", MODEL, settings(typed), work / project / "trained")
+    some_steps(run, 2)
+    monkeypatch.chdir(tmp_path)
+    work.rename(tmp_path / "elsewhere")
+    moved = Run.open(tmp_path / "elsewhere" / project / "trained" / "one")
+    assert moved.text.is_gone() and some_steps(moved, 1)
+    shared = moved.text.without_path()
+    assert (shared.path, shared.relative) == (None, None)
+
+
+def test_the_place_that_holds_the_runs_text_counts(tmp_path, monkeypatch):
+    first, copied = tmp_path / "first", tmp_path / "copied"
+    file = write(first / "mine.jsonl", TEXTS)
+    monkeypatch.chdir(first)
+    Run.create("one", MODEL, settings("mine.jsonl"), first / "trained")
+    shutil.copytree(first, copied)
+    write(file, TEXTS[::-1])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"text of 'one' is another than it was: the train documents of .*first"):
+        Run.open(first / "trained" / "one").load_data()
+    run = Run.open(copied / "trained" / "one")
+    assert run.load_data().train.fingerprint == run.text.train
+    before = (copied / "trained" / "one" / "data.json").read_text(encoding="utf-8")
+    older = re.sub(r',\s*"relative": "[^"]*"', "", before)  # as earlier versions wrote it
+    assert older != before
+    (copied / "trained" / "one" / "data.json").write_text(older, encoding="utf-8")
+    with pytest.raises(DataError, match="is another than it was"):
+        Run.open(copied / "trained" / "one").load_data()
+
+
+def test_a_run_that_starts_from_another_reads_its_text_from_any_folder(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write(here / "mine.jsonl", TEXTS)
+    write(there / "mine.jsonl", TEXTS[::-1])  # another file of that name
+    monkeypatch.chdir(here)
+    base = Run.create("one", MODEL, settings("mine.jsonl"), tmp_path)
+    list(train(base))
+    assert base.data_settings().source == "mine.jsonl"
+    monkeypatch.chdir(there)
+    tuned = fine_tune(base, base.train_config.replace(seed=1), folder=tmp_path)
+    assert tuned.text.train == base.text.train and tuned.text.path == str(here / "mine.jsonl")
+    assert tuned.train_config.data.source == "mine.jsonl"
+    like = starting_settings(str(base.folder)).train
+    assert like.data.source == str(here / "mine.jsonl") and prepare(like.data).train.fingerprint == base.text.train
+    assert starting_point(["--like", str(base.folder)]).train.data == like.data

@@ -3,8 +3,13 @@
 import pytest
 
 from config import VOCABULARIES, LoRAConfig, Preset, preset
+from lab.adapting.classification import train_classifier
+from lab.adapting.classifier_report import measure_classifier
+from lab.adapting.classifier_settings import ClassifierConfig
 from lab.adapting.distillation import student_settings
 from lab.adapting.fine_tuning import fine_tune
+from lab.adapting.stored_classifier import open_classifier, save_classifier
+from lab.adapting.text_classifier import build_classifier
 from lab.comparison.compared_run import open_compared_run
 from lab.comparison.overrides import overridden
 from lab.comparison.sweep import compare_sweep, sweep
@@ -20,6 +25,7 @@ from lab.training.rate_finder import find_learning_rate
 from lab.training.start import open_or_create
 from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError, TokenizerError
+from tests.helpers.labelled_texts import animal_task
 from tests.helpers.small_runs import make_run
 from tests.helpers.small_trainings import MODEL, TRAIN
 
@@ -82,6 +88,10 @@ def test_a_preset_for_a_tokenizer_is_a_pair_that_fits(name):
 
 
 def test_a_preset_for_ones_own_tokenizer_follows_it(tmp_path):
+    for wrong in (["byte"], 5):
+        with pytest.raises(ConfigError, match="tokenizer"):
+            preset("llama-tiny", tokenizer=wrong)
+    assert preset("llama-tiny", tokenizer="").model.vocab_size is None
     register_tokenizer("mine", lambda: bpe_tokenizer("mine", [(b"t", b"h"), (b"th", b"e")]))
     model, _ = preset("llama-tiny", tokenizer="mine")
     run = Run.create("one", model, TRAIN.replace(data=TRAIN.data.replace(tokenizer="mine")), tmp_path)
@@ -135,8 +145,22 @@ def test_a_stopped_run_goes_on_with_its_own_tokenizer(run, tmp_path):
     other_text = longer.replace(data=longer.data.replace(max_documents=70))
     assert fine_tune(run, other_text, folder=tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     student = student_settings(run, Preset(FOLLOWING, TRAIN))
-    assert Run.create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert open_or_create("student", *student, tmp_path).name == "student"
+    next(iter(sweep({"taught": student}, [0], tmp_path)))
+    assert Run.open("taught-seed0", tmp_path).tokenizer.fingerprint == run.tokenizer.fingerprint
     assert len(find_learning_rate(student, steps=10).losses) == 10
+
+
+def test_a_classifier_reads_by_the_tokenizer_of_its_run(run, tmp_path):
+    task = animal_task(60)
+    classifier = build_classifier(run, task, ClassifierConfig(device="cpu", steps=10, max_tokens=16))
+    for _ in train_classifier(classifier, task):
+        pass
+    save_classifier(classifier, measure_classifier(classifier, task), "animals", tmp_path)
+    opened = open_classifier("animals", tmp_path, "cpu")
+    assert opened.tokenizer.fingerprint == run.tokenizer.fingerprint
+    assert opened.classify("the then").probabilities == classifier.classify("the then").probabilities
 
 
 def test_the_same_sweep_goes_on_with_the_tokenizer_of_its_runs(run, tmp_path):

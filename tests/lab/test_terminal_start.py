@@ -1,0 +1,84 @@
+"""What `train` starts from: a preset, its trial, a file of settings; and how long it trains."""
+
+import math
+
+import pytest
+
+from config import ALiBiConfig, MixtureConfig, preset
+from lab.data.packing import prepare
+from lab.runs.names import run_names
+from lab.runs.run import Run
+from lab.terminal import main, parse_training
+
+TINY = [
+    "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "16", "--train.batch-size", "2",
+    "--train.evaluation-tokens", "64", "--train.sample-tokens", "4", "--train.data.max-documents", "60",
+    "--train.data.validation-fraction", "0.3", "--train.precision", "fp32", "--train.data.tokenizer", "byte",
+]
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Runs and data of this test alone."""
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GLASSBOX_PLAIN", "1")
+    monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "trained"
+
+
+def test_epochs_become_steps(trained, capsys):
+    settings = parse_training(TINY)
+    tokens = len(prepare(settings.train.data).train)
+    steps = math.ceil(0.01 * ((tokens - 1) // 16) / 2)
+    assert main(["train", "--name", "first", "--epochs", "0.01", *TINY]) == 0
+    assert f"0.01 epochs of {tokens:,} tokens: {steps} steps" in capsys.readouterr().out
+    run = Run.open("first")
+    assert run.train_config.steps == run.steps_done() == steps
+    assert run.train_config.schedule.warmup_steps == steps // 10, "the warm-up follows"
+
+
+def test_settings_are_written_and_trained_from(trained, capsys):
+    flags = [*TINY, "--model.position.kind", "alibi", "--train.steps", "3"]
+    assert main(["train", *flags, "--write-config", "mine.json"]) == 0
+    assert "train --config mine.json" in capsys.readouterr().out and not run_names()
+    assert parse_training(["--config", "mine.json"]).train == parse_training(flags).train
+    assert main(["train", "--config", "mine.json", "--train.seed", "5"]) == 0
+    run = Run.open("mine-tales")
+    assert run.model_config.position == ALiBiConfig() and run.train_config.seed == 5 and run.steps_done() == 3
+    assert main(["train", "--config", str(run.folder), "--name", "again"]) == 0
+    assert Run.open("again").log()["loss"].tolist() == run.log()["loss"].tolist()
+
+
+def test_quick_is_a_small_trial_of_the_same_architecture():
+    found = parse_training(["--preset", "factored-alibi-512x12", "--quick", "True"])
+    assert found.model == preset("factored-alibi-128x4").model
+    assert found.train == preset("factored-alibi-128x4").train.replace(steps=200)
+    assert parse_training(["--quick", "True", "--train.steps", "9"]).train.steps == 9
+
+
+def test_a_curriculum_is_given_by_flags(trained):
+    mixture = [
+        "--train.data.mixture.sources", "tales", "pydocs", "--train.data.mixture.start", "0.8", "0.2",
+        "--train.data.mixture.end", "0.3", "0.7",
+    ]
+    expected = MixtureConfig(sources=("tales", "pydocs"), start=(0.8, 0.2), end=(0.3, 0.7))
+    assert parse_training(mixture).train.data.mixture == expected
+    assert main(["train", *TINY, *mixture, "--train.steps", "4"]) == 0
+    assert Run.open("llama-tiny-tales-pydocs").train_config.data.mixture == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "2", "--train.steps", "3"], "--epochs and --train.steps"),
+        (["--epochs", "-1"], "epochs=-1"),
+        (["--config", "gone.json"], "can't read the settings in gone.json"),
+        (["--config", "a.json", "--preset", "llama-tiny"], "give one of them"),
+        (["--quick", "True", "--like", "x"], "--quick makes a trial of a preset"),
+        (["--train.data.mixture.sources", "tales", "gone.txt"], "gone.txt"),
+    ],
+)
+def test_what_can_not_be_is_told_before_a_run_exists(trained, capsys, flags, message):
+    assert main(["train", *TINY, *flags]) == 1
+    assert message in capsys.readouterr().err and not run_names()
