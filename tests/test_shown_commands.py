@@ -86,7 +86,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "distil", "generate", "sampling"):
+    for name in ("train", "distil", "data", "generate", "sampling"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -97,8 +97,9 @@ def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, comm
     if "--help" in words or len(words) < 2:  # a command that is mentioned
         assert set(words) <= {"--help", "train", "distil", *COMMANDS}
         return
-    if page == "README.md" and option(words, "--from") in made_by(page):
-        return  # it can be read only after the run was made, as in test_readme_s_commands_run
+    made = page == "README.md" and (option(words, "--from") in made_by(page) or option(words, "--config"))
+    if made:
+        return  # it can be read only after the run or the file was made, as in test_readme_s_commands_run
     assert main(words) == 0
     ((name, values),) = recorded
     known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS, *made_by(page)}
@@ -137,16 +138,21 @@ def small_world(tmp_path, monkeypatch):
     seeds = [f"alibi-tiny-tales{end}" for end in ("", "-seed1", "-seed2")]
     for name in ("llama-tiny-tales", "gpt2-tiny-tales", "multi-token-tiny-tales", *seeds):
         shutil.copytree(TRAINED / name, tmp_path / "trained" / name)
+    for name in ("bpe", "character"):
+        shutil.copytree(ROOT / "tokenizers" / name, tmp_path / "tokenizers" / name)
     texts = tmp_path / "path/to/my/texts"
     texts.mkdir(parents=True)
     for number in range(40):
         (texts / f"{number}.txt").write_text(f"Text {number} tells of {number} ships at sea.\n" * 9, encoding="utf-8")
+    lines = "".join(f"Line {number} of a text.\n" for number in range(9000))
+    (tmp_path / "my text.txt").write_text(lines, encoding="utf-8")
     (tmp_path / "prompts.txt").write_text("Once there was\nTim was a\n", encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO("Once there was\n/quit\n"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.data.tokenizers._folder", lambda: tmp_path / "tokenizers")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
     monkeypatch.setattr("lab.adapting.tasks.TALES", 300)
     monkeypatch.setattr("lab.adapting.tasks.load_built_in", load_built_in.__wrapped__)  # remembers no small task
@@ -165,6 +171,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "train" and "--from" in words:
         few = ["--train.data.max-documents", "60"] if "pydocs" in words else []
         return [*few, *FROM, "5" if "--train.steps" in words else "2"]
+    if "--epochs" in words:
+        return [flag for flag in TINY if flag not in ("--train.steps", "3")]
     if words[0] == "classify":
         return ["--steps", "3"] if "--task" in words else []
     if words[0] == "generate" and "--draft" in words:
