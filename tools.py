@@ -17,9 +17,9 @@ from settings.registry import REGISTRY
 HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DistilConfig", "DropoutConfig", "FactoredBlockConfig",
-        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MixtureConfig", "MLPConfig",
-        "ModelConfig", "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset",
-        "QuantisedConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig",
+        "FutureBlockConfig", "HeadConfig", "HubConfig", "LearnedPositionConfig", "LoRAConfig", "MixtureConfig",
+        "MLPConfig", "ModelConfig", "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig",
+        "Preset", "QuantisedConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig",
         "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
     ),
     "lab.adapting.adapters": ("AdaptedModel", "merge_adapter"),

@@ -7,6 +7,7 @@ from config import DropoutConfig as DropoutConfig
 from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
+from config import HubConfig as HubConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
 from config import LoRAConfig as LoRAConfig
 from config import MixtureConfig as MixtureConfig

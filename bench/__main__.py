@@ -1,4 +1,5 @@
 """python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future] [exchange]
+[streaming]
 
 By default all.
 """
@@ -9,7 +10,8 @@ import sys
 
 import torch
 
-ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future", "exchange")
+ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future", "exchange",
+       "streaming")
 
 chosen = sys.argv[1:] or ALL
 unknown = set(chosen) - set(ALL)

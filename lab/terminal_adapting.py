@@ -10,7 +10,7 @@ import tyro
 from config import DistilConfig, ModelConfig, Preset, TrainConfig
 from lab.adapting.classifier_settings import ClassifierConfig
 from lab.terminal_flags import FLAGS, kinds_as_choices
-from lab.terminal_training import default_name, starting_point, train_on
+from lab.terminal_training import default_name, say_progress, starting_point, train_on
 from settings.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def distil(settings: Distilling) -> None:
     from lab.runs.run import Run
 
     name = settings.name or default_name(settings.like or settings.preset, f"from-{settings.teacher}")
-    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
+    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress))
 
 
 def merge(run: Positional[str], name: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """The commands `train` and `resume`."""
 
 import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -117,7 +118,13 @@ def train(settings: Training) -> None:
     if name is None:
         start = settings.like or (settings.config and settings.config.stem) or settings.preset
         name = default_name(start, *settings.train.data.sources)
-    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None))
+    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress))
+
+
+def say_progress(what: str) -> None:
+    """Writes how far something is: over the line before in a terminal, a line of its own in a file."""
+    end = "\r" if sys.stderr.isatty() else "\n"
+    print(f"{what:<100}", end=end, file=sys.stderr, flush=True)
 
 
 def with_steps(settings: Training) -> Training:
@@ -126,7 +133,7 @@ def with_steps(settings: Training) -> Training:
     from lab.runs.run import Run
 
     base = Run.open(settings.base) if settings.base else None
-    data = prepare(settings.train.data, base and base.tokenizer)
+    data = prepare(settings.train.data, base and base.tokenizer, tell=say_progress)
     steps = data.steps(settings.epochs, settings.train.batch_size, settings.model.context_length)
     print(f"{settings.epochs:g} epochs of {len(data.train):,} tokens: {steps:,} steps", flush=True)
     return replace(settings, train=settings.train.replace(steps=steps))
@@ -155,6 +162,7 @@ def train_on(run) -> None:
     from lab.training.live import live
     from lab.training.loop import train as steps_of
 
+    run.listener = say_progress
     data = run.load_data()
     try:
         for _ in live(steps_of(run, data), run, floor=data.floor):

@@ -98,12 +98,20 @@ def data(data) -> Iterator[str]:
         yield f"validation_fraction must lie between 0 and 1, both excluded, not {data.validation_fraction}"
     if not data.source.strip():
         yield "source is empty; name a built-in set such as 'tales', or a file, folder or glob"
+    if data.tokens_per_epoch is not None and not data.hub.streamed:
+        yield "tokens_per_epoch belongs to a streamed set; leave it out, or set hub.streamed"
     if data.mixture.sources and data.source != "tales":
         yield f"source={data.source!r} stands beside mixture.sources; leave it out, or put it among them"
     if data.encoding is not None and not is_text_encoding(data.encoding):
         yield f"encoding {short(data.encoding)} is none that Python knows; there is 'cp1252', 'shift_jis', ..."
     if not all(pattern.strip("/") for pattern in (*data.include, *data.exclude)):
         yield "a pattern of include or exclude is empty; leave it out, or give one such as '**/*.md'"
+
+
+def hub(hub) -> Iterator[str]:
+    for name in ("subset", "split", "revision"):
+        if getattr(hub, name) is not None and not getattr(hub, name).strip():
+            yield f"hub.{name} is empty; name one, or leave it out"
 
 
 def is_text_encoding(name: str) -> bool:

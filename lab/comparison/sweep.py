@@ -23,7 +23,7 @@ from lab.runs.checks import check_trainable, check_vocabulary
 from lab.runs.lock import hold
 from lab.runs.names import check_name, run_names
 from lab.runs.run import Run
-from lab.runs.text import find_tokenizer
+from lab.runs.text import find_tokenizer, with_commits_of
 from lab.training.checkpoint import check_resumption
 from lab.training.live import live
 from lab.training.loop import Step, train
@@ -48,6 +48,7 @@ def sweep(
     """
     plan = planned(variants, seeds, folder)
     found = {name: find_run(name, settings, folder) for name, settings in plan.items()}
+    plan = {name: with_own_commits(settings, found[name]) for name, settings in plan.items()}
     waiting = {name: settings for name, settings in plan.items() if not is_finished(found[name])}
     teachers = {name: Run.open_teacher(config, folder) for name, (_, config) in waiting.items()}
     data = {
@@ -150,10 +151,19 @@ def open_run(name: str, folder: Path | None) -> Run | None:
     return Run.open(name, folder) if name in run_names(folder) else None
 
 
+def with_own_commits(settings: Preset, run: Run | None) -> Preset:
+    """The settings with the commits of the hub's sets that the run keeps, where there is one."""
+    if run is None:
+        return settings
+    data = with_commits_of(run.train_config.data, settings.train.data)
+    return settings._replace(train=settings.train.replace(data=data))
+
+
 def find_run(name: str, settings: Preset, folder: Path | None = None) -> Run | None:
     """The run of that name; None where there is none. Raises RunError where it has other settings."""
     run = open_run(name, folder)
-    if run and (run.model_config, run.train_config) != (settings.model, settings.train.settled()):
+    model, train = with_own_commits(settings, run)
+    if run and (run.model_config, run.train_config) != (model, train.settled()):
         raise RunError(
             f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
             "sweep in another folder"

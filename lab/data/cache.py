@@ -2,7 +2,8 @@
 
 Entries are in the folder `data` of the cache folder ($GLASSBOX_CACHE, or the platform's own). Together they take up to
 $GLASSBOX_CACHE_LIMIT: bytes, or a number followed by K, M, G or T (powers of 1024), by default 4G. A new entry is kept
-even if it alone is larger. Only folders with the marker file are removed.
+even if it alone is larger, and so is every entry that some process holds a `Lease` on. Only folders with the marker
+file are removed.
 """
 
 import os
@@ -17,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from lab.data.leases import is_leased
 from lab.files.atomic import is_abandoned
 from settings.errors import DataError
 from settings.paths import cache_folder
@@ -110,6 +112,29 @@ def load_or_build(key: str, description: str, build: Callable[[Path], None], loa
     )
 
 
+@in_cache()
+def open_growing(key: str, description: str) -> Path:
+    """The folder of an entry that is filled little by little, and stays when its maker is stopped."""
+    folder = _data_folder() / key
+    if not (folder / MARKER).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(description, encoding="utf-8")
+    _touch(folder)
+    return folder
+
+
+@in_cache()
+def keep_newest(prefix: str, count: int) -> None:
+    """Of the entries whose keys begin with `prefix`, removes the longest unused until `count` are left.
+
+    Those on which a process holds a lease stay, and count.
+    """
+    left = [entry.key for entry in list_cache() if entry.key.startswith(prefix)]
+    for key in reversed(left[:]):
+        if len(left) > count and _discard(key):
+            left.remove(key)
+
+
 def _load(folder: Path, description: str, load: Callable[[Path], T]) -> T | None:
     """The result of `load` for the folder; None if there is none, or if it was Damaged and has been removed."""
     if not folder.exists():
@@ -164,13 +189,20 @@ def _shrink(limit: int, kept: str) -> None:
     entries = list_cache()
     total = sum(entry.bytes for entry in entries)
     for entry in reversed(entries):
-        if total > limit and entry.key != kept:
-            try:
-                _remove(_data_folder() / entry.key)
-            except PermissionError as error:  # Windows: a process has it open
-                warnings.warn(f"prepared data {entry.description} can't be removed now: {error}", stacklevel=4)
-            else:
-                total -= entry.bytes
+        if total > limit and entry.key != kept and _discard(entry.key, entry.description):
+            total -= entry.bytes
+
+
+def _discard(key: str, description: str | None = None) -> bool:
+    """Removes an entry unless a process uses it; returns whether it is gone."""
+    if is_leased(key):
+        return False
+    try:
+        _remove(_data_folder() / key)
+    except PermissionError as error:  # Windows: a process has it open
+        warnings.warn(f"prepared data {description or key} can't be removed now: {error}", stacklevel=5)
+        return False
+    return True
 
 
 def _touch(folder: Path) -> None:

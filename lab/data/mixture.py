@@ -5,7 +5,8 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from config import MixtureConfig
 from lab.data.token_file import TokenFile
+from lab.data.token_stream import TokenStream
 from settings.errors import DataError
 
 
@@ -52,7 +54,7 @@ def rows_before(mixture: MixtureConfig, steps: int, batch_size: int) -> np.ndarr
 class TokenMixture:
     """The training tokens of several sources. parts: the tokens of each, in the order of the mixture's sources."""
 
-    parts: Mapping[str, TokenFile]
+    parts: Mapping[str, TokenFile | TokenStream]
     mixture: MixtureConfig
     name: str = "train"
     floor: None = None  # That of a mixture is not known.
@@ -106,6 +108,16 @@ class TokenMixture:
         rows = [part.rows(seed, *some, length) for part, some in zip(self.parts.values(), taken) if some[1]]
         order = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, step)))).permutation(batch_size)
         return np.concatenate(rows)[order]
+
+    def listen(self, tell: Callable[[str], None] | None, stopping: threading.Event) -> None:
+        """As `TokenStream.listen`, for the streams among the parts."""
+        for part in self.parts.values():
+            part.listen(tell, stopping)
+
+    def close(self) -> None:
+        """As `TokenStream.close`, for the streams among the parts."""
+        for part in self.parts.values():
+            part.close()
 
     def rows_taken(self, step: int, batch_size: int, steps: int | None) -> dict[str, tuple[int, int]]:
         """For each source, how many of its rows come before a step, and how many in it."""

@@ -1,13 +1,14 @@
-"""Sources of documents: built-in sets, the user's own files, and texts in memory."""
+"""Sources of documents: built-in sets, sets of the hub, the user's own files, and texts in memory."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
-from config import DataConfig
+from config import DataConfig, HubConfig
 from lab.data import tales
+from lab.data.hub_sets import HUB_SETS, HubSet, is_hub_source
 from lab.data.memory import is_in_memory, list_registered, registered_texts
 from lab.data.own_files import CheckedFiles, check_files, joined, read_files, read_pieces
 from lab.data.paths import KINDS, absolute, find_files, nearest, printable
@@ -54,6 +55,13 @@ class Documents:
         return f"Documents({self.name!r}: {self.about})"
 
 
+@dataclass(frozen=True, repr=False)
+class HubDocuments(Documents):
+    """The documents of a set on the hub. Each iteration reads them there again, or where they were downloaded."""
+
+    set: HubSet = field(kw_only=True)
+
+
 class BuiltIn(NamedTuple):
     """A set that every installation has."""
 
@@ -62,20 +70,24 @@ class BuiltIn(NamedTuple):
 
 
 def list_sources() -> dict[str, str]:
-    """The names of the built-in sources and of the texts in memory, each with a description."""
-    return {name: source.description for name, source in SOURCES.items()} | list_registered()
+    """The names of the built-in sources, of sets of the hub, and of the texts in memory, each with a description."""
+    return {name: source.description for name, source in (SOURCES | HUB_SETS).items()} | list_registered()
 
 
 def load_documents(config: DataConfig) -> Documents:
-    """The documents of `config.source`: a name of `list_sources`, or else a file, a folder, a zip or a glob.
+    """The documents of `config.source`: a name of `list_sources`, a set of the hub, or else a file, a folder, a zip or
+    a glob.
 
-    Raises DataError for an unknown source, for files without text, and for settings that the source does not use:
-    `text_field` belongs to tables, `seed` to tales, `encoding`, `include` and `exclude` to files.
+    Raises DataError for an unknown source, for files without text, for a set of the hub that can't be asked for, and
+    for settings that the source does not use: `text_field` belongs to tables, `seed` to tales, `hub` and
+    `tokens_per_epoch` to sets of the hub, `encoding`, `include` and `exclude` to files.
     """
     check_config(config, "load_documents")
     check_settings(config)
     if not is_named(config.source):
         return _own(config)
+    if is_hub_source(config.source):
+        return _of_hub(config)
     return _in_memory(config) if is_in_memory(config.source) else SOURCES[config.source].load(config)
 
 
@@ -87,18 +99,25 @@ def check_settings(config: DataConfig) -> None:
         raise DataError(f"seed={config.seed} is a setting of tales, not of {config.source!r}: leave seed at 0")
     if config.split == "tail" and config.source == "tales":
         raise DataError("split='tail' would cut a tale in two, whose probability is unknown: leave split at 'hash'")
+    if is_hub_source(config.source):
+        if config.split == "tail" and config.hub.streamed:
+            raise DataError("split='tail' needs the whole text: leave split at 'hash', or set hub.streamed to False")
+    else:
+        for name, unset in (("hub", HubConfig()), ("tokens_per_epoch", None)):
+            if getattr(config, name) != unset:
+                raise DataError(f"{name} is a setting of the hub's sets, and {config.source!r} is none: leave it out")
     if is_named(config.source):
         refuse_file_settings(config)
 
 
 def is_named(source: str) -> bool:
     """Whether a source is a name, and not the path of a user's own files."""
-    return source in SOURCES or is_in_memory(source)
+    return source in SOURCES or is_in_memory(source) or is_hub_source(source)
 
 
 def refuse_file_settings(config: DataConfig) -> None:
     """Raises DataError for settings of files, where the source is none."""
-    if config.text_field is not None:
+    if config.text_field is not None and not is_hub_source(config.source):
         raise DataError(f"{config.source!r} has no columns: leave text_field out")
     for name in ("encoding", "include", "exclude"):
         value = getattr(config, name)
@@ -128,6 +147,16 @@ def _tales(config: DataConfig) -> Documents:
 
     about = f"the first {count:,} stories of seed {config.seed}"
     return Documents("tales", about, f"tales {tales.VERSION} {config.seed} {count}", scored, count)
+
+
+def _of_hub(config: DataConfig) -> HubDocuments:
+    found = HubSet.find(config)
+
+    def scored() -> Iterator[tuple[str, None]]:
+        texts = (text for text, _ in found.documents()) if config.hub.streamed else found.download()
+        return ((text, None) for text in texts)
+
+    return HubDocuments(config.source, found.about, found.fingerprint, scored, set=found)
 
 
 def _from_python(read: Callable[[], Iterator[str]], about: str, config: DataConfig) -> Documents:
@@ -163,7 +192,8 @@ def check_source(config: DataConfig) -> CheckedFiles:
         raise DataError(
             f"{'there is no file or folder' if is_path else 'unknown source'} '{printable(config.source)}'; "
             + (f"the nearest name there is '{near}'; " if near else "")
-            + suggest(config.source, list_sources())
+            + suggest(config.source, [*SOURCES, *list_registered()])
+            + f", or a set of the hub ({', '.join(HUB_SETS)}; any other as hub:owner/name)"
             + f", or give a file, a folder or a glob of your own ({KINDS}), or texts in memory (register_texts)"
         )
     return check_files(files, config.text_field)

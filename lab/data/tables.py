@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import NoneType
 
@@ -35,14 +35,16 @@ def read_column(file: StoredFile, text_field: str | None) -> Iterator[str | None
     """
     field = text_column(file, text_field)
     for number, row in enumerate(_rows(file, field), 1):
-        text = row.get(field)
-        if not isinstance(text, str | None):
-            kind = type(text).__name__
-            raise DataError(f"row {number} of {file} holds no text in {field!r}, but {short(text)} ({kind})")
-        if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
-            place = f"row {number} of {file}"
-            raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
-        yield text
+        yield checked_cell(row.get(field), field, f"row {number} of {file}")
+
+
+def checked_cell(text: object, field: str, place: str) -> str | None:
+    """The cell of a text column, None for an empty one. Raises DataError for anything but text. place: the row's."""
+    if not isinstance(text, str | None):
+        raise DataError(f"{place} holds no text in {field!r}, but {short(text)} ({type(text).__name__})")
+    if text and not text.isascii() and re.search("[\ud800-\udfff]", text):
+        raise DataError(f"{place} holds half of a surrogate pair in {field!r}: write the row again")
+    return text
 
 
 def read_labelled(file: StoredFile, text_field: str | None, label_field: str) -> Iterator[tuple[str | None, str]]:
@@ -87,8 +89,17 @@ def text_column(file: StoredFile, text_field: str | None) -> str:
 
     Raises DataError if it does not exist or holds no text, and if it is not clear which one is meant.
     """
+    field, columns, named = choose_column(_rows(file), text_field, str(file))
+    if not named and file.kind in (".csv", ".tsv"):
+        _check_names(file, columns, field)
+    return field
+
+
+def choose_column(rows: Iterable[dict], text_field: str | None, table: str) -> tuple[str, list[str], bool]:
+    """The text column by the same rule; with it all columns, and whether its name decided. table: its name in a
+    message. Raises DataError as `text_column` does, and for a table without rows."""
     kinds: Kinds = {}
-    for number, row in enumerate(_rows(file)):
+    for number, row in enumerate(rows):
         if number >= SAMPLE and _decided(kinds, text_field):
             break
         for name, value in row.items():
@@ -97,16 +108,14 @@ def text_column(file: StoredFile, text_field: str | None) -> str:
     named = [text_field] if text_field is not None else [name for name in USUAL_FIELDS if name in strings]
     choice = named[0] if named else strings[0] if len(strings) == 1 else None
     if not kinds:
-        raise DataError(f"{file} has no rows")
+        raise DataError(f"{table} has no rows")
     if choice not in strings:
         wanted = "which column holds the text?" if choice is None else f"no text in a column {choice!r}."
         raise DataError(
-            f"{file}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
+            f"{table}: {wanted} Its columns are {_listed(kinds)}; with text: {_listed(strings) or 'none'}. "
             + (f"Choose one by text_field={strings[0]!r}" if strings else "Give a file with a column of text")
         )
-    if not named and file.kind in (".csv", ".tsv"):
-        _check_names(file, kinds, choice)
-    return choice
+    return choice, list(kinds), bool(named)
 
 
 def _decided(kinds: Kinds, text_field: str | None) -> bool:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lab.data.leases import Lease
 from settings.errors import DataError
 
 
@@ -17,6 +18,7 @@ class TokenFile:
     name: "train" or "validation". tokens: 1-D, uint16 or uint32, in memory, or mapped from disk if they are many.
     n_bytes: UTF-8 bytes of the texts. log_probability: in nats, the sum over the texts; None if it is not known.
     fingerprint: equal for equal documents in equal order, with any tokenizer and settings; "" if it is not known.
+    lease: keeps the tokens' entry in the cache.
     """
 
     name: str
@@ -25,6 +27,7 @@ class TokenFile:
     n_bytes: int
     log_probability: float | None = None
     fingerprint: str = ""
+    lease: Lease | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -35,6 +38,12 @@ class TokenFile:
             f"({self.n_bytes / len(self):.2f} bytes per token)"
         )
 
+    def listen(self, *_) -> None:
+        """Nothing is made while it is read: see `TokenStream.listen`."""
+
+    def close(self) -> None:
+        """Nothing runs in the background: see `TokenStream.close`."""
+
     @property
     def floor(self) -> float | None:
         """The least mean loss of any model, in nats per token: -sum(log p) / tokens, with the end-of-text tokens."""
@@ -42,14 +51,7 @@ class TokenFile:
 
     def n_windows(self, length: int) -> int:
         """How many windows of `length` targets an epoch has. Raises DataError if there is none."""
-        if length < 1:
-            raise DataError(f"a window needs 1 target or more, not {length}")
-        if len(self) <= length:
-            raise DataError(
-                f"the {self.name} tokens are {len(self):,}, too few for one window of {length} inputs and their "
-                "targets: take more text, another validation_fraction, or a shorter context"
-            )
-        return (len(self) - 1) // length
+        return count_windows(self.name, len(self), length)
 
     def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         """Batch number `step`, (batch_size, length + 1) int64: inputs are [:, :-1], targets [:, 1:].
@@ -110,6 +112,18 @@ class TokenFile:
         if n_targets % length:
             self._check_whole()
             yield tokens[None, full * length : n_targets + 1].astype(np.int64)
+
+
+def count_windows(name: str, n_tokens: int, length: int) -> int:
+    """How many windows of `length` targets so many tokens have. Raises DataError if there is none."""
+    if length < 1:
+        raise DataError(f"a window needs 1 target or more, not {length}")
+    if n_tokens <= length:
+        raise DataError(
+            f"the {name} tokens are {n_tokens:,}, too few for one window of {length} inputs and their "
+            "targets: take more text, another validation_fraction, or a shorter context"
+        )
+    return (n_tokens - 1) // length
 
 
 @lru_cache(maxsize=4)

@@ -38,7 +38,7 @@ from lab.runs.lock import build_folder
 from lab.runs.log_table import read_rows
 from lab.runs.names import check_name, no_run, runs_folder
 from lab.runs.origin import Origin
-from lab.runs.text import RunText, check_text, find_tokenizer, load_text, places
+from lab.runs.text import RunText, check_text, find_tokenizer, load_text, places, with_commits
 from lab.runs.weights import check_counts, check_layers, read_header, read_weights, weights_file
 from settings.errors import ConfigError, DataError, GlassboxError, RunError
 from settings.messages import short
@@ -80,12 +80,13 @@ class Run:
     @classmethod
     def create(
         cls, name: str, model: ModelConfig, train: TrainConfig, folder: Path | None = None, *, numbered: bool = False,
-        origin: Origin | None = None,
+        origin: Origin | None = None, tell: Callable[[str], None] | None = None,
     ) -> "Run":
         """Makes a run folder with these settings. numbered: if the name is taken, use name-2, name-3, ...
 
         A vocabulary that is None becomes the tokenizer's. origin: the run that this one starts from or learns from; its
-        tokenizer is this one's, too.
+        tokenizer is this one's, too. tell: hears how far the data is, while a set of the hub is read. The run keeps the
+        commit that was read.
 
         Prepares the data, and raises everything that would keep the training from starting before a folder exists:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
@@ -105,7 +106,8 @@ class Run:
         base = cls(origin.find(folder)) if origin else None
         same = base is not None and base.train_config.data.sources == train.data.sources
         text = places(train.data, base.text, base.folder)[0] if same else train.data
-        data = prepare(text, find_tokenizer(train.data.tokenizer, base))
+        data = prepare(text, find_tokenizer(train.data.tokenizer, base), tell=tell)
+        train = train.replace(data=with_commits(train.data, data.config))
         model = model.settled(data.tokenizer.vocab_size)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
@@ -221,7 +223,7 @@ class Run:
     def load_data(self) -> TokenData:
         """The data that the run was trained on, in the tokens of its own tokenizer. Raises DataError if it is gone or
         has changed."""
-        return load_text(self.train_config.data, self.tokenizer, self.text, self.folder)
+        return load_text(self.train_config.data, self.tokenizer, self.text, self.folder, self.tell)
 
     def data_settings(self) -> DataConfig:
         """The settings of its data, with a source that opens from the working folder if its text is still there."""

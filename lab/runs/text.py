@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from config import DataConfig, TrainConfig
+from lab.data.hub_sets import is_hub_source
 from lab.data.memory import PREFIX, is_in_memory
 from lab.data.packing import TokenData, prepare
 from lab.data.paths import absolute, relative
@@ -94,6 +96,27 @@ def find_tokenizer(name: str, *runs: MadeWithTokenizer | None) -> Tokenizer:
     return next(stored, None) or load_tokenizer(name)
 
 
+def with_commits(config: DataConfig, read: DataConfig) -> DataConfig:
+    """The settings with the commits of the hub's sets. read: the settings of the data, which name them."""
+    if not config.mixture.sources:
+        return config.replace(hub=read.hub)
+    pairs = zip(config.sources, read.sources)
+    sources = tuple(new if is_hub_source(old) else old for old, new in pairs)
+    return config.replace(mixture=config.mixture.replace(sources=sources))
+
+
+def with_commits_of(stored: DataConfig, config: DataConfig) -> DataConfig:
+    """The settings with the commits that a run with the settings `stored` keeps, where they name no revision: the run
+    goes on with the text that it began with."""
+    if config.mixture.sources and len(stored.sources) == len(config.sources):
+        pairs = zip(config.sources, stored.sources)
+        sources = tuple(kept if is_hub_source(name) and kept.startswith(f"{name}@") else name for name, kept in pairs)
+        return config.replace(mixture=config.mixture.replace(sources=sources))
+    if config.source != stored.source or config.hub.revision is not None:
+        return config
+    return config.replace(hub=config.hub.replace(revision=stored.hub.revision))
+
+
 def places(config: DataConfig, text: RunText | None, folder: Path) -> list[DataConfig]:
     """The settings of a run's data with each source under which its text may be found, the likeliest first.
 
@@ -129,16 +152,20 @@ def is_there(source: str) -> bool:
         return False
 
 
-def load_text(config: DataConfig, tokenizer: Tokenizer, text: RunText | None, folder: Path) -> TokenData:
+def load_text(
+    config: DataConfig, tokenizer: Tokenizer, text: RunText | None, folder: Path,
+    tell: Callable[[str], None] | None = None,
+) -> TokenData:
     """The data of the run in `folder`, in the tokens of its own tokenizer.
 
     text: the run's record. Runs of earlier versions have none, and their settings are trusted. Of the `places` the
-    first counts that holds the run's text. Raises DataError if none does.
+    first counts that holds the run's text. tell: hears how far the data is, while a set of the hub is read. Raises
+    DataError if none does.
     """
     problems = []
     for here in places(config, text, folder):
         try:
-            data = prepare(here, tokenizer)
+            data = prepare(here, tokenizer, tell=tell)
             check_text(data, text, folder.name)
             return data
         except DataError as problem:

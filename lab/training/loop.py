@@ -19,6 +19,7 @@ from lab.compute.device import explain_out_of_memory, memory_in_use
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData
+from lab.data.shards import Stopped
 from lab.files.atomic import remove_unfinished
 from lab.runs.checks import check_trainable
 from lab.runs.lock import hold
@@ -64,7 +65,12 @@ def train(run: Run, data: TokenData | None = None, stopping: threading.Event | N
         remove_unfinished(run.folder, WRITTEN)
         remove_unfinished(run.checkpoint_path.parent, [run.checkpoint_path.name])
         check_resumption(run)
-        yield from take_steps(run, open_state(run, data), stopping)
+        state = open_state(run, data)
+        state.data.train.listen(run.tell, stopping)
+        try:
+            yield from take_steps(run, state, stopping)
+        finally:
+            state.data.train.close()
 
 
 def open_state(run: Run, data: TokenData | None) -> TrainingState:
@@ -103,9 +109,12 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
     while progress.step < config.steps and not stopping.is_set():
         watching = watch if watch_due(progress.step + 1, config) else None
         compiling = explain_compiler_failure(progress.step + 1) if progress.compiled else nullcontext()
-        with explain_out_of_memory(config), compiling:
-            record = replace(take_step(run, state, watching), note=note)
-            record = replace(record, **measure(run, state))
+        try:
+            with explain_out_of_memory(config), compiling:
+                record = replace(take_step(run, state, watching), note=note)
+                record = replace(record, **measure(run, state))
+        except Stopped:  # while the step waited for its text; nothing of it was computed
+            break
         log.write(record)
         store_if_best(run, state, record)
         if record.step % config.checkpoint_every == 0:

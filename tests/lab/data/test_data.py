@@ -13,6 +13,7 @@ import pytest
 
 from config import DataConfig
 from lab.data import packing, tales
+from lab.data.hub_sets import HUB_SETS
 from lab.data.own_files import cut
 from lab.data.packing import prepare
 from lab.data.sources import list_sources, load_documents
@@ -231,7 +232,7 @@ def test_impossible_windows_are_refused(call, message):
 
 
 def test_built_in_sources():
-    assert list(list_sources()) == ["tales", "pydocs", "pycode"]
+    assert list(list_sources()) == ["tales", "pydocs", "pycode", *HUB_SETS]
     assert len(load_documents(DataConfig())) == 20_000
     documents = load_documents(DataConfig(max_documents=5, seed=2))
     assert list(documents) == [tales.story(index, 2).text for index in range(5)] == list(documents)

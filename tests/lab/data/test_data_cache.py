@@ -316,7 +316,7 @@ class FullDisk:
 def test_full_disk_leaves_nothing_and_harms_no_other(tmp_path, folder, monkeypatch):
     keys = several(tmp_path, "a")
     before = sorted(folder.rglob("*"))
-    monkeypatch.setattr(packing, "open", FullDisk, raising=False)
+    monkeypatch.setattr("lab.data.token_writing.open", FullDisk, raising=False)
     with pytest.raises(DataError, match=r"No space left on device\. .*GLASSBOX_CACHE") as caught:
         several(tmp_path, "b")
     assert f"can't use the cache folder {folder}: " in str(caught.value)
@@ -341,7 +341,7 @@ def test_read_only_cache_serves_what_it_has(config, monkeypatch):
     monkeypatch.setattr(cache.Path, "mkdir", read_only)
     with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system\. .*GLASSBOX_CACHE"):
         prepare(config.replace(max_documents=50))
-    monkeypatch.setattr(packing.np, "fromfile", read_only)
+    monkeypatch.setattr("numpy.fromfile", read_only)
     with pytest.raises(DataError, match=r"can't use the cache folder .*: Read-only file system"):
         prepare(config)
 
