@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from config import ALiBiConfig, MixtureConfig, preset
+from config import ALiBiConfig, preset
 from lab.data.packing import prepare
 from lab.runs.names import run_names
 from lab.runs.run import Run
 from lab.terminal import main, parse_training
+from settings.mixture import MixtureConfig
 
 TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "16", "--train.batch-size", "2",
