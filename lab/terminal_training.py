@@ -29,7 +29,7 @@ class Training:
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
     config: Path | None = None  # A JSON file of settings, or a run's folder, to start from.
-    quick: bool = False  # A trial of the preset's architecture: width 128, 4 layers, 200 steps; a set of the hub by 10M tokens.
+    quick: bool = False  # A trial of the preset's architecture: width 128, 4 layers, 200 steps, 10M tokens an epoch.
     like: str | None = None  # A run whose settings to start from, instead of a preset's.
     base: Annotated[str | None, tyro.conf.arg(name="from")] = None  # A run whose settings and weights to start from.
     restart: bool = False  # With --from: begin optimizer and schedule anew, where the run's training could go on.
