@@ -1,6 +1,7 @@
 """Every command and Python snippet that the documents show: all are read, and README's are run, at tiny settings."""
 
 import functools
+import gc
 import importlib.util
 import inspect
 import io
@@ -20,6 +21,7 @@ from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
 from lab.terminal_flags import option
 from settings.paths import ROOT
+from tests.helpers.hub_server import Repo, files_of, parquet_file, serve
 from tests.helpers.registry import registry_restored
 
 PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN"}  # what a reader replaces
@@ -160,8 +162,12 @@ def small_world(tmp_path, monkeypatch):
         monkeypatch.setattr(place, lambda *_: None)
     for place in ("tools.preset", "lab.runs.settings.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
-    with registry_restored():  # a snippet registers an idea
+    with registry_restored(), serve(tmp_path / "hf", monkeypatch) as hub:  # a snippet registers an idea
+        stories = [f"Story {number} tells of {number} ships at sea. " * 9 for number in range(80)]
+        hub.repos["roneneldan/TinyStories"] = Repo(files_of(stories))
+        hub.repos["owner/name"] = Repo({"data/train-0.parquet": parquet_file(stories, column="story")})
         yield tmp_path
+        gc.collect()  # readers that were left open close their files while the server is there
 
 
 def small(words: list[str]) -> list[str]:
