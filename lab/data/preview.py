@@ -12,6 +12,7 @@ import numpy as np
 from config import DataConfig
 from config import preset as named_preset
 from lab.data.encodings import plain_name
+from lab.data.hub_sets import is_hub_source
 from lab.data.own_files import CheckedFiles, Piece, all_pieces
 from lab.data.paths import TABLES, printable
 from lab.data.sources import check_config, check_settings, check_source, is_named, load_documents
@@ -88,6 +89,8 @@ def preview_data(config: DataConfig, preset: str = "llama-tiny") -> DataPreview:
     """
     check_config(config, "preview_data")
     check_settings(config)
+    if is_hub_source(config.source) and config.max_documents is None:
+        raise DataError(f"{config.source!r} is on the hub: preview its first documents, as by max_documents=1000")
     train, model = named_preset(preset).train, named_preset(preset).model
     checked = None if is_named(config.source) else check_source(config)
     documents = None if checked else load_documents(config)

@@ -19,6 +19,7 @@ from lab.data.cache import list_cache, load_or_build
 from lab.data.hub_sets import HUB_SETS
 from lab.data.leases import Lease, is_leased
 from lab.data.packing import prepare
+from lab.data.preview import preview_data
 from lab.data.splitting import held_out_place
 from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
@@ -161,6 +162,23 @@ def test_a_short_name_means_its_set(hub):
     hub.repos["wikimedia/wikipedia"] = Repo(files)
     data = prepare(streamed(source="wikipedia"))
     assert np.array_equal(data.train.tokens, ring()[:N])
+
+
+def test_a_revision_may_stand_behind_the_name(hub):
+    hub.repos["someone/texts"].past["c" * 40] = files_of(TEXTS[300:])
+    data = prepare(streamed(source=f"hub:someone/texts@{'c' * 40}", tokens_per_epoch=10**6))
+    assert np.array_equal(data.train.tokens, ring(TEXTS[300:], laps=1))
+    same = prepare(streamed(hub=HubConfig(revision="c" * 40), tokens_per_epoch=10**6))
+    assert same.train.fingerprint == data.train.fingerprint and len(shard_keys()) == 1
+    with pytest.raises(DataError, match=r"has a revision, and hub\.revision='main' another: give one"):
+        prepare(streamed(source="hub:someone/texts@v1", hub=HubConfig(revision="main")))
+
+
+def test_a_preview_reads_the_first_documents(hub):
+    seen = preview_data(streamed(max_documents=20))
+    assert seen.n_documents == 20 and seen.n_bytes == sum(len(text.encode()) for text in TEXTS[:20])
+    with pytest.raises(DataError, match="preview its first documents, as by max_documents=1000"):
+        preview_data(streamed())
 
 
 # --- windows ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from lab.training.loop import train
 from lab.training.start import open_or_create
 from settings.errors import DataError
 from settings.hub import HubConfig
-from tests.helpers.hub_server import FIRST_COMMIT, Repo, files_of, serve
+from settings.mixture import MixtureConfig
+from tests.helpers.hub_server import FIRST_COMMIT, Repo, files_of, jsonl_file, serve
 from tests.helpers.small_trainings import MODEL, TRAIN, assert_same, new_run
 
 TEXTS = [f"document {number}: " + "some more words " * (number % 7) for number in range(200)]
@@ -98,6 +99,25 @@ def test_other_documents_are_refused(hub, tmp_path):
     hub.repos["someone/texts"] = Repo(files_of(LATER, "jsonl"))  # at the same commit
     with pytest.raises(DataError, match="the text of 'run' is another than it was: the train documents of hub"):
         take(Run.open("run", tmp_path), 1)
+
+
+def test_a_mixture_keeps_the_commits_of_its_sets(hub, tmp_path):
+    notes = tmp_path / "notes.jsonl"
+    notes.write_bytes(jsonl_file([f"note {number}" for number in range(50)]))
+    mixture = MixtureConfig(sources=("hub:someone/texts", str(notes)), start=(3.0, 1.0))
+    mixed = DATA.replace(source="tales", mixture=mixture, max_documents=150)
+    whole, stopped = (new_run(tmp_path / name, data=mixed) for name in ("one", "two"))
+    assert stopped.train_config.data.mixture.sources == (f"hub:someone/texts@{FIRST_COMMIT}", str(notes))
+    for _ in train(whole):
+        pass
+    take(stopped, 8)
+    clear_cache()
+    move_on(hub)
+    assert open_or_create("run", MODEL, TRAIN.replace(data=mixed), tmp_path / "two").name == "run"
+    for _ in train(Run.open("run", tmp_path / "two")):
+        pass
+    assert_same(whole, stopped)
+    assert not any(thread.name.startswith("shard") for thread in threading.enumerate())
 
 
 def test_a_commit_that_is_gone_is_named(hub, tmp_path):
