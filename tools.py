@@ -17,10 +17,10 @@ from settings.registry import REGISTRY
 HOMES = {
     "config": (
         "ALiBiConfig", "BlockConfig", "DataConfig", "DistilConfig", "DropoutConfig", "FactoredBlockConfig",
-        "FutureBlockConfig", "HeadConfig", "HubConfig", "LearnedPositionConfig", "LoRAConfig", "MixtureConfig",
-        "MLPConfig", "ModelConfig", "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig",
-        "Preset", "QuantisedConfig", "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig",
-        "SinusoidalConfig", "TrainConfig", "list_models", "list_presets", "preset",
+        "FutureBlockConfig", "HeadConfig", "LearnedPositionConfig", "LoRAConfig", "MLPConfig", "ModelConfig",
+        "MultiTokenBlockConfig", "NoPositionConfig", "NormConfig", "PositionConfig", "Preset", "QuantisedConfig",
+        "ResidualBlockConfig", "RoPEConfig", "ScheduleConfig", "ShapedBlockConfig", "SinusoidalConfig", "TrainConfig",
+        "list_models", "list_presets", "preset",
     ),
     "lab.adapting.adapters": ("AdaptedModel", "merge_adapter"),
     "lab.adapting.classification": ("train_classifier",),
@@ -108,6 +108,8 @@ HOMES = {
     "lab.training.watch_plots": ("watch_heatmap",),
     "lab.widgets": ("merge_panel", "provenance_panel", "sampling_panel"),
     "settings.checked": ("settings",),
+    "settings.hub": ("HubConfig",),
+    "settings.mixture": ("MixtureConfig",),
     "settings.errors": ("ConfigError", "GlassboxError"),
     "settings.registry": ("register",),
     "tracing.glossary": ("GLOSSARY",),

@@ -7,10 +7,8 @@ from config import DropoutConfig as DropoutConfig
 from config import FactoredBlockConfig as FactoredBlockConfig
 from config import FutureBlockConfig as FutureBlockConfig
 from config import HeadConfig as HeadConfig
-from config import HubConfig as HubConfig
 from config import LearnedPositionConfig as LearnedPositionConfig
 from config import LoRAConfig as LoRAConfig
-from config import MixtureConfig as MixtureConfig
 from config import MLPConfig as MLPConfig
 from config import ModelConfig as ModelConfig
 from config import MultiTokenBlockConfig as MultiTokenBlockConfig
@@ -197,5 +195,7 @@ from modules.transformer import Transformer as Transformer
 from settings.checked import settings as settings
 from settings.errors import ConfigError as ConfigError
 from settings.errors import GlassboxError as GlassboxError
+from settings.hub import HubConfig as HubConfig
+from settings.mixture import MixtureConfig as MixtureConfig
 from settings.registry import register as register
 from tracing.glossary import GLOSSARY as GLOSSARY

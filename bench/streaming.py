@@ -19,12 +19,13 @@ from statistics import median
 
 import psutil
 
-from config import DataConfig, HubConfig, preset
+from config import DataConfig, preset
 from lab.data.hub_sets import Document, HubSet, Place
 from lab.data.shards import Shards
 from lab.data.tales import story
 from lab.data.token_stream import TokenStream
 from lab.data.tokenizers import load_tokenizer
+from settings.hub import HubConfig
 
 SHARD = 2_000_000  # tokens of a shard
 TOKENIZER = "bpe-8192"

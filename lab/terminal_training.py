@@ -12,7 +12,7 @@ from config import VOCABULARIES, LoRAConfig, ModelConfig, Preset, TrainConfig, l
 from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
 
-QUICK_SIZE, QUICK_STEPS = "128x4", 200  # of --quick
+QUICK_SIZE, QUICK_STEPS, QUICK_TOKENS = "128x4", 200, 10_000_000  # of --quick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Training:
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
     config: Path | None = None  # A JSON file of settings, or a run's folder, to start from.
-    quick: bool = False  # A trial of the preset's architecture: width 128, 4 layers, 200 steps.
+    quick: bool = False  # A trial of the preset's architecture: width 128, 4 layers, 200 steps, 10M tokens an epoch.
     like: str | None = None  # A run whose settings to start from, instead of a preset's.
     base: Annotated[str | None, tyro.conf.arg(name="from")] = None  # A run whose settings and weights to start from.
     restart: bool = False  # With --from: begin optimizer and schedule anew, where the run's training could go on.
@@ -83,7 +83,7 @@ def starting_point(arguments: list[str]) -> Training:
         name = Training.preset if name is None else name
         name = f"{name.rpartition('-')[0]}-{QUICK_SIZE}" if quick and name in list_presets() else name
         model, train = preset(name)
-        train = train.replace(steps=QUICK_STEPS) if quick else train
+        train = trial(train, option(arguments, "--train.data.source")) if quick else train
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
         model = model.replace(vocab_size=VOCABULARIES.get(tokenizer))  # None: it follows when the run is made
@@ -91,6 +91,16 @@ def starting_point(arguments: list[str]) -> Training:
     return Training(
         preset=name or Training.preset, like=like, base=base, config=file and Path(file), quick=quick,
         lora=LoRAConfig(), model=model, train=train,
+    )
+
+
+def trial(train: TrainConfig, source: str | None) -> TrainConfig:
+    """The settings of a trial: few steps, and of a set of the hub a tenth of what an epoch has."""
+    from lab.data.hub_sets import is_hub_source
+
+    of_hub = source is not None and is_hub_source(source)
+    return train.replace(
+        steps=QUICK_STEPS, data=train.data.replace(tokens_per_epoch=QUICK_TOKENS) if of_hub else train.data
     )
 
 

@@ -1,6 +1,7 @@
 """Every command and Python snippet that the documents show: all are read, and README's are run, at tiny settings."""
 
 import functools
+import gc
 import importlib.util
 import inspect
 import io
@@ -20,6 +21,7 @@ from lab.runs.names import TRAINED, run_names
 from lab.terminal import COMMANDS, main
 from lab.terminal_flags import option
 from settings.paths import ROOT
+from tests.helpers.hub_server import Repo, files_of, parquet_file, serve
 from tests.helpers.registry import registry_restored
 
 PLACEHOLDERS = {"FOLDER", "NAME", "FOLDER/RUN"}  # what a reader replaces
@@ -86,7 +88,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "distil", "generate", "sampling"):
+    for name in ("train", "distil", "data", "generate", "sampling"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -97,8 +99,9 @@ def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, comm
     if "--help" in words or len(words) < 2:  # a command that is mentioned
         assert set(words) <= {"--help", "train", "distil", *COMMANDS}
         return
-    if page == "README.md" and option(words, "--from") in made_by(page):
-        return  # it can be read only after the run was made, as in test_readme_s_commands_run
+    made = page == "README.md" and (option(words, "--from") in made_by(page) or option(words, "--config"))
+    if made:
+        return  # it can be read only after the run or the file was made, as in test_readme_s_commands_run
     assert main(words) == 0
     ((name, values),) = recorded
     known = {*run_names(TRAINED), *list_presets(), *PLACEHOLDERS, *made_by(page)}
@@ -137,16 +140,21 @@ def small_world(tmp_path, monkeypatch):
     seeds = [f"alibi-tiny-tales{end}" for end in ("", "-seed1", "-seed2")]
     for name in ("llama-tiny-tales", "gpt2-tiny-tales", "multi-token-tiny-tales", *seeds):
         shutil.copytree(TRAINED / name, tmp_path / "trained" / name)
+    for name in ("bpe", "character"):
+        shutil.copytree(ROOT / "tokenizers" / name, tmp_path / "tokenizers" / name)
     texts = tmp_path / "path/to/my/texts"
     texts.mkdir(parents=True)
     for number in range(40):
         (texts / f"{number}.txt").write_text(f"Text {number} tells of {number} ships at sea.\n" * 9, encoding="utf-8")
+    lines = "".join(f"Line {number} of a text.\n" for number in range(9000))
+    (tmp_path / "my text.txt").write_text(lines, encoding="utf-8")
     (tmp_path / "prompts.txt").write_text("Once there was\nTim was a\n", encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO("Once there was\n/quit\n"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLASSBOX_PLAIN", "1")
     monkeypatch.setattr("lab.runs.names.TRAINED", tmp_path / "trained")
+    monkeypatch.setattr("lab.data.tokenizers._folder", lambda: tmp_path / "tokenizers")
     monkeypatch.setattr("lab.data.sources.DEFAULT_TALES", 300)
     monkeypatch.setattr("lab.adapting.tasks.TALES", 300)
     monkeypatch.setattr("lab.adapting.tasks.load_built_in", load_built_in.__wrapped__)  # remembers no small task
@@ -154,8 +162,12 @@ def small_world(tmp_path, monkeypatch):
         monkeypatch.setattr(place, lambda *_: None)
     for place in ("tools.preset", "lab.runs.settings.preset"):
         monkeypatch.setattr(place, lambda name: SMALL_PRESET, raising=False)
-    with registry_restored():  # a snippet registers an idea
+    with registry_restored(), serve(tmp_path / "hf", monkeypatch) as hub:  # a snippet registers an idea
+        stories = [f"Story {number} tells of {number} ships at sea. " * 9 for number in range(80)]
+        hub.repos["roneneldan/TinyStories"] = Repo(files_of(stories))
+        hub.repos["owner/name"] = Repo({"data/train-0.parquet": parquet_file(stories, column="story")})
         yield tmp_path
+        gc.collect()  # readers that were left open close their files while the server is there
 
 
 def small(words: list[str]) -> list[str]:
@@ -165,6 +177,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "train" and "--from" in words:
         few = ["--train.data.max-documents", "60"] if "pydocs" in words else []
         return [*few, *FROM, "5" if "--train.steps" in words else "2"]
+    if "--epochs" in words:
+        return [flag for flag in TINY if flag not in ("--train.steps", "3")]
     if words[0] == "classify":
         return ["--steps", "3"] if "--task" in words else []
     if words[0] == "generate" and "--draft" in words:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable
 from itertools import count
 
+from lab.data.pieces import piece_splitter
 from lab.data.python_corpora import pycode, pydocs
 from lab.data.tales import story
 from lab.data.tokenizer import Tokenizer, checked_text
@@ -40,8 +41,7 @@ def train_bpe(
         raise TokenizerError(f"vocab_size must be a whole number up to {MOST_TOKENS:,}, not {vocab_size!r}")
     if vocab_size < 257:
         raise TokenizerError(f"vocab_size {vocab_size} is too small: 256 bytes and the end of text need 257")
-    bpe_tokenizer(name, [], pattern)  # raises TokenizerError if the pattern is not a regular expression
-    split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
+    split = piece_splitter(pattern)
     to_visible = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     model = tokenizers.Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.Sequence([split, to_visible])

@@ -65,10 +65,12 @@ def _likely(sample: bytes) -> list[str]:
     """Encodings in which the sample looks like text, the likeliest first."""
     from charset_normalizer import from_bytes
 
-    found = from_bytes(sample, cp_isolation=list(USUAL), preemptive_behaviour=False)
-    found = [match for match in found if match.encoding in USUAL]
-    found.sort(key=lambda match: (match.chaos, -match.coherence, USUAL.index(match.encoding)))
-    return [match.encoding for match in found]
+    found = []
+    for match in from_bytes(sample, cp_isolation=list(USUAL), preemptive_behaviour=False):
+        names = [USUAL.index(name) for name in match.could_be_from_charset if name in USUAL]  # they give the same text
+        if names:
+            found.append((match.chaos, -match.coherence, min(names)))
+    return [USUAL[number] for _, _, number in sorted(found)]
 
 
 def nul_remedy(block: bytes) -> str:

@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from config import MixtureConfig
 from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
 from settings.errors import DataError
+from settings.mixture import MixtureConfig
 
 
 def mixture_weights(mixture: MixtureConfig, steps: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from lab.data.tables import read_column
 from settings.errors import DataError
 
 LONGEST_TEXT = 4000  # characters; a longer text is cut
-LONGEST_PIECE = 1 << 17  # characters of a text that is read in pieces, but is one document
+LONGEST_PIECE = 1 << 14  # characters of a text that is read in pieces, but is one document
 BOUNDARIES = ("\n\n", "\n", " ", "。", "，", "")
 BLOCK = 1 << 20  # bytes read at once
 PACKED = {

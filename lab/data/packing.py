@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DataConfig, HubConfig, MixtureConfig, TrainConfig
+from config import DataConfig, TrainConfig
 from lab.data.cache import Damaged, in_cache, load_or_build
 from lab.data.hub_sets import at_commit, is_hub_source
 from lab.data.leases import Lease
@@ -24,6 +24,8 @@ from lab.data.token_stream import TokenStream
 from lab.data.token_writing import Side, chunks, open_tokens
 from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
 from settings.errors import DataError
+from settings.hub import HubConfig
+from settings.mixture import MixtureConfig
 
 FORMAT = 3  # part of each key: raise it when the same documents give different tokens
 MAPPED = 1 << 28  # bytes: a side of this size or more is mapped from disk, a smaller one is read into memory

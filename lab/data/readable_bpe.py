@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lab.data.pieces import piece_splitter
 from lab.data.tokenizer import Tokenizer, checked_text
 from lab.data.tokenizer_kinds import GPT4_PATTERN, bpe_tokenizer
 from lab.data.visible_bytes import VISIBLE
@@ -23,12 +24,13 @@ class MergeStep:
     """One merge, and what it leaves.
 
     merges: all pairs so far; the last one is this step's. count: how often it occurred. words: the pieces of the text
-    after the merge, each with the number of times that it occurs.
+    after the merge, each with the number of times that it occurs. pattern: what cut the text into pieces.
     """
 
     merges: tuple[Pair, ...]
     count: int
     words: Counter[Word]
+    pattern: str = GPT4_PATTERN
 
     @property
     def number(self) -> int:
@@ -57,7 +59,7 @@ class MergeStep:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the merges so far: `show_tokens(text, step.tokenizer)` shows how they cut a text."""
-        return bpe_tokenizer(f"{self.number} merge{'s' * (self.number != 1)}", self.merges)
+        return bpe_tokenizer(f"{self.number} merge{'s' * (self.number != 1)}", self.merges, self.pattern)
 
     def __repr__(self) -> str:
         left, right = (readable(part).replace("\n", "") for part in self.pair)
@@ -77,7 +79,7 @@ def learn_merges(texts: Iterable[str], pattern: str = GPT4_PATTERN) -> Iterator[
         words = Counter({merge_pair(word, pair): times for word, times in words.items()})
         merges += (pair,)
         age[b"".join(pair)] = len(age)
-        yield MergeStep(merges, pairs[pair], words)
+        yield MergeStep(merges, pairs[pair], words, pattern)
 
 
 def split_text(texts: Iterable[str], pattern: str = GPT4_PATTERN) -> Iterator[Word]:
@@ -85,15 +87,11 @@ def split_text(texts: Iterable[str], pattern: str = GPT4_PATTERN) -> Iterator[Wo
 
     Raises as `learn_merges` does.
     """
-    import tokenizers
-    from tokenizers import pre_tokenizers
-
     if isinstance(texts, str):
         raise TokenizerError("give a list of texts: put a single text into a list")
-    bpe_tokenizer("pattern", [], pattern)  # raises TokenizerError if the pattern is not a regular expression
-    split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
+    splitter = piece_splitter(pattern)
     for text in texts:
-        for piece, _ in split.pre_tokenize_str(checked_text(text)):
+        for piece, _ in splitter.pre_tokenize_str(checked_text(text)):
             yield tuple(bytes([byte]) for byte in piece.encode())
 
 

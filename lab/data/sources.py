@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
-from config import DataConfig, HubConfig
+from config import DataConfig
 from lab.data import tales
 from lab.data.hub_sets import HUB_SETS, HubSet, is_hub_source
 from lab.data.memory import is_in_memory, list_registered, registered_texts
@@ -15,6 +15,7 @@ from lab.data.paths import KINDS, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
 from lab.data.stored_files import stored_files
 from settings.errors import DataError
+from settings.hub import HubConfig
 from settings.messages import suggest
 
 DEFAULT_TALES = 20_000

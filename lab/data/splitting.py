@@ -5,7 +5,8 @@ document stays on its side when others are added, and equal texts are always on 
 
 tail: of the n characters of all documents together, the first int(n · (1 − validation_fraction)) are for training, and
 the rest is held out, as nanoGPT does it. The document in which the border lies is cut there into two. A text file is
-one document, whatever its length, with no end of text inside.
+one document, whatever its length, with no end of text inside; tokenizers read it in pieces of up to 16,384 characters,
+which end at the end of a line if there is one.
 """
 
 import hashlib

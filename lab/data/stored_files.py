@@ -74,7 +74,7 @@ class StoredFile:
         with (
             told_damage(str(self)),
             self.archive or nullcontext() as archive,
-            archive.open(self.member) if archive else open(self.path, "rb") as stream,
+            io.BufferedReader(archive.open(self.member)) if archive else open(self.path, "rb") as stream,
             gzip.open(stream) if stream.peek(2)[:2] == GZIP else nullcontext(stream) as unpacked,
         ):
             yield unpacked

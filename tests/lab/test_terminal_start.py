@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from config import ALiBiConfig, MixtureConfig, preset
+from config import ALiBiConfig, preset
 from lab.data.packing import prepare
 from lab.runs.names import run_names
 from lab.runs.run import Run
 from lab.terminal import main, parse_training
+from settings.mixture import MixtureConfig
 
 TINY = [
     "--model.n-layers", "1", "--model.width", "16", "--model.context-length", "16", "--train.batch-size", "2",
@@ -55,6 +56,8 @@ def test_quick_is_a_small_trial_of_the_same_architecture():
     assert found.model == preset("factored-alibi-128x4").model
     assert found.train == preset("factored-alibi-128x4").train.replace(steps=200)
     assert parse_training(["--quick", "True", "--train.steps", "9"]).train.steps == 9
+    of_hub = parse_training(["--quick", "True", "--train.data.source", "tinystories"]).train
+    assert (of_hub.steps, of_hub.data.source, of_hub.data.tokens_per_epoch) == (200, "tinystories", 10_000_000)
 
 
 def test_a_curriculum_is_given_by_flags(trained):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from config import ALiBiConfig, DataConfig, FactoredBlockConfig, MixtureConfig, Preset, preset
+from config import ALiBiConfig, DataConfig, FactoredBlockConfig, Preset, preset
 from lab.comparison.settings_file import read_settings, write_settings
 from settings.errors import ConfigError
+from settings.mixture import MixtureConfig
 
 
 def file_of(tmp_path, values) -> str:

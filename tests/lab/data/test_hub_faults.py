@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from config import DataConfig, HubConfig, TrainConfig, preset
+from config import DataConfig, TrainConfig, preset
 from lab.data import hub_errors
 from lab.data import shards as shards_file
 from lab.data.cache import list_cache
@@ -16,6 +16,7 @@ from lab.data.splitting import held_out_place
 from lab.runs.run import Run
 from lab.terminal import main
 from settings.errors import DataError
+from settings.hub import HubConfig
 from settings.paths import ROOT
 from tests.helpers.hub_server import Fault, Repo, card_of, files_of, parquet_file, serve
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config import DataConfig, MixtureConfig, TrainConfig
+from config import DataConfig, TrainConfig
 from lab.data.mixture import TokenMixture, mixture_weights, rows_before
 from lab.data.packing import prepare
 from lab.data.token_file import TokenFile
 from settings.errors import ConfigError, DataError
+from settings.mixture import MixtureConfig
 
 CODE_TO_TEXT = MixtureConfig(sources=("pycode", "pydocs"), start=(0.8, 0.2), end=(0.3, 0.7))
 SHAPES = {

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from config import DataConfig, list_presets, preset
-from lab.data import preview
+from lab.data import memory, preview
 from lab.data.memory import register_texts
 from lab.data.packing import prepare
 from lab.data.preview import preview_data
@@ -25,6 +25,7 @@ from tests.helpers.text_files import TEXTS
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(memory, "_REGISTERED", {})
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -101,6 +101,13 @@ def test_a_step_shows_the_text_as_its_merges_cut_it():
     assert show_tokens(CAT, steps[0].tokenizer).header.startswith("1 merge · 57 tokens")
 
 
+def test_another_pattern_cuts_other_pieces():
+    step = last(islice(learn_merges([CAT], pattern=r"[^.]+|\."), 8))
+    assert any(b" " in token[1:] for token in map(b"".join, step.merges)), "a token crosses the border of words"
+    tokens = [step.tokenizer.token_bytes(id) for id in step.tokenizer.encode(CAT)]
+    assert tokens == apply_merges(CAT, step.merges, step.pattern) and len(tokens) == step.n_tokens
+
+
 def test_applying_merges_is_what_a_tokenizer_does():
     texts = real_text("pydocs", 30_000)
     step = last(islice(learn_merges(texts), 100))
@@ -125,6 +132,7 @@ def test_texts_without_a_pair_give_no_merge():
     [
         (("the the",), "put a single text into a list"),
         ((["a"], "(oops"), "not a regular expression"),
+        ((["a"], "(?s:.)"), "that the tokenizers library can read: .*undefined group option"),
         (([5],), "not int"),
     ],
 )

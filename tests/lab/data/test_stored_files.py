@@ -237,6 +237,11 @@ def test_an_encoding_that_a_file_declares_is_used():
     })
     assert [read(name)[0].splitlines()[-1] for name in ("a.py", "b.py")] == ["x = 'é'", "x = 'Ж'"]
     assert [read(f"{name}.html") for name in "abc"] == [["“é”"], ["むか"], ["é"]]
+    late = b"<html><!--" + b"x" * 900 + b'--><meta charset="cp1251"><p>' + "Ж".encode("cp1251")
+    write({"d.html": late, "d.html.gz": gzip.compress(late)})
+    with zipfile.ZipFile("d.zip", "w") as archive:
+        archive.writestr("d.html", late)
+    assert read("d.html") == read("d.html.gz") == read("d.zip") == ["Ж"]
     assert read("a.html", encoding="latin-1") == ["\x93é\x94"], "what is given is stronger than what is declared"
 
 
@@ -427,3 +432,17 @@ def test_a_line_of_jsonl_is_bounded(monkeypatch):
     write({"a.jsonl": json.dumps(["some words"] * 20_000).encode()})
     with pytest.raises(DataError, match=r"a.jsonl is JSON of [\d,]+ characters or more in one piece: write"):
         read("a.jsonl")
+
+
+def test_a_zip_that_changes_while_it_is_read_is_noticed():
+    def pack(texts) -> None:
+        with zipfile.ZipFile("a.zip", "w") as archive:
+            for number, text in enumerate(texts):
+                archive.writestr(f"{number}.txt", text)
+
+    pack(["one", "two", "three"])
+    texts = iter(load_documents(DataConfig(source="a.zip")))
+    assert next(texts) == "one"
+    pack(["another", "text", "of other lengths"])
+    with pytest.raises(DataError, match=r"a.zip changed while it was read: prepare the data again"):
+        list(texts)

@@ -13,7 +13,7 @@ import pytest
 import tiktoken
 from filelock import FileLock
 
-from config import DataConfig, HubConfig
+from config import DataConfig
 from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache, load_or_build
 from lab.data.hub_sets import HUB_SETS
@@ -26,6 +26,7 @@ from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
 from lab.data.tokenizers import Tokenizer
 from settings.errors import DataError
+from settings.hub import HubConfig
 from settings.paths import ROOT
 from tests.helpers.hub_server import FIRST_COMMIT, Fault, Repo, card_of, files_of, serve
 

@@ -265,6 +265,7 @@ def test_the_pattern_means_the_same_in_training_and_to_openai(monkeypatch):
         ((["the the the"], 400), r"too short for vocab_size 400: after \d merges"),
         (("the the", 260), "put a single text into a list"),
         ((["the the"], 258, "(oops"), "not a regular expression"),
+        ((["the the"], 258, "(?s:.)"), "that the tokenizers library can read: .*undefined group option"),
     ],
 )
 def test_training_refuses(arguments, message):

@@ -1,12 +1,14 @@
 """A run learns one text: it is told apart by its content, wherever it lies and whatever settings made it."""
 
+import gzip
 import re
+import shlex
 import shutil
 import zipfile
 
 import pytest
 
-from config import DataConfig, ModelConfig, TrainConfig
+from config import DataConfig, ModelConfig, TrainConfig, preset
 from lab.adapting.fine_tuning import fine_tune
 from lab.data import tokenizers
 from lab.data.packing import prepare
@@ -14,7 +16,8 @@ from lab.data.tokenizers import bpe_tokenizer, register_tokenizer
 from lab.runs.run import Run
 from lab.runs.settings import starting_settings
 from lab.runs.text import RunText
-from lab.terminal_training import starting_point
+from lab.terminal_training import parse_training, starting_point
+from lab.training.card import training_command
 from lab.training.loop import train
 from settings.errors import ConfigError, DataError, RunError, TokenizerError
 from tests.helpers.text_files import TEXTS, write
@@ -136,6 +139,11 @@ def test_a_damaged_record_is_told(text):
     ("model", "train_changes", "data_changes", "error", "told"),
     [
         ({}, {}, {"source": "nowhere.txt"}, DataError, "no file or folder"),
+        ({}, {}, {"source": "memory:gone"}, DataError, r"register_texts\(texts, name='gone'\)"),
+        ({}, {}, {"text_field": "story"}, DataError, "no text in a column 'story'. Its columns are text"),
+        ({}, {}, {"include": ("*.md",)}, DataError, "include and exclude choose files of a folder or a zip"),
+        ({}, {}, {"encoding": "utf-16-be"}, DataError, "not UTF-16-be text: .*Leave encoding='utf-16-be' out"),
+        ({}, {}, {"split": "tail", "validation_fraction": 1e-17}, DataError, "and 0 for validation. Give more text"),
         ({}, {}, {"tokenizer": "bite"}, TokenizerError, "did you mean 'byte'"),
         ({"vocab_size": 200}, {}, {}, ConfigError, "smaller than the 257 tokens"),
         ({"vocab_size": 2048}, {}, {}, ConfigError, "larger than the 257 tokens.*Set vocab_size=257"),
@@ -227,3 +235,35 @@ def test_a_run_that_starts_from_another_reads_its_text_from_any_folder(tmp_path,
     like = starting_settings(str(base.folder)).train
     assert like.data.source == str(here / "mine.jsonl") and prepare(like.data).train.fingerprint == base.text.train
     assert starting_point(["--like", str(base.folder)]).train.data == like.data
+
+
+DAMAGED = {
+    "cut.txt.gz": (gzip.compress(b"some text " * 500)[:-9], "cut.txt.gz is damaged: .*Copy or download it again"),
+    "cut.zip": (b"PK\3\4 and no more", "cut.zip is damaged: File is not a zip file"),
+    "old.txt": ("L'été dernier, le garçon a mangé".encode("cp1252"), "give the encoding .*'cp1252', which reads"),
+    "numbers.jsonl": (b'{"text": "a"}\n{"text": 5}\n', "row 2 of .*numbers.jsonl holds no text in 'text', but 5"),
+    "empty.txt": (b"", "empty.txt is empty: give a file that holds text"),
+    "a.txt.xz": (b"\xfd7zXZ", "a.txt.xz: it is packed by xz; unpack it first"),
+    "a.ipynb": (b"[]", "a.ipynb: it is no notebook"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_that_can_not_be_read_leaves_no_run(tmp_path, name):
+    content, message = DAMAGED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Run.create("one", MODEL, settings(tmp_path / name), tmp_path / "trained")
+    assert not (tmp_path / "trained").exists()
+
+
+def test_the_card_shows_a_command_that_makes_the_run_again(tmp_path):
+    write(tmp_path / "texts" / "sub" / "mine.jsonl", TEXTS)
+    (tmp_path / "texts" / "other.md").write_text("not of it", encoding="utf-8")
+    train_config = settings(tmp_path / "texts", include=("**/*.jsonl", "sub/**"), exclude=("*.md",), split="tail")
+    model = preset("llama-tiny").model.replace(vocab_size=257, context_length=8)
+    run = Run.create("one", model, train_config, tmp_path)
+    command = training_command(run)
+    assert "--train.data.include '**/*.jsonl' 'sub/**' --train.data.exclude '*.md'" in command
+    again = parse_training(shlex.split(command)[3:])
+    assert (again.model, again.train.settled()) == (run.model_config, run.train_config)

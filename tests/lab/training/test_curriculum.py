@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from config import DataConfig, MixtureConfig
+from config import DataConfig
 from lab.compute.mixture_preview import mixture_preview
 from lab.data.memory import register_texts
 from lab.data.mixture import mixture_weights, rows_before
@@ -16,6 +16,7 @@ from lab.sharing import export_run, import_run
 from lab.terminal_training import parse_training
 from lab.training.loop import train
 from settings.errors import ConfigError, DataError, RunError
+from settings.mixture import MixtureConfig
 from tests.helpers.small_trainings import TRAIN, assert_same, new_run
 
 MIXTURE = MixtureConfig(sources=("tales", "pydocs"), start=(1, 0), end=(1, 3), transition="step", jumps=2)

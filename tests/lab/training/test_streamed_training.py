@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from config import DataConfig, HubConfig, MixtureConfig, Preset
+from config import DataConfig, Preset
 from lab.comparison.sweep import sweep
 from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache
@@ -13,6 +13,8 @@ from lab.runs.run import Run
 from lab.training.loop import train
 from lab.training.start import open_or_create
 from settings.errors import DataError
+from settings.hub import HubConfig
+from settings.mixture import MixtureConfig
 from tests.helpers.hub_server import FIRST_COMMIT, Repo, files_of, jsonl_file, serve
 from tests.helpers.small_trainings import MODEL, TRAIN, assert_same, new_run
 
