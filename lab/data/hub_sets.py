@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hub:"
 ROWS = 100  # read at once
+MOST_FILES_SPLIT = 100  # parquet files read by their groups of rows; of more, asking for the groups takes too long
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SECONDS_TO_ANSWER = 10  # of the first question; where nobody answers, there is no network
 
@@ -120,7 +121,7 @@ class HubSet:
 
     @cached_property
     def stream(self) -> "IterableDataset":
-        """The rows, one file after the other, and parquet files by their groups of rows."""
+        """The rows, one file after the other."""
         try:
             splits = patiently(self._open)
             if self.split not in splits:
@@ -166,7 +167,9 @@ class HubSet:
         return None if self.limit is None else self.limit - place.documents
 
     def _texts(self, place: Place) -> Iterator[Document]:
-        rows = self.stream.select_columns([self.field]).reshard().with_format("arrow")
+        rows = self.stream.select_columns([self.field]).with_format("arrow")
+        if rows.num_shards <= MOST_FILES_SPLIT:
+            rows = rows.reshard()  # so that a place in a parquet file is found without reading the file up to it
         if place.state is not None:
             rows.load_state_dict(place.state)
         state, skip, documents = place.state, place.row, place.documents

@@ -14,6 +14,7 @@ import tiktoken
 from filelock import FileLock
 
 from config import DataConfig
+from lab.data import hub_sets
 from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache, load_or_build
 from lab.data.hub_sets import HUB_SETS
@@ -77,6 +78,15 @@ def test_shards_follow_each_other_without_gap_or_repetition(hub, kind):
     n_shards = len(ring(laps=1)) // N + 3  # past the set's end
     for number in range(n_shards):
         assert np.array_equal(data.train.shards.open(number).tokens, expected[number * N : (number + 1) * N])
+
+
+def test_a_set_of_very_many_files_is_read_file_by_file(hub, monkeypatch):
+    monkeypatch.setattr(hub_sets, "MOST_FILES_SPLIT", 1)
+    stream = prepare(streamed()).train
+    for number in (1, 3, 2):
+        shard = prepare(streamed()).train.shards.open(number)
+        assert np.array_equal(shard.tokens, ring()[number * N : (number + 1) * N])
+    assert stream.shards.source.stream.num_shards == 2
 
 
 def test_the_rows_are_those_that_datasets_reads_and_tiktoken_encodes(hub):
