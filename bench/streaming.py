@@ -7,7 +7,6 @@
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from config import DataConfig, preset
 from lab.data.hub_sets import Document, HubSet, Place
@@ -90,13 +91,13 @@ def make_all(gigabytes: float) -> list[str]:
     with cache():
         start, source = time.perf_counter(), Generated(int(gigabytes * 1e9))
         shards = Shards(source, load_tokenizer(TOKENIZER), 0.005, SHARD)
-        number = done = 0
+        number = done = peak = 0
         while done < source.size * 0.98:
             done += shards.open(number).n_bytes
+            peak = max(peak, psutil.Process().memory_info().rss)
             number += 1
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [f"{gigabytes:g}", f"{number}", f"{peak:.0f}", f"{done / seconds / 1e6:.1f}"]
+    return [f"{gigabytes:g}", f"{number}", f"{peak / 1e6:.0f}", f"{done / seconds / 1e6:.1f}"]
 
 
 def batches(rounds: int) -> list[str]:

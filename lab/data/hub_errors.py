@@ -42,9 +42,8 @@ def seconds_to_wait(error: BaseException, attempt: int) -> float | None:
     for cause in causes(error):
         if is_slow(cause):
             return 2.0**attempt
-        response = getattr(cause, "response", None)
-        if getattr(response, "status_code", None) in LATER:
-            asked = response.headers.get("Retry-After", "")
+        if status_of(cause) in LATER:
+            asked = cause.response.headers.get("Retry-After", "")
             return min(float(asked), LONGEST_WAIT) if asked.isdigit() else 2.0**attempt
     return None
 
@@ -59,6 +58,11 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def names(error: BaseException) -> set[str]:
     """The names of the error's classes: those of the HTTP library differ between versions by their module alone."""
     return {cls.__name__ for cls in type(error).__mro__}
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status with which the hub answered; None where it did not answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def is_slow(error: BaseException) -> bool:
@@ -77,7 +81,7 @@ def explain(error: Exception, where: str, repo: str, done: str = "") -> Glassbox
     found = list(causes(error))
     kinds = set().union(*map(names, found))
     page, got = f"https://huggingface.co/datasets/{repo}", f" {done}" if done else ""
-    status = next((code for one in found if (code := getattr(getattr(one, "response", None), "status_code", None))), 0)
+    status = next(filter(None, map(status_of, found)), 0)
     reason = next((text for one in found if (text := " ".join(str(one).split())[:300])), type(error).__name__)
     if any(getattr(one, "errno", None) == errno.ENOSPC for one in found):
         return DataError(
@@ -99,11 +103,9 @@ def explain(error: Exception, where: str, repo: str, done: str = "") -> Glassbox
     if "BatchSize must be greater than 0" in reason:  # what `datasets` says of a group of rows that is empty
         return DataError(f"{where} has no rows in one of its files: choose another split, or look on {page}")
     if "scripts are no longer supported" in reason:
-        return DataError(
-            f"{where} is made by a script, and code from a set is never run: choose a set of parquet or jsonl files"
-        )
+        return DataError(f"{where} is made by a script, and no set's code is run: choose one of parquet or jsonl files")
     if kinds & {"DataFilesNotFoundError", "EmptyDatasetError", "EntryNotFoundError"}:
-        return DataError(f"{where} holds no files that can be read as text ({reason}); look at its files on {page}")
+        return DataError(f"{where} holds no files that can be read as text ({reason}); look on {page}")
     if any(map(is_unreachable, found)):
         lost = "the connection to" if got else "can't reach"
         return DataError(f"{where}: {lost} the Hugging Face hub{' is lost' if got else ''}.{got} {OFFLINE_WORKS}")

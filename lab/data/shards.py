@@ -12,18 +12,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-import numpy as np
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from lab.data.cache import Damaged, in_cache, keep_newest, load_or_build, open_growing
 from lab.data.hub_sets import BEGINNING, Document, Place
 from lab.data.leases import Lease, lock_path
+from lab.data.shard_records import Count, Index, Making, progress
 from lab.data.splitting import held_out_place
 from lab.data.token_file import TokenFile
 from lab.data.token_writing import as_bytes, chunks, open_tokens, token_type
@@ -55,59 +54,6 @@ class Source(Protocol):
     fingerprint: str
 
     def documents(self, place: Place) -> Iterator[Document]: ...
-
-
-@dataclass
-class Count:
-    """Tokens and documents written to one file so far. fingerprint: of the documents, in their order."""
-
-    n_tokens: int = 0
-    n_documents: int = 0
-    n_bytes: int = 0
-    fingerprint: str = ""
-
-    def add(self, text: str, n_tokens: int, begins: bool = True) -> None:
-        encoded = text.encode("utf-8")
-        self.n_tokens += n_tokens
-        self.n_documents += begins
-        self.n_bytes += len(encoded) * begins
-        self.fingerprint = hashlib.blake2b(bytes.fromhex(self.fingerprint) + encoded, digest_size=12).hexdigest()
-
-    def meta(self, tokenizer: Tokenizer) -> dict:
-        return asdict(self) | {"dtype": np.dtype(token_type(tokenizer)).name, "log_probability": None}
-
-
-@dataclass
-class Making:
-    """How far a shard is. place: the next document to read. drop: its tokens that the shard before holds."""
-
-    number: int
-    place: Place = BEGINNING
-    drop: int = 0
-    train: Count = field(default_factory=Count)
-    validation: Count = field(default_factory=Count)
-
-    @classmethod
-    def from_dict(cls, record: dict) -> "Making":
-        counts = {side: Count(**record[side]) for side in ("train", "validation")}
-        return cls(record["number"], Place(*record["place"]), record["drop"], **counts)
-
-
-@dataclass
-class Index:
-    """What is known of a stream. starts: place and tokens to drop, of each shard that can be made. counts: of each
-    shard that was made. whole: the set has fewer tokens than a shard, and shard 0 is all there is."""
-
-    starts: list[tuple[Place, int]] = field(default_factory=lambda: [(BEGINNING, 0)])
-    counts: list[Count] = field(default_factory=list)
-    validation: Count | None = None
-    whole: bool = False
-
-    @classmethod
-    def from_dict(cls, record: dict) -> "Index":
-        starts = [(Place(*place), drop) for place, drop in record["starts"]]
-        held = record["validation"] and Count(**record["validation"])
-        return cls(starts, [Count(**count) for count in record["counts"]], held, record["whole"])
 
 
 class EncodedRing:
@@ -226,7 +172,7 @@ class Shards:
         with in_cache():
             files = {
                 side: _opened(self._folder() / name, getattr(work, side), self.tokenizer)
-                for side, name in FILES if side == "train" or self._holds_out(work)
+                for side, name in FILES if side == "train" or work.keeps_held_out
             }
         try:
             start, whole = self._fill(work, files), False
@@ -246,7 +192,7 @@ class Shards:
         for turn in range(1, 1 << 62):
             try:
                 self._check_going_on()
-                chunk = self._ring.read(self._holds_out(work))
+                chunk = self._ring.read(work.keeps_held_out)
             except BaseException:
                 self._save(work)
                 raise
@@ -268,7 +214,7 @@ class Shards:
         start = None
         for position, (text, place, tokens, held_out) in enumerate(chunk):
             if held_out:
-                if self._holds_out(work):
+                if work.keeps_held_out:
                     ids["validation"] += tokens
                     work.validation.add(text, len(tokens))
             else:
@@ -291,9 +237,6 @@ class Shards:
             work.place = BEGINNING
         return start
 
-    def _holds_out(self, work: Making) -> bool:
-        return work.number == 0 and self.index.validation is None
-
     def _finish(self, work: Making, start: tuple[Place, int], whole: bool) -> None:
         sides = work.train.n_documents, (self.index.validation or work.validation).n_documents
         if work.number == 0 and not all(sides):
@@ -302,11 +245,13 @@ class Shards:
                 f"{sides[1]} for validation. Give more tokens_per_epoch, more documents, or another validation_fraction"
             )
         if work.number < len(self.index.counts) and self.index.counts[work.number] != work.train:
+            with in_cache():
+                (self._folder() / "making.json").unlink(missing_ok=True)
             raise DataError(
                 f"the text of {self.source.where} is another than it was: shard {work.number} was made again, and its "
                 "documents differ from those of the first time. Restore them, or train a new run on the new ones"
             )
-        if self._holds_out(work):
+        if work.keeps_held_out:
             self.index.validation = work.validation
         if work.number == len(self.index.counts):
             self.index.counts.append(work.train)
@@ -318,13 +263,15 @@ class Shards:
     def _begun(self, number: int) -> Making:
         """How far the shard is already, from making.json; else its beginning."""
         place, drop = self.index.starts[number]
+        new = Making(number, place, drop, keeps_held_out=number == 0 and self.index.validation is None)
         with suppress(OSError, ValueError, KeyError, TypeError):  # nothing there, or cut by a crash: begin anew
             work = Making.from_dict(json.loads((self._folder() / "making.json").read_text(encoding="utf-8")))
-            sizes = [(self._folder() / name).stat().st_size for _, name in FILES]
+            sizes = [path.stat().st_size if (path := self._folder() / name).exists() else 0 for _, name in FILES]
             needed = [getattr(work, side).n_tokens * token_type(self.tokenizer)().itemsize for side, _ in FILES]
-            if work.number == number and (sizes[0] >= needed[0] and (sizes[1] >= needed[1])):
+            same = (work.number, work.keeps_held_out) == (new.number, new.keeps_held_out)
+            if same and sizes[0] >= needed[0] and (not work.keeps_held_out or sizes[1] >= needed[1]):
                 return work
-        return Making(number, place, drop)
+        return new
 
     def _save(self, work: Making) -> None:
         with suppress(DataError), in_cache():  # where the disk is full, the record before stays
@@ -395,13 +342,3 @@ def most_shards() -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise DataError(f"GLASSBOX_CACHE_SHARDS={text!r} is not a number of shards: give a whole number from 1 on")
     return int(text)
-
-
-def progress(work: Making, n_tokens: int, pace: float) -> str:
-    """How far a shard is, in words. pace: tokens per second."""
-    done = work.train
-    left = tqdm.format_interval((n_tokens - done.n_tokens) / pace) if pace > 0 else "?"
-    return (
-        f"shard {work.number}: {done.n_tokens / 1e6:,.1f} of {n_tokens / 1e6:,.1f} million tokens, "
-        f"{done.n_documents:,} documents, {done.n_bytes / 1e6:,.0f} MB of text, {left} left"
-    )

@@ -97,7 +97,7 @@ class TokenStream:
         """The shard that the background makes, or made here. Here is the second try if the background failed."""
         background, self._background = self._background, None
         if background and background.number == number:
-            shard, error = background.result()
+            shard, error = background.take()
             if shard is not None:
                 return shard
             try:
@@ -111,11 +111,13 @@ class TokenStream:
     def _prepare(self, number: int) -> None:
         if self._background is None:
             self._background = Background(self.shards, number)
-            weakref.finalize(self, self._background.stop)  # also where nobody calls close
+            self._background.ends_with = weakref.finalize(self, self._background.stop)  # where nobody calls close
 
 
 class Background:
-    """A thread that opens one shard."""
+    """A thread that opens one shard. ends_with: stops it when its stream is gone."""
+
+    ends_with: weakref.finalize
 
     def __init__(self, shards: Shards, number: int):
         self.shards, self.number = shards, number
@@ -137,6 +139,13 @@ class Background:
         while self._thread.is_alive():
             self._thread.join(0.2)  # in short waits, so that Ctrl-C is heard
         return self._shard, self._error
+
+    def take(self) -> tuple[TokenFile | None, Exception | None]:
+        """The result, which is given away: nothing here keeps the shard in the cache any more."""
+        found = self.result()
+        self.ends_with.detach()
+        self._shard = None
+        return found
 
     def stop(self) -> None:
         """Ends the thread and waits for its end."""

@@ -155,7 +155,7 @@ def split_card() -> dict[str, bytes]:
         ({}, lambda: files_of([]), "has no rows in one of its files"),
         ({}, lambda: files_of([], "arrow"), "split 'train' has no rows"),
         ({}, lambda: files_of([1, 2, 3]), "with text: none. Give a file with a column of text"),
-        ({}, lambda: {"texts.py": b"print(1)", "README.md": b"no data"}, "made by a script, and code"),
+        ({}, lambda: {"texts.py": b"print(1)", "README.md": b"no data"}, "made by a script, and no set's code is run"),
         ({}, lambda: {"README.md": b"no data"}, "holds no files that can be read as text"),
         ({}, lambda: files_of(["   ", "\n", ""] * 5), "leaves 0 documents for train and 0 for validation"),
         ({"validation_fraction": 1e-9}, None, "leaves 400 documents for train and 0 for validation"),

@@ -15,11 +15,12 @@ from filelock import FileLock
 
 from config import DataConfig
 from lab.data import shards as shards_file
-from lab.data.cache import list_cache, load_or_build
+from lab.data.cache import clear_cache, list_cache, load_or_build
 from lab.data.hub_sets import HUB_SETS
 from lab.data.leases import Lease, is_leased
 from lab.data.packing import prepare
 from lab.data.preview import preview_data
+from lab.data.shards import Stopped
 from lab.data.splitting import held_out_place
 from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
@@ -213,6 +214,34 @@ def test_the_next_shard_is_made_in_the_background(hub):
         data.train.rows(0, 2 * half + 2, 2, 50)
     finally:
         Tokenizer.encode_batch = made
+
+
+def test_shards_that_were_used_up_are_removed(hub, monkeypatch):
+    monkeypatch.setenv("GLASSBOX_CACHE_SHARDS", "2")
+    data = prepare(streamed())
+    n_windows = data.train.n_windows(50)
+    for first in range(0, 6 * n_windows, 20):
+        data.train.rows(0, first, 20, 50)
+    data.train.close()
+    gc.collect()
+    assert len(shard_keys()) == 2 and "000005" in shard_keys()
+
+
+def test_an_interrupted_second_making_is_not_taken_for_the_first(hub, tmp_path, monkeypatch):
+    """Shard 0 is made again, without the documents that are held out, and stopped; then these are lost, too."""
+    data = prepare(streamed())
+    shards, folder = data.train.shards, tmp_path / "cache" / "data" / data.train.shards.key
+    clear_cache([f"{shards.key}-000000"])
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(shards, "tell", lambda what: shards.stopping.set())
+        patch.setattr(shards_file, "SECONDS_BETWEEN", 0)
+        shards.open(0)
+    shards.stopping.clear()
+    assert (folder / "making.json").exists()
+    (folder / "validation.bin").unlink()
+    again = prepare(data.config)
+    assert np.array_equal(again.validation.tokens, data.validation.tokens)
+    assert np.array_equal(again.train.tokens, ring()[:N])
 
 
 def test_closing_leaves_no_thread(hub):
