@@ -15,7 +15,7 @@ Positional = tyro.conf.Positional
 DEFAULTS = DataConfig()
 VOCABULARY = 1024  # of a learned byte-pair encoding
 # Settings of data that no tokenizer is learned by
-OF_TRAININGS = ("source", "tokenizer", "validation_fraction", "split", "mixture")
+OF_TRAININGS = ("source", "tokenizer", "validation_fraction", "split", "mixture", "tokens_per_epoch")
 
 
 @dataclass(frozen=True, kw_only=True)

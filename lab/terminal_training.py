@@ -42,6 +42,8 @@ class Training:
 
 def parse_training(arguments: list[str]) -> Training:
     """The arguments of `train` as settings."""
+    if option(arguments, "--write-config") and (option(arguments, "--from") or option(arguments, "--name")):
+        raise ConfigError("--write-config writes the settings of a new model: leave --from and --name out")
     start = starting_point(arguments)
     with kinds_as_choices():
         settings = tyro.cli(Training, args=arguments, default=start, config=FLAGS, prog="python tools.py train")
@@ -83,7 +85,7 @@ def starting_point(arguments: list[str]) -> Training:
         name = Training.preset if name is None else name
         name = f"{name.rpartition('-')[0]}-{QUICK_SIZE}" if quick and name in list_presets() else name
         model, train = preset(name)
-        train = trial(train, option(arguments, "--train.data.source")) if quick else train
+        train = trial(train, arguments) if quick else train
     tokenizer = option(arguments, "--train.data.tokenizer")
     if tokenizer is not None and tokenizer != train.data.tokenizer:
         model = model.replace(vocab_size=VOCABULARIES.get(tokenizer))  # None: it follows when the run is made
@@ -94,13 +96,13 @@ def starting_point(arguments: list[str]) -> Training:
     )
 
 
-def trial(train: TrainConfig, source: str | None) -> TrainConfig:
-    """The settings of a trial: few steps, and of a set of the hub a tenth of what an epoch has."""
+def trial(train: TrainConfig, arguments: list[str]) -> TrainConfig:
+    """The settings of a trial: few steps, and of a streamed set of the hub a tenth of what an epoch has."""
     from lab.data.hub_sets import is_hub_source
 
-    of_hub = source is not None and is_hub_source(source)
+    streamed = any(map(is_hub_source, arguments)) and option(arguments, "--train.data.hub.streamed") != "False"
     return train.replace(
-        steps=QUICK_STEPS, data=train.data.replace(tokens_per_epoch=QUICK_TOKENS) if of_hub else train.data
+        steps=QUICK_STEPS, data=train.data.replace(tokens_per_epoch=QUICK_TOKENS) if streamed else train.data
     )
 
 
@@ -141,9 +143,13 @@ def with_steps(settings: Training) -> Training:
     """The settings with as many steps as the epochs need."""
     from lab.data.packing import prepare
     from lab.runs.run import Run
+    from lab.runs.text import find_tokenizer, places
 
     base = Run.open(settings.base) if settings.base else None
-    data = prepare(settings.train.data, base and base.tokenizer, tell=say_progress)
+    text = settings.train.data
+    if base is not None and base.train_config.data.sources == text.sources:
+        text = places(text, base.text, base.folder)[0]
+    data = prepare(text, find_tokenizer(text.tokenizer, base), tell=say_progress)
     steps = data.steps(settings.epochs, settings.train.batch_size, settings.model.context_length)
     print(f"{settings.epochs:g} epochs of {len(data.train):,} tokens: {steps:,} steps", flush=True)
     return replace(settings, train=settings.train.replace(steps=steps))

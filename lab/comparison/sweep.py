@@ -155,7 +155,7 @@ def with_own_commits(settings: Preset, run: Run | None) -> Preset:
     """The settings with the commits of the hub's sets that the run keeps, where there is one."""
     if run is None:
         return settings
-    data = with_commits_of(run.train_config.data, settings.train.data)
+    data = with_commits_of(run, settings.train.data)
     return settings._replace(train=settings.train.replace(data=data))
 
 

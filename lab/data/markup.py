@@ -17,7 +17,9 @@ LINES = (
     "textarea", "tfoot", "thead", "tr",
 )
 CELLS = ("td", "th")
-LONGEST_TAG = 1 << 24  # characters of a tag or a comment
+LONGEST_TAG = 1 << 24  # characters of a tag, a comment or a script
+FED = 1 << 12  # characters read at once, or as many as an unfinished tag has: the parser reads it again with each part
+MOST_IN_TAG = 50  # of the sign "<": with more, it is no tag, and the parser's time grows with their square
 SPACE = re.compile(r"[ \t\n\r\f]+")
 
 
@@ -62,6 +64,15 @@ class _Page(HTMLParser):
         self.blank = not wanted and (self.blank or tag in CELLS)
         self.write("\n" * (wanted - self.newlines))
 
+    def is_unfinished(self) -> bool:
+        """Whether a tag or a comment of more than FED characters has begun and not ended."""
+        return len(self.rawdata) > FED and self.rawdata.startswith("<") and not self.cdata_elem
+
+    def is_endless(self) -> bool:
+        """Whether what is unfinished can't be a tag, a comment or a script."""
+        is_tag = self.is_unfinished() and not self.rawdata.startswith("<!")
+        return len(self.rawdata) > LONGEST_TAG or (is_tag and self.rawdata.count("<") > MOST_IN_TAG)
+
     def write(self, text: str) -> None:
         if text:
             self.pieces.append(text)
@@ -77,11 +88,17 @@ def html_text(blocks: Iterable[str], name: str) -> Iterator[str]:
     """
     page = _Page()
     for block in blocks:
-        page.feed(block)
-        if len(page.rawdata) > LONGEST_TAG:
-            raise DataError(f"{name} has a tag or a comment of over {LONGEST_TAG:,} characters: mend or leave it out")
+        start = 0
+        while start < len(block):
+            part = block[start : start + max(FED, len(page.rawdata))]
+            page.feed(part)
+            start += len(part)
+            if page.is_endless():
+                raise DataError(f"{name} has a tag or a comment that does not end: mend the page, or leave it out")
         yield "".join(page.pieces)
         page.pieces.clear()
+    if page.is_unfinished():
+        raise DataError(f"{name} ends within a tag or a comment: mend the page, or leave it out")
     page.close()
     yield "".join(page.pieces)
 

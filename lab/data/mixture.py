@@ -40,13 +40,17 @@ def rows_before(mixture: MixtureConfig, steps: int, batch_size: int) -> np.ndarr
     """
     weights = mixture_weights(mixture, steps)
     counts = np.zeros((steps + 1, weights.shape[1]), dtype=np.int64)
-    free, left = np.full(steps, batch_size, dtype=np.int64), np.ones(steps)  # rows and weight not yet given away
-    for source in range(weights.shape[1] - 1):
-        share = np.divide(weights[:, source], left, out=np.zeros(steps), where=left > 1e-12)
-        counts[1:, source] = np.floor(np.cumsum(free * share.clip(0, 1)) + 0.5)
-        free = free - np.diff(counts[:, source])
-        left = left - weights[:, source]
-    counts[1:, -1] = np.cumsum(free)
+    free = np.full(steps, batch_size, dtype=np.int64)  # rows of each step that no source before has taken
+    for source in range(weights.shape[1]):
+        left = weights[:, source:].sum(axis=1)
+        share = np.divide(weights[:, source], left, out=np.zeros(steps), where=left > 0)
+        share[weights[:, source + 1 :].sum(axis=1) == 0] = 1  # nobody behind takes the rest
+        planned = np.floor(np.cumsum(free * share) + 0.5).astype(np.int64)
+        taken = np.diff(planned, prepend=0).clip(0, free)  # rounding may be one row off
+        taken[share == 1] = free[share == 1]
+        taken[share == 0] = 0
+        counts[1:, source] = np.cumsum(taken)
+        free = free - taken
     return counts
 
 
@@ -133,21 +137,20 @@ class TokenMixture:
 def interleave(parts: Mapping[str, TokenFile], mixture: MixtureConfig, token_bytes: np.ndarray, end: int) -> TokenFile:
     """One validation stream of several: whole documents in the proportions of the mixture's end, by tokens.
 
-    Each next document is of the source that is furthest behind its weight; where that has none left, the stream ends.
-    token_bytes: the number of bytes of each token; 0 for `end`, the end of text. Any beginning of the stream has the
-    proportions of the whole, so the first tokens are a fair sample.
+    Each next document is the one with which its source has the least tokens for its weight; where that source has none
+    left, the stream ends. So any beginning of the stream has the proportions of the end, up to a document.
+    token_bytes: the number of bytes of each token; 0 for `end`, the end of text.
     """
     documents = {name: np.split(np.asarray(part.tokens), np.flatnonzero(part.tokens == end)[:-1] + 1)
                  for name, part in parts.items()}
     weights = dict(zip(parts, mixture.last_weights))
     taken, chosen, size = dict.fromkeys(parts, 0), [], dict.fromkeys(parts, 0.0)
     wanted = [name for name in parts if weights[name] > 0]
-    while True:
-        name = min(wanted, key=lambda name: size[name] / weights[name])
-        if taken[name] == len(documents[name]):
-            break
+    while all(taken[name] < len(documents[name]) for name in wanted):
+        with_next = {name: size[name] + len(documents[name][taken[name]]) for name in wanted}
+        name = min(wanted, key=lambda name: with_next[name] / weights[name])
         chosen.append(documents[name][taken[name]])
-        size[name] += len(chosen[-1])
+        size[name] = with_next[name]
         taken[name] += 1
     tokens = np.concatenate(chosen)
     identity = [parts[name].fingerprint for name in wanted] + [f"{weights[name]:.12g}" for name in wanted]

@@ -17,15 +17,13 @@ from lab.data.leases import Lease
 from lab.data.mixture import TokenMixture, interleave
 from lab.data.paths import printable
 from lab.data.shards import Shards
-from lab.data.sources import Documents, HubDocuments, check_config, load_documents
+from lab.data.sources import Documents, HubDocuments, check_config, load_documents, parts_of_mixture
 from lab.data.splitting import SIDES, held_out_place, split
 from lab.data.token_file import TokenFile
 from lab.data.token_stream import TokenStream
 from lab.data.token_writing import Side, chunks, open_tokens
 from lab.data.tokenizers import Tokenizer, check_storable, load_tokenizer
 from settings.errors import DataError
-from settings.hub import HubConfig
-from settings.mixture import MixtureConfig
 
 FORMAT = 3  # part of each key: raise it when the same documents give different tokens
 MAPPED = 1 << 28  # bytes: a side of this size or more is mapped from disk, a smaller one is read into memory
@@ -98,7 +96,8 @@ def prepare(
         return _prepare_mixture(config, tokenizer, progress, tell)
     documents = load_documents(config)
     if isinstance(documents, HubDocuments):
-        config = config.replace(hub=config.hub.replace(revision=documents.set.commit))
+        name = config.source.partition("@")[0]
+        config = config.replace(source=name, hub=config.hub.replace(revision=documents.set.commit))
         if config.hub.streamed:
             n_tokens = config.tokens_per_epoch or TOKENS_PER_EPOCH
             shards = Shards(documents.set, tokenizer, config.validation_fraction, n_tokens, tell)
@@ -120,15 +119,9 @@ def _prepare_mixture(
     config: DataConfig, tokenizer: Tokenizer, progress: Callable[[int, int], None] | None,
     tell: Callable[[str], None] | None,
 ) -> TokenData:
-    """The tokens of all sources of a mixture. Only tales have a seed, and only the hub's sets what belongs to them; all
-    else holds for each source."""
-    has_tales, has_hub = "tales" in config.sources, any(map(is_hub_source, config.sources))
-    parts = {}
-    for source in config.sources:
-        seed = config.seed if source == "tales" or not has_tales else 0
-        own = {} if is_hub_source(source) or not has_hub else {"hub": HubConfig(), "tokens_per_epoch": None}
-        part = config.replace(source=source, mixture=MixtureConfig(), seed=seed, **own)
-        parts[source] = prepare(part, tokenizer, progress, tell)
+    """The tokens of all sources of a mixture."""
+    prepared = [prepare(part, tokenizer, progress, tell) for part in parts_of_mixture(config)]
+    parts = dict(zip(config.sources, prepared))
     sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
     sizes[tokenizer.end_of_text] = 0
     validation = interleave(

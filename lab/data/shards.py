@@ -74,6 +74,7 @@ class EncodedRing:
         out have tokens, too."""
         if self._waiting:
             taken, self._waiting = self._waiting, []
+            self.place = after(taken[-1][1])
             return taken
         self.place = None  # so that after an error the source is opened again
         chunk = next(self._chunks, [])
@@ -122,7 +123,7 @@ class Shards:
 
     def open(self, number: int) -> TokenFile:
         """Shard `number`. It is not removed from the cache before the returned object is. Raises DataError."""
-        key = f"{self.key}-{number:06d}"
+        key = self._key_of(number)
         lease = Lease(key)
         shard = load_or_build(
             key, f"shard {number} of {self._description()}", lambda folder: self._build(number, folder), _open_shard
@@ -136,6 +137,9 @@ class Shards:
         self._refresh()
         if not self.index.counts:
             self.open(0)
+        if not self.index.counts:  # the shard was kept, and the index was removed
+            with self._alone():
+                self._make(0)
         return self.index.counts[0]
 
     def validation(self) -> TokenFile:
@@ -155,9 +159,14 @@ class Shards:
         file = open_tokens(self._folder() / "validation.bin", self.index.validation.meta(self.tokenizer), MAPPED)
         return replace(file, lease=self.lease)
 
+    def _key_of(self, number: int) -> str:
+        return f"{self.key}-{number:06d}"
+
     def _build(self, number: int, folder: Path) -> None:
         with self._alone():
             self._refresh()
+            if folder.with_name(self._key_of(number)).exists():  # another process made it while this one waited
+                return
             count = self._make(number)
             with in_cache():
                 os.replace(self._folder() / "making.bin", folder / "train.bin")
@@ -271,6 +280,8 @@ class Shards:
             same = (work.number, work.keeps_held_out) == (new.number, new.keeps_held_out)
             if same and sizes[0] >= needed[0] and (not work.keeps_held_out or sizes[1] >= needed[1]):
                 return work
+        with in_cache():  # before the file that it speaks of is written over
+            (self._folder() / "making.json").unlink(missing_ok=True)
         return new
 
     def _save(self, work: Making) -> None:

@@ -1,9 +1,11 @@
 """Sources of documents: built-in sets, sets of the hub, the user's own files, and texts in memory."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import NamedTuple
 
 from config import DataConfig
@@ -11,12 +13,13 @@ from lab.data import tales
 from lab.data.hub_sets import HUB_SETS, HubSet, is_hub_source
 from lab.data.memory import is_in_memory, list_registered, registered_texts
 from lab.data.own_files import CheckedFiles, check_files, joined, read_files, read_pieces
-from lab.data.paths import KINDS, absolute, find_files, nearest, printable
+from lab.data.paths import KINDS, TABLES, absolute, find_files, nearest, printable
 from lab.data.python_corpora import pycode, pydocs, python_fingerprint
-from lab.data.stored_files import stored_files
+from lab.data.stored_files import is_zip, stored_files
 from settings.errors import DataError
 from settings.hub import HubConfig
 from settings.messages import suggest
+from settings.mixture import MixtureConfig
 
 DEFAULT_TALES = 20_000
 
@@ -109,6 +112,36 @@ def check_settings(config: DataConfig) -> None:
                 raise DataError(f"{name} is a setting of the hub's sets, and {config.source!r} is none: leave it out")
     if is_named(config.source):
         refuse_file_settings(config)
+
+
+def parts_of_mixture(config: DataConfig) -> list[DataConfig]:
+    """The settings of each source of a mixture, with those alone that its kind uses. Raises DataError for a setting
+    that none of them uses."""
+    parts, used = [], set()
+    for typed in config.sources:
+        source, _, revision = typed.partition("@") if is_hub_source(typed) else (typed, "", "")
+        own = {name for name, uses in USED_BY.items() if uses(source)}
+        left_out = {name: getattr(DataConfig(), name) for name in USED_BY if name not in own}
+        hub = config.hub.replace(revision=revision) if revision else config.hub
+        parts.append(config.replace(**{"source": source, "mixture": MixtureConfig(), "hub": hub} | left_out))
+        used |= own
+    unused = [name for name in USED_BY if name not in used and getattr(config, name) != getattr(DataConfig(), name)]
+    if unused:
+        raise DataError(f"{unused[0]} is a setting that none of {config.label} uses: leave it out")
+    return parts
+
+
+def has_columns(source: str) -> bool:
+    """Whether a source has columns: a set of the hub, and own files among which there is a table."""
+    if is_named(source):
+        return is_hub_source(source)
+    return any(file.kind in TABLES for file in stored_files(source) or ())
+
+
+def has_files_below(source: str) -> bool:
+    """Whether a source is a folder or a zip, of whose files some can be chosen."""
+    path = Path(os.path.expanduser(source))
+    return not is_named(source) and (path.is_dir() or (path.is_file() and is_zip(path)))
 
 
 def is_named(source: str) -> bool:
@@ -221,4 +254,10 @@ SOURCES: dict[str, BuiltIn] = {
         "source: the modules of Python's standard library",
         partial(_from_python, pycode, "the source in this Python"),
     ),
+}
+# Settings that not every source uses, and which sources do
+USED_BY: dict[str, Callable[[str], bool]] = {
+    "seed": lambda source: source == "tales",
+    "hub": is_hub_source, "tokens_per_epoch": is_hub_source, "text_field": has_columns,
+    "encoding": lambda source: not is_named(source), "include": has_files_below, "exclude": has_files_below,
 }

@@ -107,11 +107,11 @@ class Run:
         same = base is not None and base.train_config.data.sources == train.data.sources
         text = places(train.data, base.text, base.folder)[0] if same else train.data
         data = prepare(text, find_tokenizer(train.data.tokenizer, base), tell=tell)
-        train = train.replace(data=with_commits(train.data, data.config))
+        typed, train = train.data, train.replace(data=with_commits(train.data, data.config))
         model = model.settled(data.tokenizer.vocab_size)
         check_trainable(model, train, data, teacher)
         free = free_name(name, folder, numbered)
-        files = new_files(model, train, data, origin, folder / free)
+        files = new_files(model, train, data, origin, RunText.of(data, typed, folder / free))
 
         def fill(building: Path) -> None:
             for file, text in files.items():
@@ -379,13 +379,13 @@ def free_name(name: str, folder: Path, numbered: bool) -> str:
 
 
 def new_files(
-    model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None, folder: Path
+    model: ModelConfig, train: TrainConfig, data: TokenData, origin: Origin | None, text: RunText
 ) -> dict[str, str]:
-    """The files of a run in that folder that has not been trained, by name."""
+    """The files of a run that has not been trained, by name."""
     source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
         "train_config.json": train.settled().to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
-        "data.json": RunText.of(data, train.data, folder).to_json(),
+        "data.json": text.to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

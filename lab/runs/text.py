@@ -22,7 +22,7 @@ from settings.json_text import parse_json
 class RunText:
     """source: as it was typed. path: the same as an absolute path; relative: as seen from the run's folder. Both are
     None for built-in sets, texts in memory, mixtures and imported runs. parts: path and relative of each source of a
-    mixture, in its order; None for one source and for imported runs.
+    mixture, in its order; None for one source and for imported runs. revision: of a set of the hub, as it was typed.
 
     train, validation: fingerprints of the documents on each side, equal for equal texts whatever the settings and the
     tokenizer are. tokenizer: the fingerprint of the tokenizer.
@@ -35,6 +35,7 @@ class RunText:
     tokenizer: str
     relative: str | None = None  # runs of earlier versions have none
     parts: list[list[str | None]] | None = None
+    revision: str | None = None
 
     @classmethod
     def of(cls, data: TokenData, settings: DataConfig, folder: Path) -> "RunText":
@@ -45,6 +46,7 @@ class RunText:
         return cls(
             source=settings.label, path=path, train=data.train.fingerprint, validation=data.validation.fingerprint,
             tokenizer=data.tokenizer.fingerprint, relative=seen, parts=parts if len(parts) > 1 else None,
+            revision=settings.hub.revision,
         )
 
     @classmethod
@@ -55,7 +57,7 @@ class RunText:
         except (ConfigError, TypeError) as error:
             raise RunError(f"data.json is no record of a run's text: {error}") from error
         texts = (record.source, record.train, record.validation, record.tokenizer)
-        texts += (record.path or "", record.relative or "")
+        texts += (record.path or "", record.relative or "", record.revision or "")
         whole = isinstance(record.parts, list | None) and all(
             isinstance(part, list) and len(part) == 2 and all(isinstance(path, str | None) for path in part)
             for part in record.parts or ()
@@ -89,6 +91,13 @@ class MadeWithTokenizer(Protocol):
     tokenizer: Tokenizer
 
 
+class MadeOfText(Protocol):
+    """What is read of a run to find the commits of the hub's sets that it was made with."""
+
+    train_config: TrainConfig
+    text: RunText | None
+
+
 def find_tokenizer(name: str, *runs: MadeWithTokenizer | None) -> Tokenizer:
     """The tokenizer that a run which was made with this name has stored, whatever the name means here; where none of
     `runs` was, the one known here. Raises TokenizerError for an unknown name."""
@@ -99,22 +108,20 @@ def find_tokenizer(name: str, *runs: MadeWithTokenizer | None) -> Tokenizer:
 def with_commits(config: DataConfig, read: DataConfig) -> DataConfig:
     """The settings with the commits of the hub's sets. read: the settings of the data, which name them."""
     if not config.mixture.sources:
-        return config.replace(hub=read.hub)
+        source = read.source if is_hub_source(config.source) else config.source
+        return config.replace(source=source, hub=config.hub.replace(revision=read.hub.revision))
     pairs = zip(config.sources, read.sources)
     sources = tuple(new if is_hub_source(old) else old for old, new in pairs)
     return config.replace(mixture=config.mixture.replace(sources=sources))
 
 
-def with_commits_of(stored: DataConfig, config: DataConfig) -> DataConfig:
-    """The settings with the commits that a run with the settings `stored` keeps, where they name no revision: the run
-    goes on with the text that it began with."""
-    if config.mixture.sources and len(stored.sources) == len(config.sources):
-        pairs = zip(config.sources, stored.sources)
-        sources = tuple(kept if is_hub_source(name) and kept.startswith(f"{name}@") else name for name, kept in pairs)
-        return config.replace(mixture=config.mixture.replace(sources=sources))
-    if config.source != stored.source or config.hub.revision is not None:
+def with_commits_of(run: MadeOfText, config: DataConfig) -> DataConfig:
+    """The settings with the commits that the run keeps, where they name what it was made with: the run goes on with the
+    text that it began with, whatever a branch has come to mean."""
+    stored = run.train_config.data
+    if run.text is None or run.text.source != config.label or run.text.revision != config.hub.revision:
         return config
-    return config.replace(hub=config.hub.replace(revision=stored.hub.revision))
+    return with_commits(config, stored)
 
 
 def places(config: DataConfig, text: RunText | None, folder: Path) -> list[DataConfig]:

@@ -88,9 +88,6 @@ def training_command(run: Run) -> str:
     if run.origin:
         return command_from(run)
     name, changes = nearest_preset(run)
-    parts = ("model.position", "model.block.kind")  # another position encoding or block has no flag
-    if any(key.startswith(parts) for key in changes):
-        return "python tools.py train --like NAME     # NAME: what this folder is called"
     flags = [flag(key, value) for key, value in changes.items()]
     return " ".join([f"python tools.py train --preset {name}", *flags])
 

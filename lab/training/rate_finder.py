@@ -11,6 +11,7 @@ loss, training nearly diverges.
 """
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,19 +81,20 @@ def find_learning_rate(
         check_teacher(model_config, config.distil, data.tokenizer, teacher)
     state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())
     rates, losses, smoothed, mean = [], [], [], 0.0
-    for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-        with explain_out_of_memory(config):
-            loss = state.backward(state.batch())["loss"]
-        norm = state.clip()
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
-        diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)
-        if diverged:
-            break
-        state.update(rate)
-        rates.append(rate)
-        losses.append(loss)
-        smoothed.append(running)
+    with closing(data.train):  # a streamed set makes its next shard in the background
+        for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
+            with explain_out_of_memory(config):
+                loss = state.backward(state.batch())["loss"]
+            norm = state.clip()
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
+            diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)
+            if diverged:
+                break
+            state.update(rate)
+            rates.append(rate)
+            losses.append(loss)
+            smoothed.append(running)
     if len(rates) < LEAST_STEPS:
         raise ConfigError(
             f"the loss diverged at step {len(rates) + 1} of {steps}, at a rate of {rate:.1e}; lower lowest, or take "

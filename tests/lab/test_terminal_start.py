@@ -71,6 +71,23 @@ def test_a_curriculum_is_given_by_flags(trained):
     assert Run.open("llama-tiny-tales-pydocs").train_config.data.mixture == expected
 
 
+def test_a_trial_of_sets_of_the_hub_has_short_epochs_where_they_are_streamed():
+    mixed = parse_training(["--quick", "True", "--train.data.mixture.sources", "tinystories", "tales"]).train.data
+    assert mixed.tokens_per_epoch == 10_000_000
+    flags = ["--quick", "True", "--train.data.source", "tinystories", "--train.data.hub.streamed", "False"]
+    assert parse_training(flags).train.data.tokens_per_epoch is None
+
+
+def test_epochs_of_a_run_s_own_text_are_counted_from_any_folder(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text("".join(f"Line {number} of a text.\n" for number in range(9000)), encoding="utf-8")
+    tiny = [*TINY, "--train.data.source", "a.txt", "--train.steps", "2", "--name", "base"]
+    assert main(["train", *tiny]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--from", "base", "--epochs", "0.001", "--name", "more"]) == 0, capsys.readouterr().err
+    assert Run.open("more").text.train == Run.open("base").text.train
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -78,6 +95,8 @@ def test_a_curriculum_is_given_by_flags(trained):
         (["--epochs", "-1"], "epochs=-1"),
         (["--config", "gone.json"], "can't read the settings in gone.json"),
         (["--config", "a.json", "--preset", "llama-tiny"], "give one of them"),
+        (["--write-config", "w.json", "--from", "x"], "--write-config writes the settings of a new model"),
+        (["--write-config", "w.json", "--name", "x"], "--write-config writes the settings of a new model"),
         (["--quick", "True", "--like", "x"], "--quick makes a trial of a preset"),
         (["--train.data.mixture.sources", "tales", "gone.txt"], "gone.txt"),
     ],

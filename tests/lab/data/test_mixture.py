@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config import DataConfig, TrainConfig
-from lab.data.mixture import TokenMixture, mixture_weights, rows_before
+from lab.data.mixture import TokenMixture, interleave, mixture_weights, rows_before
 from lab.data.packing import prepare
 from lab.data.token_file import TokenFile
 from settings.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ SHAPES = {
     "jumps": CODE_TO_TEXT.replace(transition="step", jumps=4),
     "exponential": CODE_TO_TEXT.replace(transition="exponential"),
     "a source that comes later": MixtureConfig(sources=("a", "b", "c"), start=(3, 1, 0), end=(0, 1, 3)),
+    "a last one that ends": MixtureConfig(sources=("a", "b", "c"), start=(1, 1, 1), end=(0, 3, 0), transition="step"),
     "five": MixtureConfig(sources=tuple("abcde"), start=(1, 2, 3, 4, 5), end=(5, 0.01, 1, 1, 1)),
 }
 
@@ -111,6 +112,21 @@ def test_rows_follow_the_weights(shape, batch_size):
     assert (in_step[weights == 0] == 0).all(), "a source of weight 0 gives nothing"
 
 
+def test_no_mixture_takes_rows_back():
+    """Rounding errors must not: 300 mixtures of whole weights, some of them 0."""
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        size = int(random.integers(2, 6))
+        start, end = (tuple(map(float, random.integers(0, 4, size))) for _ in range(2))
+        if not (any(start) and any(end)):
+            continue
+        kind = ("linear", "step")[int(random.integers(2))]
+        mixture = MixtureConfig(sources=tuple("abcde"[:size]), start=start, end=end, transition=kind)
+        in_step = np.diff(rows_before(mixture, 100, 8), axis=0)
+        assert in_step.min() >= 0 and (in_step.sum(axis=1) == 8).all()
+        assert (in_step[mixture_weights(mixture, 100) == 0] == 0).all()
+
+
 def test_batches_take_each_window_once_before_any_comes_again():
     mixture = MixtureConfig(sources=("a", "b"), start=(3, 1), end=(1, 3))
     mixed = TokenMixture({"a": stream(0, 8 * 60 + 1), "b": stream(10_000, 8 * 60 + 1)}, mixture)
@@ -166,6 +182,21 @@ def test_each_source_keeps_its_own_split_and_validation_has_the_proportions_of_t
     )
 
 
+def test_a_long_document_waits_until_the_others_have_caught_up():
+    """Each beginning of the held-out stream has the proportions of the end, up to a document."""
+    lengths = {"long": [3000, 100, 3000, 100], "short": [10] * 2000}
+    parts, end = {}, 256
+    for value, (name, sizes) in enumerate(lengths.items()):
+        tokens = np.concatenate([[*[value] * (size - 1), end] for size in sizes]).astype(np.uint16)
+        parts[name] = TokenFile("validation", tokens, n_documents=len(sizes), n_bytes=len(tokens) - len(sizes))
+    mixture = MixtureConfig(sources=("long", "short"), start=(1, 3))
+    tokens = interleave(parts, mixture, np.ones(257, dtype=int), end).tokens
+    ends = np.flatnonzero(tokens == end) + 1
+    of_long = np.cumsum(np.isin(tokens, [0]))[ends - 1]
+    assert len(tokens) > 10_000 and (np.abs(of_long - 0.25 * ends) < 3000).all()
+    assert (of_long <= 0.25 * ends + 1000).all(), "the long one comes when its turn is due, not before"
+
+
 def test_a_source_without_weight_at_the_end_is_not_evaluated_on(tmp_path):
     a, b = two_sources(tmp_path)
     data = prepare(DataConfig(mixture=MixtureConfig(sources=(a, b), start=(1, 1), end=(0, 1)), tokenizer="byte"))
@@ -182,6 +213,19 @@ def test_shares_of_a_step_are_told(tmp_path):
         of_a = [bool((row == ord("a")).sum() > (row == ord("b")).sum()) for row in batch]
         assert tokens.shares(config, step) == {f"share of {a}": sum(of_a) / 4, f"share of {b}": 1 - sum(of_a) / 4}
     assert prepare(DataConfig(source=a, tokenizer="byte")).shares(config, 0) == {}
+
+
+def test_each_source_has_the_settings_that_its_kind_uses(tmp_path):
+    """A column for a table, an encoding for a text, and neither for a built-in set."""
+    rows = (json.dumps({"said": f"row {number}", "other": "x"}) for number in range(80))
+    (tmp_path / "c.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    mixture = MixtureConfig(sources=("pydocs", str(tmp_path / "c.jsonl")))
+    data = prepare(DataConfig(mixture=mixture, tokenizer="byte", text_field="said", max_documents=70))
+    assert "row 1" in data.tokenizer.decode(data.train.parts[str(tmp_path / "c.jsonl")].tokens.tolist())
+    mixture = MixtureConfig(sources=("pydocs", "tales"))
+    for name, value in dict(text_field="said", encoding="cp1252", include=("*.md",), tokens_per_epoch=9).items():
+        with pytest.raises(DataError, match=rf"{name} is a setting that none of pydocs \+ tales uses"):
+            prepare(DataConfig(mixture=mixture, tokenizer="byte").replace(**{name: value}))
 
 
 def test_the_seed_of_tales_holds_within_a_mixture(tmp_path):

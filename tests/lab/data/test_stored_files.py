@@ -322,8 +322,35 @@ def test_a_long_page_is_cut_like_a_text_and_an_endless_tag_is_refused():
     pieces = read("a.html")
     assert len(pieces) > 5 and "".join(pieces) == "".join(f"{text}\n\n" for text in paragraphs)
     blocks = ("<!--" + "x" * (1 << 20) for _ in range(40))
-    with pytest.raises(DataError, match=r"a.html has a tag or a comment of over 16,777,216 characters"):
+    with pytest.raises(DataError, match=r"a.html has a tag or a comment that does not end"):
         list(html_text(blocks, "a.html"))
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<a " * 100_000, "has a tag or a comment that does not end"),  # the parser alone would take minutes
+        ("<!--" * 100_000, "ends within a tag or a comment"),
+    ],
+)
+def test_signs_that_only_look_like_tags_are_refused(page, message):
+    with pytest.raises(DataError, match=message):
+        list(html_text([page], "a.html"))
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>x<img src='data:image/png;base64," + "A" * 100_000 + "'>y</p>", "xy\n\n"),
+        ("<script>" + "if (a<b) {}" * 10_000 + "</script>z", "z"),
+        ("<script>" + "if (a<b) {}" * 10_000, ""),
+        ("<!--" + "<p>x</p>" * 10_000 + "-->z", "z"),
+        ("<p " + "a='<b>' " * 40 + ">z", "z"),
+        ("word " * 2000 + "AT&T", "word " * 2000 + "AT&T"),
+    ],
+)
+def test_long_tags_comments_and_scripts_are_read(page, text):
+    assert "".join(html_text([page], "a.html")) == text
 
 
 def test_a_notebook_is_its_cells():

@@ -399,6 +399,69 @@ def test_two_processes_do_not_make_the_same_shard(hub):
             thread.join()
     assert np.array_equal(streams[0].shards.open(1).tokens, ring()[N : 2 * N])
     assert np.array_equal(streams[1].shards.open(1).tokens, ring()[N : 2 * N])
+    encoded = [text for text in made if text]  # of documents that are held out, nothing is encoded
+    assert encoded and len(encoded) == len(set(encoded)), "one of them makes it, the other opens what is there"
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_old_record_does_not_speak_of_a_file_that_was_written_over(hub):
+    """A stop in shard 2, then a kill in shard 1 before its first record: both write the same file."""
+    stream = prepare(streamed()).train
+    stream.shards.open(1)
+    encode, calls = Tokenizer.encode_batch, []
+
+    def stop_later(self, texts):
+        calls.append(1)
+        if len(calls) == 1:
+            stream.shards.stopping.set()
+        return encode(self, texts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "encode_batch", stop_later)
+        with pytest.raises(shards_file.Stopped):
+            stream.shards.open(2)
+    stream.shards.stopping.clear()
+    again = prepare(streamed()).train.shards
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_file.Shards, "_save", lambda self, work: None)  # killed: no record is written any more
+        patch.setattr(shards_file.Shards, "_finish", interrupt)
+        clear_cache([f"{again.key}-000001"])
+        with pytest.raises(KeyboardInterrupt):
+            again.open(1)
+    assert np.array_equal(prepare(streamed()).train.shards.open(2).tokens, ring()[2 * N : 3 * N])
+
+
+def test_a_stop_behind_documents_that_were_put_back_leaves_none_out(hub):
+    shards = prepare(streamed()).train.shards
+    shards.open(0)
+    read, turns = shards_file.EncodedRing.read, []
+
+    def stop_after_the_first(self, held_out_too):
+        turns.append(1)
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+        return read(self, held_out_too)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_file.EncodedRing, "read", stop_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            shards.open(1)
+    (shards._folder() / "making.json").unlink()
+    assert np.array_equal(shards.open(1).tokens, ring()[N : 2 * N])
+
+
+def test_the_index_is_made_again_where_it_alone_was_removed(hub):
+    data = prepare(streamed())
+    tokens, key = data.validation.tokens.copy(), data.train.shards.key
+    del data
+    gc.collect()
+    clear_cache([key])
+    again = prepare(streamed())
+    assert np.array_equal(again.validation.tokens, tokens)
+    assert np.array_equal(again.train.shards.open(1).tokens, ring()[N : 2 * N])
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_made(hub, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from config import FactoredBlockConfig, ShapedBlockConfig, preset
+from config import ALiBiConfig, FactoredBlockConfig, NoPositionConfig, ShapedBlockConfig, SinusoidalConfig, preset
 from lab.runs.listing import delete_run, list_runs
 from lab.runs.run import Run
 from lab.runs.settings import starting_settings
@@ -173,11 +173,22 @@ def test_the_cards_command_makes_the_same_settings(tmp_path):
 
 @pytest.mark.parametrize("block", [FactoredBlockConfig(value_mixing="dense"), ShapedBlockConfig(mlp_gain=0.3)])
 def test_the_cards_command_knows_blocks(tmp_path, block):
-    """A preset's own block has flags; a block that no preset has in this place is had by starting from the run."""
+    """Whether a preset has the block, or only its kind names it."""
     name = "sasp-tiny" if block.kind == "shaped" else "factored-tiny"
     model = preset(name).model.replace(block=block, vocab_size=257)
     command = training_command(Run.create("one", model, TRAIN, tmp_path))
     assert f"--preset {name} " in command
     assert parse_training(shlex.split(command)[3:]).model == model
-    command = training_command(Run.create("two", MODEL.replace(block=block), TRAIN, tmp_path))
-    assert "--like NAME " in command and "kind" not in command
+    model = MODEL.replace(block=block)
+    command = training_command(Run.create("two", model, TRAIN, tmp_path))
+    assert parse_training(shlex.split(command)[3:]).model == model
+
+
+POSITIONS = [SinusoidalConfig(theta=500.0), ALiBiConfig(slopes=(0.5, 0.25)), NoPositionConfig()]
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_cards_command_knows_positions(tmp_path, position):
+    model = MODEL.replace(position=position)
+    command = training_command(Run.create("one", model, TRAIN, tmp_path))
+    assert parse_training(shlex.split(command)[3:]).model == model

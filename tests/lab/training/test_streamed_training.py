@@ -11,6 +11,7 @@ from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache
 from lab.runs.run import Run
 from lab.training.loop import train
+from lab.training.rate_finder import find_learning_rate
 from lab.training.start import open_or_create
 from settings.errors import DataError
 from settings.hub import HubConfig
@@ -156,3 +157,8 @@ def test_the_progress_is_told(hub, tmp_path, monkeypatch):
     said = []
     Run.create("told", MODEL, TRAIN.replace(data=DATA), tmp_path, tell=said.append)
     assert len(said) > 1 and "shard 0: 0.0 of 0.0 million tokens" in said[0] and "documents" in said[0]
+
+
+def test_a_test_of_rates_leaves_no_thread(hub):
+    find_learning_rate(Preset(MODEL, TRAIN.replace(data=DATA)), steps=20, highest=1e-2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("shard")]
