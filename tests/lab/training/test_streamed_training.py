@@ -9,6 +9,7 @@ from config import DataConfig, Preset
 from lab.comparison.sweep import sweep
 from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache
+from lab.data.token_stream import TokenStream
 from lab.runs.run import Run
 from lab.training.loop import train
 from lab.training.rate_finder import find_learning_rate
@@ -159,6 +160,8 @@ def test_the_progress_is_told(hub, tmp_path, monkeypatch):
     assert len(said) > 1 and "shard 0: 0.0 of 0.0 million tokens" in said[0] and "documents" in said[0]
 
 
-def test_a_test_of_rates_leaves_no_thread(hub):
+def test_a_test_of_rates_ends_what_is_made_in_the_background(hub, monkeypatch):
+    closed, close = [], TokenStream.close
+    monkeypatch.setattr(TokenStream, "close", lambda self: closed.append(close(self)))
     find_learning_rate(Preset(MODEL, TRAIN.replace(data=DATA)), steps=20, highest=1e-2)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("shard")]
+    assert closed and not [thread for thread in threading.enumerate() if thread.name.startswith("shard")]
