@@ -44,7 +44,7 @@ def rows_before(mixture: MixtureConfig, steps: int, batch_size: int) -> np.ndarr
     for source in range(weights.shape[1]):
         left = weights[:, source:].sum(axis=1)
         share = np.divide(weights[:, source], left, out=np.zeros(steps), where=left > 0)
-        share[weights[:, source + 1 :].sum(axis=1) == 0] = 1  # nobody behind takes the rest
+        share[weights[:, source + 1 :].sum(axis=1) == 0] = 1  # no source behind it has a weight
         planned = np.floor(np.cumsum(free * share) + 0.5).astype(np.int64)
         taken = np.diff(planned, prepend=0).clip(0, free)  # rounding may be one row off
         taken[share == 1] = free[share == 1]
