@@ -1,7 +1,6 @@
-"""python -m bench [training] [attention] [decoding] [data] [tracing] [blocks] [comparison] [future] [exchange]
-[streaming]
+"""The benchmarks, by default all:
 
-By default all.
+python -m bench [training] [attention] [decoding] [data] [streaming] [tracing] [blocks] [comparison] [future] [exchange]
 """
 
 import importlib
@@ -10,8 +9,9 @@ import sys
 
 import torch
 
-ALL = ("training", "attention", "decoding", "data", "tracing", "blocks", "comparison", "future", "exchange",
-       "streaming")
+ALL = (
+    "training", "attention", "decoding", "data", "streaming", "tracing", "blocks", "comparison", "future", "exchange",
+)
 
 chosen = sys.argv[1:] or ALL
 unknown = set(chosen) - set(ALL)
