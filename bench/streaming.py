@@ -1,7 +1,10 @@
 """What a streamed set costs: tokenising it beside tiktoken's own batches, memory by its size, a batch beside its step.
 
     python -m bench streaming
-    python -m bench.streaming --generated 10    # the peak memory while a source of 10 GB is tokenised
+
+The peak memory while a source of so many GB is tokenised, with its shards and its MB of text a second:
+
+    python -m bench.streaming --generated GB
 """
 
 import argparse
