@@ -84,8 +84,8 @@ def find_learning_rate(
     with closing(data.train):  # a streamed set makes its next shard in the background
         for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
             with explain_out_of_memory(config):
-                loss = state.backward(state.batch())["loss"]
-            norm = state.clip()
+                loss = state.backward(state.batch())["loss"].item()
+            norm = state.clip().item()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
             diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)
