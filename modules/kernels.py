@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
 LEFT = 5  # rows: for more, a product with the weights on the right is faster
+ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
+MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
 
 
@@ -104,6 +106,32 @@ class CausalAttention(torch.autograd.Function):
             d_k[:, :keys] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
         return *heads, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+
+
+def head_loss(x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int) -> Tensor:
+    """Sum of −log softmax(x·wᵀ)[target] over rows x (N, C) whose target (N) is not `ignore`, by the fastest way.
+
+    A GPU has the memory for all logits, and few large products suit it best. The compiler makes one kernel of the
+    softmax and the loss. On a CPU, and for more than MOST_LOGITS, `chunk` rows at a time are faster, and need less.
+    """
+    if x.is_cuda and x.shape[0] * weight.shape[0] <= MOST_LOGITS:
+        return loss_of_all_logits(x, weight, targets, ignore)  # ()
+    return HeadLoss.apply(x, weight, targets, ignore, chunk)  # ()
+
+
+def loss_of_all_logits(x: Tensor, weight: Tensor, targets: Tensor, ignore: int) -> Tensor:
+    """The same from all logits, with the vocabulary filled up to a multiple of ALIGNED.
+
+    The weights of the tokens that fill up are 0 and their biases −∞. So their probability is 0, and their gradient too.
+    """
+    w, missing = weight.to(x.dtype), -weight.shape[0] % ALIGNED  # (V, C)
+    if missing:
+        bias = F.pad(w.new_zeros(w.shape[0]), (0, missing), value=-math.inf)  # (O)
+        logits = F.linear(x, F.pad(w, (0, 0, 0, missing)), bias)  # (N, O)
+    else:
+        logits = F.linear(x, w)  # (N, V)
+    log_p = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (N, O)
+    return F.nll_loss(log_p, targets, ignore_index=ignore, reduction="sum")  # ()
 
 
 class HeadLoss(torch.autograd.Function):
