@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.rivals import hugging_face, nanogpt
 from config import ARCHITECTURES, DataConfig, ModelConfig, TrainConfig
 from lab.compute.choice import choose
+from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData
 from lab.data.token_file import TokenFile
@@ -47,9 +48,8 @@ def random_tokens(size: Size) -> np.ndarray:
     return np.random.default_rng(0).integers(size.vocabulary, size=50 * size.tokens, dtype=np.uint16)
 
 
-def random_windows(size: Size, device: str) -> Callable[[], Tensor]:
+def random_windows(stream: np.ndarray, size: Size, device: str) -> Callable[[], Tensor]:
     """A call that takes windows (B, T+1) from random places of a stream and sends them to the device."""
-    stream = random_tokens(size)
 
     def windows() -> Tensor:
         starts = torch.randint(len(stream) - size.length, (size.batch,)).tolist()
@@ -90,9 +90,11 @@ def stepper(
 
 
 def nano_gpt(size: Size, way: Way) -> Callable[[], None]:
-    config = nanogpt.NanoConfig(size.vocabulary, size.length, size.n_layers, size.n_heads, size.width)
+    """nanoGPT's GPT-2, its vocabulary padded to a multiple of 64, as it pads GPT-2's 50,257 to 50,304."""
+    rows = -(-size.vocabulary // 64) * 64
+    config = nanogpt.NanoConfig(rows, size.length, size.n_layers, size.n_heads, size.width)
     model = nanogpt.NanoGPT(config).to(way.device)
-    return stepper(model, nanogpt.build_adamw(model), model, random_windows(size, way.device), way)
+    return stepper(model, nanogpt.build_adamw(model), model, random_windows(random_tokens(size), size, way.device), way)
 
 
 def of_transformers(size: Size, way: Way, architecture: str = "llama", fused: bool = True) -> Callable[[], None]:
@@ -104,7 +106,7 @@ def of_transformers(size: Size, way: Way, architecture: str = "llama", fused: bo
     def loss_of(tokens: Tensor, targets: Tensor) -> Tensor:
         return hugging_face.mean_loss(model, tokens, targets)
 
-    return stepper(model, optimizer, loss_of, random_windows(size, way.device), way)
+    return stepper(model, optimizer, loss_of, random_windows(random_tokens(size), size, way.device), way)
 
 
 def x_transformers(size: Size, way: Way) -> Callable[[], None]:
@@ -122,7 +124,8 @@ def x_transformers(size: Size, way: Way) -> Callable[[], None]:
     def loss_of(tokens: Tensor, targets: Tensor) -> Tensor:
         return model(torch.cat((tokens, targets[:, -1:]), dim=1))  # it shifts by itself
 
-    return stepper(model, torch.optim.AdamW(model.parameters(), lr=1e-3), loss_of, random_windows(size, "cpu"), way)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return stepper(model, optimizer, loss_of, random_windows(random_tokens(size), size, "cpu"), way)
 
 
 def our_state(model: ModelConfig, batch: int, **settings) -> TrainingState:
@@ -136,7 +139,11 @@ def our_state(model: ModelConfig, batch: int, **settings) -> TrainingState:
 
 def ours(model: ModelConfig, batch: int, settings: dict) -> Callable[[], None]:
     """A step of ours as `train` computes it with these settings of TrainConfig, in a long training."""
-    state = our_state(model, batch, **settings)
+    return computing(our_state(model, batch, **settings))
+
+
+def computing(state: TrainingState) -> Callable[[], None]:
+    """A call that takes a step of this training, with precision and compiling as its settings choose them."""
     with state.seeded():
         choice = choose(state.learner, next(state.batch()), state.config)
     state.progress.precision = choice.precision
@@ -151,6 +158,6 @@ def our_stepper(state: TrainingState) -> Callable[[], None]:
     def step() -> None:
         state.backward(state.batch())
         state.clip()
-        state.update(state.config.learning_rate)
+        state.update(learning_rate(state.progress.step, state.config))
 
     return step

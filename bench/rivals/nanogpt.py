@@ -3,9 +3,8 @@
     tokens ─ embedding + learned position ─ block × L ─ LayerNorm ─ logits over all rows of the embedding
     block: x + out(attention(LayerNorm(x))), x + down(GELU(up(LayerNorm(x)))), without biases
 
-One product makes queries, keys and values; PyTorch's kernel computes causal attention; the head is the embedding, whose
-rows are padded to a multiple of 64 (GPT-2's 50,257 to 50,304); the loss is a plain cross-entropy over all logits.
-AdamW decays matrices alone, and is fused on CUDA. Products of float32 may use TF32 there.
+One product makes queries, keys and values; PyTorch's kernel computes causal attention; the head is the embedding; the
+loss is a plain cross-entropy over all logits. AdamW decays matrices alone, and is fused on CUDA.
 """
 
 import math
@@ -22,11 +21,6 @@ class NanoConfig(NamedTuple):
     n_layers: int
     n_heads: int
     width: int
-
-    @property
-    def rows(self) -> int:
-        """The vocabulary, padded to a multiple of 64."""
-        return -(-self.vocabulary // 64) * 64
 
 
 class NanoBlock(nn.Module):
@@ -51,7 +45,7 @@ class NanoGPT(nn.Module):
 
     def __init__(self, config: NanoConfig):
         super().__init__()
-        self.embedding = nn.Embedding(config.rows, config.width)
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.position = nn.Embedding(config.length, config.width)
         self.blocks = nn.ModuleList(NanoBlock(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
