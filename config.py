@@ -13,6 +13,7 @@ from settings.data import DataConfig
 from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.registry import name_built_in
+from settings.schedule import ScheduleConfig
 from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
 from settings.windows import Windows
 
@@ -267,24 +268,18 @@ class ModelConfig(Config):
 
 
 @settings
-class ScheduleConfig(Config):
-    """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
-    decay: Literal["cosine", "linear"] = "cosine"
-    warmup_steps: Whole[0, 10**9] | None = None  # None: a tenth of all steps.
-    final_fraction: Real[0, 1] = 0.1  # Of the peak, where the decay ends.
-    flat_steps: Whole[0, 10**9] = 0  # At the end, at the final rate.
-    cycles: Whole[1, 10**9] = 1  # The decay starts again from the peak so many times (warm restarts, arXiv 1608.03983).
-    cycle_growth: Positive = 1.0  # Each cycle so many times as long as the one before.
-
-
-@settings
 class TrainConfig(Config):
     """One training."""
+    earlier: ClassVar[dict] = {"optimizer": "adamw"}
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
     micro_batch_size: Count | None = None  # So many of them pass the model at once; gradients add up. None: all.
     learning_rate: Positive = 1e-3  # The schedule's peak.
+    # muon: for hidden matrices, with AdamW for all else (arXiv 2502.16982). None: muon, but adamw for an adapter.
+    optimizer: Literal["muon", "adamw"] | None = None
+    muon_rate: Positive = 1.0  # Muon's learning rate, as a multiple of AdamW's.
+    muon_momentum: Real[0, 0.9999] = 0.95
     weight_decay: Real[0, 1] = 0.1  # On matrices alone.
     beta1: Real[0, 0.9999] = 0.9
     beta2: Real[0, 0.9999] = 0.95
@@ -310,9 +305,10 @@ class TrainConfig(Config):
         """Steps of warm-up: the schedule's, or a tenth of all."""
         return self.steps // 10 if self.schedule.warmup_steps is None else self.schedule.warmup_steps
 
-    def settled(self) -> "TrainConfig":
-        """The same with what follows from other settings written out, as a run stores it."""
-        return self.replace(schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
+    def settled(self, model: ModelConfig) -> "TrainConfig":
+        """The same with what follows from other settings written out, as a run of this model stores it."""
+        optimizer = self.optimizer or ("adamw" if model.lora else "muon")
+        return self.replace(optimizer=optimizer, schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
 
     @property
     def accumulation(self) -> int:

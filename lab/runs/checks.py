@@ -7,6 +7,7 @@ import torch
 from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import pick_device
+from lab.compute.optimizer import matrices_of_muon
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
@@ -29,8 +30,8 @@ class Teacher(Protocol):
 def check_trainable(
     model: ModelConfig, config: TrainConfig, data: TokenData, teacher: Teacher | None = None
 ) -> None:
-    """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
-    text. teacher: the run that the settings distil, if they do."""
+    """Raises ConfigError if vocabulary, device, compiler, optimizer, prompt or teacher can't be used, DataError for too
+    little text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
     if model.quantised and not model.lora:
         raise ConfigError(
@@ -39,6 +40,9 @@ def check_trainable(
         )
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
+    if config.optimizer == "muon":
+        with torch.device("meta"):
+            matrices_of_muon(Transformer(model), config)
     if config.distil is not None:
         check_teacher(model, config.distil, data.tokenizer, teacher)
     device = pick_device(config.device)
