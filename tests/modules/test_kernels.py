@@ -132,7 +132,7 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """It is for bf16 with gradients on a CPU, few keys and no dropout; everything else goes to SDPA."""
+    """It is for bf16 with gradients and for windows, on a CPU, with few keys and no dropout; all else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
     def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1, window=None):
@@ -148,6 +148,8 @@ def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
     assert run(length=LONGEST, first=1) == run(length=third + 1, first=1, each=3) == 0
     assert run(length=2 * LONGEST, window=LONGEST - BLOCK) == 1  # no block has more keys
     assert run(length=2 * LONGEST, window=LONGEST - BLOCK + 1) == 0
+    assert run(dtype=torch.float32, gradient=False, window=3) == run(gradient=False, window=7) == 1
+    assert run(gradient=False, window=8) == run(window=3, dropout=0.1) == 0
 
 
 def test_attention_dropout_reaches_the_kernel():
