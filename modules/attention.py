@@ -45,7 +45,8 @@ class DotProductAttention(LoggingModule):
         dropout = self.dropout.active_rate
         if place.fits_causal_kernel:
             q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
-            return causal_attention(q, k, v, self.scale, dropout)[..., : self.head_dim]  # (B, H, T, D)
+            heads = causal_attention(q, k, v, self.scale, dropout, window=place.window)  # (B, H, T, E)
+            return heads[..., : self.head_dim]  # (B, H, T, D)
         mask = place.masked_bias()  # (…, T, S)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(q.dtype)  # (…, T, S)
@@ -63,11 +64,9 @@ class DotProductAttention(LoggingModule):
         bias = place.bias()  # (…, H, T, S)
         if bias is not None:
             scores = scores + bias  # (B, H, T, S)
-        if place.causal:
-            hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)  # (T, S)
-            scores = scores.masked_fill(hidden, -math.inf)  # (B, H, T, S)
-        elif place.mask is not None:
-            scores = scores.masked_fill(~place.mask, -math.inf)  # (B, H, T, S)
+        seen = place.visible(q.shape[2], q.device)  # (…, T, S)
+        if seen is not None:
+            scores = scores.masked_fill(~seen, -math.inf)  # (B, H, T, S)
         return scores.softmax(dim=-1)  # (B, H, T, S)
 
     def applied(self, weights: list[Tensor]) -> Tensor:

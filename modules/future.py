@@ -37,7 +37,8 @@ class CrossAttention(DotProductAttention):
 
     The keys come from predictions, never from tokens that are still to come. Every position sees `nothing`, a trained
     key and value. Without it the first position would have a single key, and a softmax over one key is constant.
-    The position of a key is the one that made the prediction.
+    The position of a key is the one that made the prediction. So with a window, a position sees the predictions of the
+    last `window` positions, itself included.
 
     x       (B, T, C)    ─ q (B, H, T, D) ─ turn ┐
     vectors (B, T, J, C) ─ k (B, JG, S, D) ─ turn ┴ scores (B, H, T, JS+1) ─ softmax ┐
@@ -66,7 +67,8 @@ class CrossAttention(DotProductAttention):
         """The fused kernel: causal for several keys of each position, or with a mask that holds the bias."""
         dropout = self.dropout.active_rate
         if place.causal and place.bias() is None:
-            return causal_attention(q, k, v, self.scale, dropout, first=1, each=self.n_vectors)  # (B, H, T, D)
+            keys = dict(first=1, each=self.n_vectors, window=place.window)
+            return causal_attention(q, k, v, self.scale, dropout, **keys)  # (B, H, T, D)
         return masked_attention(q, k, v, self.visible(place, q), self.scale, dropout)  # (B, H, T, D)
 
     def project(
@@ -92,9 +94,7 @@ class CrossAttention(DotProductAttention):
 
     def visible(self, place: PositionContext, q: Tensor) -> Tensor | None:
         """The mask over each vector's keys, or the bias with the mask in it; None where every key is seen."""
-        bias, mask = place.bias(), place.mask  # (…, T, S)
-        if place.causal:
-            mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()  # (T, S)
+        bias, mask = place.bias(), place.visible(q.shape[2], q.device)  # (…, T, S)
         if bias is None and mask is None:
             return None
         seen = mask if bias is None else bias if mask is None else bias.masked_fill(~mask, -torch.inf)  # (…, T, S)

@@ -195,6 +195,9 @@ VARIANTS: dict[str, ModelConfig] = {
         "llama", init_std=0.1, tie_weights=False, quantised=QuantisedConfig(bits=4, layers="head, blocks.*"),
         lora=LoRAConfig(rank=3, layers="head, blocks.*"),
     ),
+    # a window on attention, norms of queries and keys, a cap on the logits, a start at 0
+    "llama-windowed": vary("llama", window=4, **GROUPED),
+    "alibi-windowed-zero": vary("alibi", window=7, zero_init=True),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),
