@@ -2,8 +2,8 @@
 
 A token's slot in the cache is its position. A batch of prompts of different lengths is padded on the right. After the
 first pass, `keep` sets the true length of each sequence, and the next tokens overwrite the padding. So no query ever
-sees padding, and there is one rule: a query sees the slots up to its own position. With a window it sees the last of them
-alone. The cache keeps them all nevertheless, because `keep` may go back, and a mask hides the older ones.
+sees padding, and there is one rule: a query sees the slots up to its own position, or with a window the last of these.
+The cache keeps the older ones, too, because `keep` may go back; a mask hides them.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,8 @@ class Cache:
     def begin(self, n_tokens: int, window: int | None = None) -> tuple[Tensor, Tensor, bool, Tensor | None]:
         """Positions (T) or (B, T), key positions (S), whether no key is older than the pass, and the mask if some are.
 
-        window: how many keys a query sees, its own included; None: all up to its own. Raises ValueError if the tokens do not fit, and RuntimeError if gradients are on.
+        window: how many keys a query sees, its own included; None: all up to its own. Raises ValueError if the tokens
+        do not fit, and RuntimeError if gradients are on.
         """
         if torch.is_grad_enabled():
             raise RuntimeError("a cache keeps no gradients; call the model under torch.no_grad()")

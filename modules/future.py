@@ -38,7 +38,7 @@ class CrossAttention(DotProductAttention):
     The keys come from predictions, never from tokens that are still to come. Every position sees `nothing`, a trained
     key and value. Without it the first position would have a single key, and a softmax over one key is constant.
     The position of a key is the one that made the prediction. So with a window, a position sees the predictions of the
-    last `window` positions, itself included.
+    last `window` positions, itself included. With qk_norm, `nothing` has no norm: its key is trained itself.
 
     x       (B, T, C)    ─ q (B, H, T, D) ─ turn ┐
     vectors (B, T, J, C) ─ k (B, JG, S, D) ─ turn ┴ scores (B, H, T, JS+1) ─ softmax ┐
@@ -54,6 +54,7 @@ class CrossAttention(DotProductAttention):
         self.kv = Linear(config.width, 2 * config.kv_heads * config.head_dim, config.bias)
         self.nothing = nn.Parameter(torch.zeros(2, config.kv_heads, 1, config.head_dim))  # (2, G, 1, D)
         self.out = Linear(config.width, config.width, config.bias)
+        self.add_norms(config)
 
     def initialise(self, config: ModelConfig) -> None:
         initialise_writer(self.out, config)
@@ -80,7 +81,10 @@ class CrossAttention(DotProductAttention):
         k, v = self.kv(vectors).chunk(2, dim=-1)  # (B, T, J, GD)
         k, v = self.split_heads(k.flatten(2)), self.split_heads(v.flatten(2))  # (B, JG, T, D)
         q = self.split_heads(self.q(x))  # (B, H, T, D)
-        qk = place.turn(torch.cat((q, k), dim=1))  # (B, H+JG, T, D)
+        qk = torch.cat((q, k), dim=1)  # (B, H+JG, T, D)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)  # (B, H+JG, T, D)
+        qk = place.turn(qk)  # (B, H+JG, T, D)
         q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]  # (B, H, T, D), (B, JG, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, JG, S, D)
@@ -134,9 +138,7 @@ class FutureBlock(Block):
     ):
         super().__init__(config)
         self.attention_norm, self.mlp_norm = (build_norm(config.norm, config.width) for _ in range(2))
-        self.attention = Attention(
-            config.width, config.n_heads, config.kv_heads, config.bias, config.dropout.attention
-        )
+        self.attention = Attention.of(config)
         self.cross_norm = build_norm(config.norm, config.width) if n_vectors else None
         self.cross = CrossAttention(config, n_vectors) if n_vectors else None
         self.mlp = build_mlp(config.mlp, config.width, config.bias)

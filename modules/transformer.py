@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
 from modules import factored, future, multi_token, residual, shaped  # noqa: F401  each registers its block
+from modules.attention import DotProductAttention
 from modules.block import Block, Parts
 from modules.cache import Cache
 from modules.dropout import Dropout
@@ -55,6 +56,8 @@ class Transformer(LoggingModule):
             head.tie(self.embedding.weight)
         if any(block.reads_unembedding for block in self.blocks):
             head.unembedding()  # raises ConfigError if there is none
+        if config.qk_norm:
+            check_norms(self.blocks)
         self.gradient_checkpointing = False
         initialise(self, config)
         if config.quantised:
@@ -177,3 +180,13 @@ class Transformer(LoggingModule):
         """An empty cache for `batch` sequences of up to `capacity` tokens, of this model's type and on its device."""
         heads = [n_heads for block in self.blocks for n_heads in block.cached_heads]
         return Cache(heads, batch, capacity, self.config.head_dim, like=self.embedding.weight)
+
+
+def check_norms(blocks: nn.ModuleList) -> None:
+    """Raises ConfigError where an attention has no norms of queries and keys."""
+    for name, module in blocks.named_modules():
+        if isinstance(module, DotProductAttention) and module.qk_norm is None:
+            raise ConfigError(
+                f"qk_norm=True, and blocks.{name} was made without norms: a block makes its attention by "
+                "Attention.of(config), or calls add_norms(config) and its qk_norm; or leave qk_norm out"
+            )

@@ -97,7 +97,7 @@ def model(model) -> Iterator[str]:
             "any; lower window, or leave it out"
         )
     if model.logit_cap is not None and model.head.kind != "linear":
-        yield f"logit_cap caps a linear head, and a {model.head.kind} head makes logits of its own: leave one of them out"
+        yield f"logit_cap caps a linear head, and a head of kind {model.head.kind!r} is another: leave one of them out"
     if model.zero_init and getattr(model.block, "post_norm", False):
         yield (
             "zero_init would be undone by block.post_norm: after one step its norms bring what was 0 to full size; "

@@ -218,7 +218,8 @@ def test_each_dropout_acts_in_training_until_its_share_is_zero(config, rate):
 @EVERY_VARIANT
 def test_every_parameter_gets_a_gradient(config):
     model = Transformer(config)  # as it is initialised, because training starts there
-    if config.lora or config.zero_init:  # what reads or feeds a 0 has no gradient before the first step
+    starts_at_0 = config.lora or config.zero_init or (config.qk_norm and config.block.kind == "shaped")
+    if starts_at_0:  # what reads or feeds a 0 has no gradient before the first step
         _, gradients = losses_and_gradients(model, tokens(model.config, model.config.context_length + 1))
         with torch.no_grad():
             for key, gradient in gradients.items():
