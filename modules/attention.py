@@ -52,8 +52,9 @@ class DotProductAttention(LoggingModule):
         dropout = self.dropout.active_rate
         if place.fits_causal_kernel:
             q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
-            read = causal_attention(q, k, v, self.scale, dropout, window=place.window)  # (B, H, T, E)
-            return read[..., : self.head_dim]  # (B, H, T, D)
+            return causal_attention(
+                q, k, v, self.scale, dropout, window=place.window
+            )[..., : self.head_dim]  # (B, H, T, D)
         mask = place.masked_bias()  # (…, T, S)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(q.dtype)  # (…, T, S)

@@ -78,16 +78,14 @@ class LinearHead(Head, Linear):
     With a cap, logits = cap · tanh(W · hidden / cap).
     """
 
+    project = Linear.forward  # the logits before the cap
+
     def __init__(self, config: ModelConfig):
         Linear.__init__(self, config.width, config.vocab_size, bias=False)
         self.cap = config.logit_cap
 
     def forward(self, hidden: Tensor) -> Tensor:
         return soft_cap(self.project(hidden), self.cap)  # (…, V)
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """The logits before the cap: (…, V)."""
-        return Linear.forward(self, hidden)  # (…, V)
 
     def unembedding(self) -> Tensor:
         return self.weight  # (V, C)

@@ -27,13 +27,13 @@ def causal_attention(
     bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; this one is twice as fast. With a window, this
     one is faster in every type, because PyTorch's computes all scores.
     """
-    grouped, length = q.shape[1] != k.shape[1], q.shape[2]
-    window = None if window is None or window >= length else window
-    most = first + each * min(length, BLOCK + (window or length))  # keys of one block of queries
+    grouped = q.shape[1] != k.shape[1]
+    if window is not None and window >= q.shape[2]:
+        window = None  # every query sees all keys up to its own
     slow = window is not None or (q.dtype == torch.bfloat16 and (q.requires_grad or v.requires_grad))
-    if not (slow and q.device.type == "cpu" and most <= LONGEST and not dropout):
+    if not (slow and q.is_cpu and not dropout and most_keys(q.shape[2], first, each, window) <= LONGEST):
         plain = (first, each, window) == (0, 1, None)
-        mask = None if plain else causal_mask(length, first, each, q.device, window)  # (T, P)
+        mask = None if plain else causal_mask(q.shape[2], first, each, q.device, window)  # (T, P)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=plain, scale=scale, dropout_p=dropout, enable_gqa=grouped
         )  # (B, H, T, E)
@@ -117,6 +117,11 @@ class CausalAttention(torch.autograd.Function):
             d_k[:, seen] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
         return *heads, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+
+
+def most_keys(length: int, first: int, each: int, window: int | None) -> int:
+    """The keys that one block of CausalAttention has at most."""
+    return first + each * (length if window is None else min(length, BLOCK + window))
 
 
 def first_position(start: int, window: int | None) -> int:

@@ -20,7 +20,7 @@ from modules.logging_module import LoggingModule
 from modules.lora import Adapter
 from modules.losses import shift
 from modules.norms import build_norm
-from modules.positions import PositionContext, build_position
+from modules.positions import build_position
 from modules.quantised import replace_layers
 from settings.errors import ConfigError
 from settings.registry import part
@@ -110,8 +110,7 @@ class Transformer(LoggingModule):
             positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
             causal, mask = True, None
         else:
-            window = self.config.window
-            positions, key_positions, causal, mask = cache.begin(n_tokens, window)  # (…, T), (S), (…, T, S)
+            positions, key_positions, causal, mask = cache.begin(n_tokens, self.config.window)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
         if key_positions.shape[0] > limit:
             raise ValueError(
@@ -120,7 +119,8 @@ class Transformer(LoggingModule):
             )
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
-        place = self.place(positions, key_positions, causal, mask)
+        place = self.position.place(positions, key_positions, causal, mask)
+        place.window = self.config.window
         state = self.blocks[0].split(x)  # (…, C)
         caches = iter(cache.layers if cache is not None else ())
         for block in self.blocks:
@@ -134,12 +134,6 @@ class Transformer(LoggingModule):
         if cache is not None:
             cache.advance(n_tokens)
         return state  # (…, C)
-
-    def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
-        """What the attention of every layer does with its queries, keys and scores, in the model's window."""
-        place = self.position.place(positions, key_positions, causal, mask)
-        place.window = self.config.window
-        return place
 
     def losses(self, windows: Tensor, visit: Callable | None = None) -> dict[str, Tensor]:
         """The named losses of windows (B, T+1), in nats; "loss" is the next token's, the same in every architecture.

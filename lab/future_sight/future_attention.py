@@ -58,7 +58,7 @@ def vectors_in_order(model: Transformer) -> list[tuple[int, int, str]]:
 def weights_frame(
     weights: Tensor, seen: Tensor, layer: int, vectors: list[tuple[int, int, str]], labels: list[str]
 ) -> pd.DataFrame:
-    """The weights (H, T, 1 + J·T) that are `seen`. The keys are `nothing`, then the vectors of each position in turn."""
+    """The weights (H, T, 1 + J·T) that are seen. The keys are `nothing`, then the vectors of each position in turn."""
     n_tokens = len(labels)
     predictions = [(name, level, index, source) for source in range(n_tokens) for level, index, name in vectors]
     keys = pd.DataFrame([(NOTHING, None, None, None), *predictions], columns=["reads", "level", "vector", "source"])

@@ -36,7 +36,8 @@ class LeakyTransformer(Transformer):
         embedded = self.embedding(tokens)
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        place = self.place(positions, positions, True, None)
+        place = self.position.place(positions, positions, True, None)
+        place.window = self.config.window
         x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
         state = self.blocks[0].split(x)
         for block in self.blocks:
