@@ -10,6 +10,7 @@ from settings import combinations
 from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.data import DataConfig
+from settings.dropout import DropoutConfig
 from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.registry import name_built_in
@@ -211,14 +212,6 @@ class HeadConfig(Config):
 
 
 @settings
-class DropoutConfig(Config):
-    """Rates while training."""
-    embedding: Real[0, 0.99] = 0.0
-    attention: Real[0, 0.99] = 0.0  # On the attention weights.
-    residual: Real[0, 0.99] = 0.0  # On what a sub-layer adds.
-
-
-@settings
 class ModelConfig(Config):
     """A decoder-only transformer."""
     vocab_size: Count | None = None  # Rows of the embedding; at least the tokenizer's. None: the tokenizer's.
@@ -238,6 +231,10 @@ class ModelConfig(Config):
     tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
+    zero_init: bool = False  # What writes into the residual stream starts at 0; mixings start as mixing_init says.
+    qk_norm: bool = False  # RMS norms of queries and keys, over each head's channels (arXiv 2010.04245).
+    logit_cap: Positive | None = None  # cap · tanh(logits / cap) in place of the logits (arXiv 2408.00118).
+    window: Count | None = None  # The last so many tokens are all that a token attends to, itself included. None: all.
     lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
     quantised: QuantisedConfig | None = None  # Weights of 8 or 4 bits; adapters may be on top of them.
 
