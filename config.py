@@ -283,7 +283,7 @@ class TrainConfig(Config):
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
-    micro_batch_size: Count | None = None  # So many of them pass the model at once; gradients add up. None: all.
+    micro_batch_size: Count | Literal["auto"] | None = None  # So many pass the model at once. None: all; auto: what fits.
     learning_rate: Positive = 1e-3  # The schedule's peak.
     weight_decay: Real[0, 1] = 0.1  # On matrices alone.
     beta1: Real[0, 0.9999] = 0.9
@@ -314,10 +314,8 @@ class TrainConfig(Config):
         """The same with what follows from other settings written out, as a run stores it."""
         return self.replace(schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
 
-    @property
-    def accumulation(self) -> int:
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
+    at_once = property(combinations.at_once)
+    accumulation = property(combinations.accumulation)
     problems = combinations.train
 
 

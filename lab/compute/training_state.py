@@ -33,7 +33,8 @@ class Progress:
     """How far a training is, and how it computes. What was chosen by measuring stays chosen after a stop.
 
     step: how many steps are done. precision: "" until it is chosen. chosen_for: the precision, compile and device that
-    the settings asked for at that time. why: the choice in words. Checkpoints of earlier versions lack the last two.
+    the settings asked for at that time. why: the choice in words. micro_batch_size: what was found for "auto"; 0 where
+    the settings say it. Checkpoints of earlier versions lack the last three.
     """
 
     step: int = 0
@@ -43,6 +44,7 @@ class Progress:
     compiled: bool = False
     chosen_for: str = ""
     why: str = ""
+    micro_batch_size: int = 0
 
 
 @dataclass(kw_only=True)
@@ -100,7 +102,7 @@ class TrainingState:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
         config, length = self.config, self.model.config.context_length
         windows = torch.from_numpy(self.data.batch(config, self.progress.step, length))
-        for part in windows.split(config.micro_batch_size or config.batch_size):
+        for part in windows.split(config.at_once):
             yield part.to(self.device, non_blocking=True)
 
     def seeded(self):
