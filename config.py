@@ -292,7 +292,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     dropout_final: Real[0, 1] = 1.0  # The share of the model's dropout rates left at the last step, reached linearly.
     gradient_checkpointing: bool = False  # Recompute activations going back: less memory, a third more time.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # bf16 is autocast; auto measures which is faster.
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # tf32: on CUDA; bf16: autocast; auto: measured.
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA before MPS before CPU.
     compile: Literal["auto", "on", "off"] = "auto"  # auto: where the training is long enough to gain by it.
     evaluate_every: Whole[1, 10**12] = 100

@@ -25,6 +25,29 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def precisions(device: torch.device) -> list[str]:
+    """The precisions in which this device can train. TF32 needs a GPU of compute capability 8 (Ampere) or more."""
+    if device.type != "cuda":
+        return ["fp32", "bf16"]
+    tf32 = torch.cuda.get_device_capability(device) >= (8, 0)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return ["fp32", *["tf32"] * tf32, *["bf16"] * bf16]
+
+
+def check_precision(wanted: str, device: torch.device) -> None:
+    """Raises ConfigError for a precision in which this device can't train."""
+    there = precisions(device)
+    if wanted not in ("auto", *there):
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device {device.type!r}"
+        choices = ", ".join(map(repr, there))
+        raise ConfigError(f"precision {wanted!r} is not available on {name}; choose {choices}, or leave it at 'auto'")
+
+
+def unmeasured_precision(device: torch.device) -> str:
+    """The precision of a training that left the choice open, where nothing was measured: fp32, or TF32 on CUDA."""
+    return "tf32" if "tf32" in precisions(device) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for the forward pass of a training step."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -41,6 +64,22 @@ def cpu_name() -> str:
     facts = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)$", facts.read_text(errors="replace"), re.M) if facts.exists() else None
     return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+@contextmanager
+def matmul_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """The context for both passes of a step: inside, CUDA multiplies float32 matrices in TF32, unless `precision` is
+    "fp32"; afterwards as before."""
+    if device.type != "cuda":
+        yield
+        return
+    # the older of two interfaces: it sets the newer one too, and the compiler of torch 2.11 reads both
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

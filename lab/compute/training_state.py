@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
-from lab.compute.device import autocast, pick_device, seeded
+from lab.compute.device import autocast, matmul_precision, pick_device, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.data.packing import TokenData
 from modules.distillation import Distillation
@@ -89,10 +89,10 @@ class TrainingState:
 
     @property
     def precision(self) -> str:
-        """"fp32" or "bf16": the one chosen, else the one set, else fp32."""
+        """The one chosen, else the one set, else fp32, or TF32 on CUDA."""
         if self.progress.precision:
             return self.progress.precision
-        return "fp32" if self.config.precision == "auto" else self.config.precision
+        return unmeasured_precision(self.device) if self.config.precision == "auto" else self.config.precision
 
     def compile_losses(self) -> None:
         """From now on `backward` runs the compiled model."""
@@ -118,7 +118,7 @@ class TrainingState:
         done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
         set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
         sums: dict[str, float] = {}
-        with self.seeded():
+        with self.seeded(), matmul_precision(device, self.precision):
             for windows in batch:
                 with autocast(device, self.precision):
                     losses = first(windows) if first and not sums else self.losses_of(windows)

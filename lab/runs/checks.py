@@ -6,7 +6,7 @@ import torch
 
 from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
-from lab.compute.device import pick_device
+from lab.compute.device import check_precision, pick_device
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
@@ -29,8 +29,8 @@ class Teacher(Protocol):
 def check_trainable(
     model: ModelConfig, config: TrainConfig, data: TokenData, teacher: Teacher | None = None
 ) -> None:
-    """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
-    text. teacher: the run that the settings distil, if they do."""
+    """Raises ConfigError if vocabulary, device, precision, compiler, prompt or teacher can't be used, DataError for too
+    little text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
     if model.quantised and not model.lora:
         raise ConfigError(
@@ -42,6 +42,7 @@ def check_trainable(
     if config.distil is not None:
         check_teacher(model, config.distil, data.tokenizer, teacher)
     device = pick_device(config.device)
+    check_precision(config.precision, device)
     if config.compile == "on":
         check_compiler(device)
     if room_for_sample(model, config, data.tokenizer) < 1:

@@ -113,7 +113,7 @@ def progress_problem(progress: Progress) -> str | None:
         return f"seconds is {seconds!r:.50}, no number from 0 on"
     if best is not None and not (type(best) in (int, float) and math.isfinite(best)):
         return f"best_loss is {best!r:.50}, neither a finite number nor null"
-    if progress.precision not in ("", "fp32", "bf16") or type(progress.compiled) is not bool:
+    if progress.precision not in ("", "fp32", "tf32", "bf16") or type(progress.compiled) is not bool:
         return f"precision and compiled are {progress.precision!r:.50} and {progress.compiled!r:.50}"
     if type(progress.chosen_for) is not str or type(progress.why) is not str:
         return "chosen_for and why must be texts"

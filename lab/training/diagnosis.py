@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lab.compute.device import autocast
+from lab.compute.device import autocast, matmul_precision
 from lab.compute.training_state import TrainingState
 from lab.runs.run import Run
 from lab.training.checkpoint import still_holds
@@ -43,7 +43,7 @@ def find_non_finite(state: TrainingState) -> str:
 
     handles = [module.register_forward_hook(look(name)) for name, module in state.learner.named_modules() if name]
     try:
-        with state.seeded(), torch.no_grad():
+        with state.seeded(), torch.no_grad(), matmul_precision(state.device, state.precision):
             for windows in state.batch():
                 with autocast(state.device, state.precision):
                     state.learner.losses(windows)

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
-from lab.compute.device import explain_out_of_memory, pick_device
+from lab.compute.device import check_precision, explain_out_of_memory, pick_device
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData, prepare
 from lab.display.palette import BLUE, SKY, VERMILLION
@@ -61,7 +61,7 @@ def find_learning_rate(
     """Trains a new model on the batches that a training with these settings would see, and stores nothing.
 
     data: the result of `prepare`, if you have it. The same call gives the same numbers, because weights, batches and
-    dropout depend on the settings' seed. The precision is fp32 unless the settings name one.
+    dropout depend on the settings' seed. The precision is fp32, or TF32 on CUDA, unless the settings name one.
     Before the first step, raises ConfigError for rates, a device or a vocabulary that can't be used, and DataError for
     too little text; later, ConfigError if the loss diverges at once or never falls, RunError if memory runs out.
     """
@@ -70,7 +70,7 @@ def find_learning_rate(
     if steps < LEAST_STEPS:
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
-    pick_device(config.device)  # an absent one is refused before any text is read
+    check_precision(config.precision, pick_device(config.device))  # before any text is read
     teacher = Run.open_teacher(config)
     tokenizer = data.tokenizer if data else find_tokenizer(config.data.tokenizer, teacher)
     model_config = model_config.settled(tokenizer.vocab_size)

@@ -10,8 +10,9 @@ import torch
 from config import ModelConfig, TrainConfig
 from lab.compute import choice as choosing
 from lab.compute.choice import choose
-from lab.compute.device import pick_device
+from lab.compute.device import check_precision, matmul_precision, pick_device, precisions, unmeasured_precision
 from modules.transformer import Transformer
+from settings.errors import ConfigError
 from settings.paths import ROOT
 
 WINDOWS = torch.zeros(8, 17, dtype=torch.long)
@@ -90,3 +91,44 @@ def test_devices_are_taken_in_order(monkeypatch):
     assert pick_device("auto").type == "mps"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
+
+
+def gpu(monkeypatch, capability: tuple[int, int]) -> torch.device:
+    """A CUDA device of this compute capability, as PyTorch describes it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    return torch.device("cuda")
+
+
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch):
+    cpu = torch.device("cpu")
+    assert precisions(cpu) == ["fp32", "bf16"] and unmeasured_precision(cpu) == "fp32"
+    with pytest.raises(ConfigError, match="'tf32' is not available on device 'cpu'; choose 'fp32', 'bf16', or leave"):
+        check_precision("tf32", cpu)
+    ampere = gpu(monkeypatch, (8, 0))
+    assert precisions(ampere) == ["fp32", "tf32", "bf16"] and unmeasured_precision(ampere) == "tf32"
+    for wanted in ("auto", "fp32", "tf32", "bf16"):
+        check_precision(wanted, ampere)
+    turing = gpu(monkeypatch, (7, 5))
+    assert precisions(turing) == ["fp32"] and unmeasured_precision(turing) == "fp32"
+    check_precision("auto", turing)
+    for wanted in ("tf32", "bf16"):
+        with pytest.raises(ConfigError, match=f"'{wanted}' is not available on Tesla T4; choose 'fp32', or leave"):
+            check_precision(wanted, turing)
+
+
+@pytest.mark.parametrize("precision, inside", [("fp32", "highest"), ("tf32", "high"), ("bf16", "high")])
+@pytest.mark.parametrize("before", ["highest", "high"])
+def test_the_precision_of_products_is_that_of_the_step_and_then_as_before(precision, inside, before):
+    try:
+        torch.set_float32_matmul_precision(before)
+        with matmul_precision(torch.device("cuda"), precision):
+            assert torch.get_float32_matmul_precision() == inside
+        with pytest.raises(KeyError), matmul_precision(torch.device("cuda"), precision):
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == before
+        with matmul_precision(torch.device("cpu"), precision):
+            assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")

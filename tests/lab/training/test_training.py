@@ -197,6 +197,12 @@ def test_absent_device_is_refused(tmp_path, data, monkeypatch):
         list(train(new_run(tmp_path, device="cuda"), data))
 
 
+def test_a_precision_that_the_device_lacks_is_refused_before_the_run_exists(tmp_path):
+    with pytest.raises(ConfigError, match="'tf32' is not available on device 'cpu'"):
+        new_run(tmp_path, device="cpu", precision="tf32")
+    assert not (tmp_path / "run").exists()
+
+
 def test_samples_come_every_n_steps_with_the_same_seed(tmp_path, data):
     steps = list(train(new_run(tmp_path, steps=6, sample_every=2, sample_prompt="Once"), data))
     assert [bool(step.sample) for step in steps] == [False, True] * 3
