@@ -283,7 +283,7 @@ class TrainConfig(Config):
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
-    micro_batch_size: Count | Literal["auto"] | None = None  # So many pass the model at once. None: all; auto: what fits.
+    micro_batch_size: Count | Literal["auto"] | None = None  # Of them at once. None: all; auto: as many as fit.
     learning_rate: Positive = 1e-3  # The schedule's peak.
     weight_decay: Real[0, 1] = 0.1  # On matrices alone.
     beta1: Real[0, 0.9999] = 0.9

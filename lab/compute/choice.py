@@ -60,7 +60,7 @@ def choose_precision(times: PassTimes, config: TrainConfig, origin: str) -> tupl
         return config.precision, f"{config.precision}, {origin}"
     choices = candidates(device)
     if len(choices) == 1:
-        return choices[0], f"{choices[0]}, as always on {device.type.upper()}" + " without bf16" * (device.type == "cuda")
+        return choices[0], f"{choices[0]}, as always on {'a GPU without bf16' if device.type == 'cuda' else 'MPS'}"
     if config.compile == "on" and device.type == "cuda":
         return "bf16", "bf16, in which compiled steps are fastest on CUDA"
     full = choices[0]

@@ -44,7 +44,8 @@ def failure_in(error: Exception) -> str | None:
 
     if not isinstance(error, TorchDynamoException):
         return None
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [line for line in str(error).strip().splitlines() if not line.endswith(" raised:")]  # by which backend
+    return lines[0].strip() if lines else type(error).__name__
 
 
 @contextmanager

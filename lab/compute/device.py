@@ -12,6 +12,7 @@ import torch
 from settings.errors import ConfigError, RunError
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")
+CONTAINER = Path("/sys/fs/cgroup")  # what Linux tells of the container that this process runs in
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -122,11 +123,10 @@ def training_memory_limit(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     import psutil
 
-    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
-    limit = group / "memory.max"
+    free, limit = psutil.virtual_memory().available, CONTAINER / "memory.max"
     if limit.exists() and (most := limit.read_text().strip()).isdigit():
-        used = int((group / "memory.current").read_text())
-        pages = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.M)  # can be let go
+        used = int((CONTAINER / "memory.current").read_text())
+        pages = re.search(r"^inactive_file (\d+)$", (CONTAINER / "memory.stat").read_text(), re.M)  # can be let go
         free = min(free, int(most) - used + int(pages[1] if pages else 0))
     return max(0, free) + memory_in_use(device)
 

@@ -25,16 +25,17 @@ class PassTimes:
     def __init__(self, model: nn.Module, windows: Tensor):
         self.model, self.windows, self.remembered = model, windows, True
         self.path = lasting_path("passes", times_key(model, windows))
-        self.seconds: dict[str, float] = (read_entry(self.path) if self.path else None) or {}
+        self.timed: list[dict[str, float]] = (read_entry(self.path) if self.path else None) or []
 
     def of(self, ways: list[str]) -> dict[str, float]:
-        """The seconds of these ways; all are timed in turn where one is not known. Infinite: it runs out of memory."""
-        if not self.seconds.keys() >= set(ways):
-            self.remembered = False
-            self.seconds |= time_passes(self.model, self.windows, ways)
-            if self.path:  # what ran out of memory may fit another time
-                write_entry(self.path, {way: taken for way, taken in self.seconds.items() if taken < torch.inf})
-        return {way: self.seconds[way] for way in ways}
+        """The seconds of these ways, timed in turn, so that they can be compared. Infinite: it runs out of memory."""
+        known = next((seconds for seconds in self.timed if seconds.keys() >= set(ways)), None)
+        if known is None:
+            known, self.remembered = time_passes(self.model, self.windows, ways), False
+            self.timed.append(known)
+            if self.path and torch.inf not in known.values():  # what ran out of memory may fit another time
+                write_entry(self.path, self.timed)
+        return {way: known[way] for way in ways}
 
 
 def times_key(model: nn.Module, windows: Tensor) -> tuple:

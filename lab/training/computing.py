@@ -18,13 +18,13 @@ def choose_computing(run: Run, state: TrainingState) -> None:
     progress, device_type = state.progress, state.device.type
     if progress.step >= state.config.steps:
         return
-    found = settle_micro_batch(run, state)
+    resized = settle_micro_batch(run, state)
     config = state.config
     asked = f"{config.precision} {config.compile} {device_type}"
     kept = measured_before(state)
     settings = config.replace(**kept)
     chosen = (progress.precision, "on" if progress.compiled else "off")
-    if found or (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
+    if resized or (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
         run.tell("measuring how long a step takes" + ", in both precisions" * (settings.precision == "auto"))
         with state.seeded(), explain_out_of_memory(run.model_config, config):
             windows, left = next(state.batch()), config.steps - progress.step
@@ -32,7 +32,7 @@ def choose_computing(run: Run, state: TrainingState) -> None:
         size = f"micro-batches of {config.at_once}, the most that fit; " if progress.micro_batch_size else ""
         progress.why = f"{device_type}, {size}{why}"
         run.tell(progress.why)
-    if found or progress.chosen_for != asked:
+    if resized or progress.chosen_for != asked:
         progress.chosen_for = asked
         save_checkpoint(run, state)
 

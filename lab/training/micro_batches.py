@@ -12,14 +12,15 @@ from lab.runs.run import Run
 
 
 def settle_micro_batch(run: Run, state: TrainingState) -> bool:
-    """Puts a number in the place of "auto" in state.config. Returns whether it was found now, and not kept from before
-    a stop on the same kind of device."""
+    """Puts a number in the place of "auto" in state.config: the one that was found before a stop on the same kind of
+    device, else one that is found now. Returns whether that is new."""
     progress, config = state.progress, state.config
+    before = progress.micro_batch_size
     if config.micro_batch_size != "auto":
         progress.micro_batch_size = 0
-        return False
+        return before != 0
     same_device = progress.chosen_for.split()[-1:] == [state.device.type]
-    kept = progress.micro_batch_size if same_device else 0
+    kept = before if same_device else 0
     if not kept:
         run.tell("looking for the largest micro-batch that fits into memory")
     progress.micro_batch_size = kept or find_micro_batch(state)
