@@ -106,7 +106,7 @@ def attention_maps(
     weights = torch.stack([reads[0] for reads in seen])
     with torch.no_grad():
         applied = [attention.applied(weights) for attention, weights in zip(attentions, seen, strict=True)]
-    return AttentionMaps(labels=labels, weights=weights, applied=torch.stack(applied))
+    return AttentionMaps(labels=labels, weights=weights.cpu(), applied=torch.stack(applied).cpu())
 
 
 def noting(attention: DotProductAttention, seen: list[list[Tensor]]) -> Callable:

@@ -12,13 +12,17 @@ from lab.training.checkpoint import still_holds
 from settings.errors import RunError
 
 
-def check_finite(run: Run, state: TrainingState, numbers: list[float]) -> None:
-    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite."""
-    if not all(map(math.isfinite, numbers)):
-        raise RunError(
-            f"step {state.progress.step + 1}: {find_non_finite(state)} is not finite. {still_holds(run)}. "
-            f"{advice(state)}"
-        )
+def check_finite(run: Run, state: TrainingState, numbers: dict[str, float], step: int) -> None:
+    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite.
+
+    step: from 1. If its update is done already, the weights are no longer those that gave the numbers, and the message
+    names the number instead of the part that it came from.
+    """
+    wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if wrong:
+        name = {"loss": "the loss", "gradient_norm": "the norm of the gradients"}.get(wrong[0], f"the loss {wrong[0]}")
+        where = name if state.progress.step == step else find_non_finite(state)
+        raise RunError(f"step {step}: {where} is not finite. {still_holds(run)}. {advice(state)}")
 
 
 def check_validation_loss(run: Run, state: TrainingState, loss: float) -> None:

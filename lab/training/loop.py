@@ -16,6 +16,7 @@ from dataclasses import replace
 from config import TrainConfig
 from lab.compute.compiling import explain_compiler_failure
 from lab.compute.device import memory_in_use
+from lab.compute.readings import Readings
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.costs.fitting import explain_out_of_memory
@@ -133,21 +134,32 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
 
 
 def take_step(run: Run, state: TrainingState, watch: Watch | None) -> Step:
-    """Computes the gradients, clips them and updates the parameters. watch: measures this step, and writes it."""
+    """Computes the gradients, clips them and updates the parameters. watch: measures this step, and writes it.
+
+    A device that runs ahead gets the update and the next batch before its numbers are read, and so has work meanwhile.
+    The step's time ends when its numbers are there; its update is in the time of the next step.
+    """
     start, progress, config = time.perf_counter(), state.progress, state.config
-    rate = learning_rate(progress.step, config)
+    rate, step = learning_rate(progress.step, config), progress.step + 1
     losses = state.backward(state.batch(), watch and watch.losses)
     if watch:
-        watch.write(progress.step + 1)
-    norm = state.clip()
-    check_finite(run, state, [norm, *losses.values()])
-    state.update(rate)
+        watch.write(step)
+    readings = Readings(losses | {"gradient_norm": state.clip()})
+    if state.runs_ahead:
+        state.update(rate)
+        if step < config.steps and state.data.is_there:
+            state.prepare_batch()
+    losses = readings.read()
+    check_finite(run, state, losses, step)
+    if not state.runs_ahead:
+        state.update(rate)
+    norm = losses.pop("gradient_norm")
     spent, tokens = time.perf_counter() - start, config.batch_size * state.model.config.context_length
     progress.seconds += spent
     return Step(
-        step=progress.step, tokens=progress.step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
+        step=step, tokens=step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
         learning_rate=rate, gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(state.device),
-        others=losses, shares=state.data.shares(config, progress.step - 1),
+        others=losses, shares=state.data.shares(config, step - 1),
     )
 
 

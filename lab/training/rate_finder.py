@@ -89,8 +89,8 @@ def find_learning_rate(
             state.config = config.replace(micro_batch_size=find_micro_batch(state))
         for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
             with explain_out_of_memory(model_config, state.config):
-                loss = state.backward(state.batch())["loss"]
-            norm = state.clip()
+                loss = state.backward(state.batch())["loss"].item()
+            norm = state.clip().item()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
             diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)

@@ -11,6 +11,7 @@ from modules.heads import LinearHead
 from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
+from tests.helpers.devices import DEVICE, generator
 from tests.helpers.measures import LargestTensor
 from tests.helpers.variants import BATCH, VARIANTS
 
@@ -29,7 +30,7 @@ def values_and_gradients(function, *inputs):
     """The result and its gradients in a fixed random direction."""
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     out = function(*inputs)
-    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)).to(out.dtype)
+    direction = torch.randn(out.shape, generator=generator(5)).to(out.dtype)
     return [out.detach(), *torch.autograd.grad((out * direction).sum(), inputs)]
 
 
@@ -60,7 +61,7 @@ def test_written_out_attention_equals_sdpa_and_textbook(length, first, each):
 @pytest.mark.parametrize("first, each", SEEN)
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
-    mask = causal_mask(length, first, each, torch.device("cpu"))
+    mask = causal_mask(length, first, each, torch.device(DEVICE))
     assert mask.shape == (length, first + each * length) and mask.dtype == torch.bool
     for query in range(length):
         for key in range(first + each * length):
@@ -232,7 +233,7 @@ def test_compiled_losses_and_gradients_equal_eager(name, bf16):
     for losses in (model.losses, torch.compile(model.losses, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         torch.manual_seed(3)  # the windows that teach are drawn
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
             loss = model.objective(losses(windows))
         loss.backward()
         results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
