@@ -271,7 +271,7 @@ class TrainConfig(Config):
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
-    micro_batch_size: Count | None = None  # So many of them pass the model at once; gradients add up. None: all.
+    micro_batch_size: Count | Literal["auto"] | None = None  # Of them at once. None: all; auto: as many as fit.
     learning_rate: Positive = 1e-3  # The schedule's peak.
     # muon: for hidden matrices, with AdamW for all else (arXiv 2502.16982). None: muon, but adamw for an adapter.
     optimizer: Literal["muon", "adamw"] | None = None
@@ -307,10 +307,8 @@ class TrainConfig(Config):
         optimizer = self.optimizer or ("adamw" if model.lora else "muon")
         return self.replace(optimizer=optimizer, schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
 
-    @property
-    def accumulation(self) -> int:
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
+    at_once = property(combinations.at_once)
+    accumulation = property(combinations.accumulation)
     problems = combinations.train
 
 

@@ -34,7 +34,8 @@ class Progress:
     """How far a training is, and how it computes. What was chosen by measuring stays chosen after a stop.
 
     step: how many steps are done. precision: "" until it is chosen. chosen_for: the precision, compile and device that
-    the settings asked for at that time. why: the choice in words. Checkpoints of earlier versions lack the last two.
+    the settings asked for at that time. why: the choice in words. micro_batch_size: what was found for "auto"; 0 where
+    the settings say it. Checkpoints of earlier versions lack the last three.
     """
 
     step: int = 0
@@ -44,6 +45,7 @@ class Progress:
     compiled: bool = False
     chosen_for: str = ""
     why: str = ""
+    micro_batch_size: int = 0
 
 
 @dataclass(kw_only=True)
@@ -106,7 +108,7 @@ class TrainingState:
     def batch(self) -> Iterator[Tensor]:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
         self.prepare_batch()
-        yield from self.prepared[1].split(self.config.micro_batch_size or self.config.batch_size)
+        yield from self.prepared[1].split(self.config.at_once)
 
     def prepare_batch(self) -> None:
         """Sends the windows of the next step to the device, unless they are there. Waits for no copy to end."""

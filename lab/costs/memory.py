@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from config import ModelConfig, TrainConfig
-from lab.costs.remembered import remembered
+from lab.files.remembered import remembered
 from settings.errors import ConfigError
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "cache", "temporary")

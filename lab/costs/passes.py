@@ -22,7 +22,7 @@ def meta_model(config: ModelConfig) -> Transformer:
 def windows(train: TrainConfig, length: int) -> Iterator[Tensor]:
     """The first two micro-batches (B, T+1) of a step: any further ones are like the second."""
     whole = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
-    yield from whole.split(train.micro_batch_size or train.batch_size)[:2]
+    yield from whole.split(train.at_once)[:2]
 
 
 def count_flops(config: ModelConfig, checkpointing: bool) -> tuple[int, int]:

@@ -92,10 +92,11 @@ class Run:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
         for settings that can't be trained with here, IdeaError for an idea whose source can't be kept.
         """
-        from lab.runs.checks import check_trainable
+        from lab.runs.checks import check_device, check_trainable
 
         check_name(name)
         check_are_settings(model, train)
+        check_device(train)
         folder = runs_folder(folder)
         teacher = cls.open_teacher(train, folder)
         if teacher and (origin or model.lora):

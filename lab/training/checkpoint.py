@@ -119,6 +119,9 @@ def progress_problem(progress: Progress) -> str | None:
         return f"precision and compiled are {progress.precision!r:.50} and {progress.compiled!r:.50}"
     if type(progress.chosen_for) is not str or type(progress.why) is not str:
         return "chosen_for and why must be texts"
+    size = progress.micro_batch_size
+    if type(size) is not int or not 0 <= size <= 2**20:
+        return f"micro_batch_size is {size!r:.50}, no whole number from 0 to 2**20"
     return None
 
 

@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from config import TrainConfig
 from lab.compute.compiling import explain_compiler_failure
-from lab.compute.device import explain_out_of_memory, memory_in_use
+from lab.compute.device import memory_in_use
 from lab.compute.readings import Readings
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
+from lab.costs.fitting import explain_out_of_memory
 from lab.data.packing import TokenData
 from lab.data.shards import Stopped
 from lab.files.atomic import remove_unfinished
@@ -81,7 +82,7 @@ def open_state(run: Run, data: TokenData | None) -> TrainingState:
     run.check_data(data)
     teacher = run.base() if run.train_config.distil else None
     check_trainable(run.model_config, run.train_config, data, teacher)
-    with explain_out_of_memory(run.train_config):
+    with explain_out_of_memory(run.model_config, run.train_config):
         teaching = teacher and teacher.load_model()
         state = TrainingState.start(run.model_config, run.train_config, data, teaching)
     if run.model_config.lora or (starts_from_weights(run) and not run.checkpoint_path.exists()):
@@ -97,11 +98,12 @@ def starts_from_weights(run: Run) -> bool:
 
 def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
     """Takes steps until the run's last one or until `stopping` is set, and then stores the run."""
-    progress, config = state.progress, state.config
+    progress = state.progress
     log = StepLog(run.log_path, keep_steps=progress.step, every_step=True)
     watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step), state.learner)
     if not stopping.is_set():
         choose_computing(run, state)
+    config = state.config
     if progress.compiled:
         state.compile_losses()
     if progress.step < config.steps and not stopping.is_set():
@@ -111,7 +113,7 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
         watching = watch if watch_due(progress.step + 1, config) else None
         compiling = explain_compiler_failure(progress.step + 1) if progress.compiled else nullcontext()
         try:
-            with explain_out_of_memory(config), compiling:
+            with explain_out_of_memory(run.model_config, config), compiling:
                 record = replace(take_step(run, state, watching), note=note)
                 record = replace(record, **measure(run, state))
         except Stopped:  # while the step waited for its text; nothing of it was computed

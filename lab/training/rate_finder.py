@@ -18,14 +18,16 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
-from lab.compute.device import check_precision, explain_out_of_memory, pick_device
+from lab.compute.device import check_precision, pick_device
 from lab.compute.training_state import TrainingState
+from lab.costs.fitting import check_micro_batch, explain_out_of_memory
 from lab.data.packing import TokenData, prepare
 from lab.display.palette import BLUE, SKY, VERMILLION
 from lab.display.style import Picture, axes
 from lab.runs.checks import check_teacher, check_vocabulary
 from lab.runs.run import Run
 from lab.runs.text import find_tokenizer
+from lab.training.micro_batches import find_micro_batch
 from settings.errors import ConfigError
 
 SMOOTHING = 0.8  # the share of the running mean that stays at each step
@@ -77,13 +79,16 @@ def find_learning_rate(
     check_vocabulary(model_config, tokenizer)
     data = data or prepare(config.data, tokenizer)
     data.train.n_windows(model_config.context_length)
+    check_micro_batch(model_config, config, pick_device(config.device))
     if teacher:
         check_teacher(model_config, config.distil, data.tokenizer, teacher)
     state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())
     rates, losses, smoothed, mean = [], [], [], 0.0
     with closing(data.train):  # a streamed set makes its next shard in the background
+        if config.micro_batch_size == "auto":
+            state.config = config.replace(micro_batch_size=find_micro_batch(state))
         for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-            with explain_out_of_memory(config):
+            with explain_out_of_memory(model_config, state.config):
                 loss = state.backward(state.batch())["loss"].item()
             norm = state.clip().item()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss

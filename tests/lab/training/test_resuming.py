@@ -20,6 +20,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 import lab.training.computing
 from config import TrainConfig
 from lab.comparison.sweep import sweep
+from lab.compute.choice import COMPILING_PAYS
 from lab.compute.optimizer import build_optimizer
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
@@ -230,7 +231,7 @@ def test_what_can_not_change_is_refused_by_name(stopped, file, changes, said):
 def test_what_was_measured_stays_and_what_is_set_is_obeyed(tmp_path, data, monkeypatch):
     run, asked = new_run(tmp_path, precision="auto", dropout_final=1.0), []
 
-    def measured(model, windows, config, kept):
+    def measured(model, windows, config, kept, steps):
         asked.append((config.precision, config.compile))
         return {"auto": "bf16"}.get(config.precision, config.precision), config.compile == "on", "made up"
 
@@ -269,7 +270,7 @@ def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, m
     monkeypatch.setattr("lab.training.computing.compiler_problem", lambda device_type: "no Python.h")
     for place in ("choice", "compiling"):
         monkeypatch.setattr(f"lab.compute.{place}.compiler_problem", lambda device_type: "no Python.h")
-    monkeypatch.setattr("lab.compute.choice.COMPILING_PAYS", 0)
+    monkeypatch.setitem(COMPILING_PAYS, "cpu", 0)
     told = []
     run.listener = told.append
     stop(run, data, 3)
