@@ -5,6 +5,7 @@ python -m bench.gpu_modes [modes] [profiles]
 
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -15,31 +16,43 @@ from bench.own_cache import own_cache
 from bench.steps import Size, Way, nano_gpt, our_state
 from bench.timing import seconds_per_call, table
 
+
+class Form(NamedTuple):
+    """mode: of compiling the losses; "" is not compiled. update: whether the update is compiled."""
+
+    mode: str = ""
+    update: bool = False
+    optimizer: str = "adamw"
+
+
 MODES = {
-    "eager": ("", False), "compiled": ("default", False), "compiled, update too": ("default", True),
-    "reduce-overhead": ("reduce-overhead", False), "reduce-overhead, update compiled": ("reduce-overhead", True),
-    "max-autotune-no-cudagraphs": ("max-autotune-no-cudagraphs", False), "eager, update compiled": ("", True),
+    "eager": Form(), "eager, update compiled": Form("", True), "compiled": Form("default"),
+    "compiled, update compiled": Form("default", True), "reduce-overhead": Form("reduce-overhead"),
+    "reduce-overhead, update compiled": Form("reduce-overhead", True),
+    "max-autotune-no-cudagraphs": Form("max-autotune-no-cudagraphs"),
+    "compiled, Muon": Form("default", False, "muon"), "eager, Muon": Form("", False, "muon"),
 }
 
 
-def build(mode: str, update: bool, size: Size, device: str) -> Callable[[], None]:
-    """Our step with the losses compiled in this mode ("": not compiled), and with the update compiled or not."""
-    state = our_state(size.model("gpt2"), size.batch, precision="bf16", compile="off", device=device)
+def build(form: Form, size: Size, device: str) -> Callable[[], None]:
+    """Our step in this form."""
+    settings = dict(precision="bf16", compile="off", device=device, optimizer=form.optimizer)
+    state = our_state(size.model("gpt2"), size.batch, **settings)
     state.progress.precision = "bf16"
-    if mode:
-        state.losses_of = torch.compile(state.learner.losses, mode=mode)
+    if form.mode:
+        state.losses_of = torch.compile(state.learner.losses, mode=form.mode)
     rate = state.config.learning_rate
-    if update:
+    if form.update:
         for group in state.optimizer.param_groups:  # a rate in a tensor, so that a new one compiles nothing anew
             group["lr"] = torch.tensor(rate, device=device)
         change = torch.compile(state.optimizer.step)
 
     def step() -> None:
-        if "reduce" in mode:
+        if "reduce" in form.mode:
             torch.compiler.cudagraph_mark_step_begin()
         state.backward(state.batch())
         state.clip()
-        if update:
+        if form.update:
             change()
             state.optimizer.zero_grad(set_to_none=True)
             state.progress.step += 1
@@ -49,22 +62,24 @@ def build(mode: str, update: bool, size: Size, device: str) -> Callable[[], None
     return step
 
 
-def tokens_per_second(mode: str, update: bool, size: Size, device: str) -> float:
-    return size.tokens / seconds_per_call(build(mode, update, size, device))
+def tokens_per_second(form: Form, size: Size, device: str) -> float:
+    return size.tokens / seconds_per_call(build(form, size, device))
 
 
-def take_step(mode: str, update: bool, size: Size, device: str) -> None:
-    build(mode, update, size, device)()
+def take_step(form: Form, size: Size, device: str) -> None:
+    build(form, size, device)()
 
 
 def modes(scale: Scale) -> None:
     sizes = {label: size for label, size in scale.sizes.items() if label != "2 × 128"}
-    cases = [(*form, size, scale.device) for form in MODES.values() for size in sizes.values() if any(form)]
+    cases = [
+        (form, size, scale.device) for form in MODES.values() for size in sizes.values() if form.mode or form.update
+    ]
     attempt_together(take_step, cases, 5)
     for label, size in sizes.items():
         rows = []
         for name, form in MODES.items():
-            rows.append([name, cell(attempt_apart(tokens_per_second, *form, size, scale.device), ",.0f")])
+            rows.append([name, cell(attempt_apart(tokens_per_second, form, size, scale.device), ",.0f")])
             print(f"{label} {rows[-1]}", flush=True)
         print(table(f"gpt2 {label}, bf16, AdamW", ["our step", "tokens/s"], rows), flush=True)
 
@@ -97,7 +112,7 @@ def profile_of(build: Callable, *arguments) -> str:
 
 def profiles(scale: Scale) -> None:
     size, device = scale.sizes["124M"], scale.device
-    cases = {"ours": (build, "", False, size, device), "nanoGPT": (nano_gpt, size, Way("bf16", False, device))}
+    cases = {"ours": (build, Form(), size, device), "nanoGPT": (nano_gpt, size, Way("bf16", False, device))}
     for name, case in cases.items():
         found = attempt_apart(profile_of, *case)
         print(f"\n## {name}, 124M, not compiled\n{found.why if isinstance(found, Failure) else found}", flush=True)

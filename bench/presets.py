@@ -5,7 +5,7 @@ from statistics import median
 
 from bench.steps import Size
 from bench.timing import ratios, table, time_in_turn
-from bench.training import ALIBI, DEFAULT, MIXED, build
+from bench.training import ALIBI, DEFAULT, MIXED, MUON, build
 from config import preset
 
 NAMES = ("tiny", "small", "128x4", "256x6", "character", "medium", "512x12")
@@ -21,10 +21,13 @@ def main(rounds: int = 3, names: tuple[str, ...] = NAMES) -> None:
     rows = []
     for name in names:
         size = size_of(name)
-        seconds = time_in_turn(build, {case: (case, size) for case in (MIXED, DEFAULT, ALIBI)}, rounds)
+        seconds = time_in_turn(build, {case: (case, size) for case in (MIXED, DEFAULT, MUON, ALIBI)}, rounds)
         speeds = [f"{size.tokens / median(times):,.0f}" for times in seconds.values()]
-        faster, against_rope = ratios(seconds, MIXED)[DEFAULT], 1 / ratios(seconds, DEFAULT)[ALIBI]
-        rows.append([name, str(size), *speeds, f"{faster:.2f}", f"{against_rope:.2f}"])
+        faster, against_rope = ratios(seconds, MIXED), 1 / ratios(seconds, DEFAULT)[ALIBI]
+        rows.append([
+            name, str(size), *speeds, f"{faster[DEFAULT]:.2f}", f"{faster[MUON]:.2f}", f"{against_rope:.2f}"
+        ])
         print(f"{rows[-1]}", flush=True)
-    headings = ["preset", "size", "HF bf16, tokens/s", "ours", "ours with ALiBi", "ours × HF", "time of ALiBi × RoPE"]
+    headings = ["preset", "size", "HF bf16, tokens/s", "ours, AdamW", "ours, Muon", "ours, AdamW, ALiBi",
+                "AdamW × HF", "Muon × HF", "time of ALiBi × RoPE"]
     print(table("Training, sizes of the presets, default settings", headings, rows), flush=True)

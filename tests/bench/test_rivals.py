@@ -52,7 +52,7 @@ def test_nanogpts_rates_warm_up_and_fall_to_a_tenth():
 @pytest.mark.parametrize("step", [
     lambda: nano_gpt(SIZE, Way()), lambda: nano_gpt(SIZE, Way("bf16")),
     lambda: of_transformers(SIZE, Way("bf16")), lambda: of_transformers(SIZE, Way(), "gpt2", False),
-    lambda: ours(SIZE.model("gpt2"), SIZE.batch, {"compile": "off"}),
+    lambda: ours(SIZE.model("gpt2"), SIZE.batch, {"compile": "off", "optimizer": "adamw"}),
 ])
 def test_a_step_changes_the_weights_and_leaves_no_gradient(seeded, monkeypatch, step):
     """Every contestant does the whole step that is timed."""
