@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-quick lab bench notebooks
+.PHONY: train test test-quick test-gpu lab bench notebooks
 
 train: .venv/installed
 	$(BIN)/python tools.py notebook notebooks/train.ipynb
@@ -14,6 +14,9 @@ test: .venv/installed-tests
 test-quick: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n auto -m quick
+
+test-gpu: .venv/installed-tests
+	$(BIN)/python -m pytest -n 8 --device cuda -m gpu
 
 lab: .venv/installed
 	$(BIN)/python tools.py lab

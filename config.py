@@ -14,6 +14,7 @@ from settings.dropout import DropoutConfig
 from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.registry import name_built_in
+from settings.schedule import ScheduleConfig
 from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
 from settings.windows import Windows
 
@@ -264,24 +265,18 @@ class ModelConfig(Config):
 
 
 @settings
-class ScheduleConfig(Config):
-    """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
-    decay: Literal["cosine", "linear"] = "cosine"
-    warmup_steps: Whole[0, 10**9] | None = None  # None: a tenth of all steps.
-    final_fraction: Real[0, 1] = 0.1  # Of the peak, where the decay ends.
-    flat_steps: Whole[0, 10**9] = 0  # At the end, at the final rate.
-    cycles: Whole[1, 10**9] = 1  # The decay starts again from the peak so many times (warm restarts, arXiv 1608.03983).
-    cycle_growth: Positive = 1.0  # Each cycle so many times as long as the one before.
-
-
-@settings
 class TrainConfig(Config):
     """One training."""
+    earlier: ClassVar[dict] = {"optimizer": "adamw"}
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
-    micro_batch_size: Count | None = None  # So many of them pass the model at once; gradients add up. None: all.
+    micro_batch_size: Count | Literal["auto"] | None = None  # Of them at once. None: all; auto: as many as fit.
     learning_rate: Positive = 1e-3  # The schedule's peak.
+    # muon: for hidden matrices, with AdamW for all else (arXiv 2502.16982). None: muon, but adamw for an adapter.
+    optimizer: Literal["muon", "adamw"] | None = None
+    muon_rate: Positive = 1.0  # Muon's learning rate, as a multiple of AdamW's.
+    muon_momentum: Real[0, 0.9999] = 0.95
     weight_decay: Real[0, 1] = 0.1  # On matrices alone.
     beta1: Real[0, 0.9999] = 0.9
     beta2: Real[0, 0.9999] = 0.95
@@ -289,7 +284,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     dropout_final: Real[0, 1] = 1.0  # The share of the model's dropout rates left at the last step, reached linearly.
     gradient_checkpointing: bool = False  # Recompute activations going back: less memory, a third more time.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # bf16 is autocast; auto measures which is faster.
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # tf32: on CUDA; bf16: autocast; auto: measured.
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA before MPS before CPU.
     compile: Literal["auto", "on", "off"] = "auto"  # auto: where the training is long enough to gain by it.
     evaluate_every: Whole[1, 10**12] = 100
@@ -307,14 +302,13 @@ class TrainConfig(Config):
         """Steps of warm-up: the schedule's, or a tenth of all."""
         return self.steps // 10 if self.schedule.warmup_steps is None else self.schedule.warmup_steps
 
-    def settled(self) -> "TrainConfig":
-        """The same with what follows from other settings written out, as a run stores it."""
-        return self.replace(schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
+    def settled(self, model: ModelConfig) -> "TrainConfig":
+        """The same with what follows from other settings written out, as a run of this model stores it."""
+        optimizer = self.optimizer or ("adamw" if model.lora else "muon")
+        return self.replace(optimizer=optimizer, schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
 
-    @property
-    def accumulation(self) -> int:
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
+    at_once = property(combinations.at_once)
+    accumulation = property(combinations.accumulation)
     problems = combinations.train
 
 

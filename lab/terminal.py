@@ -226,18 +226,20 @@ def runs(delete: str | None = None, confirm: str | None = None) -> None:
 
 
 def cache(clear: bool = False) -> None:
-    """List the prepared data that is kept for next time, or clear it.
+    """List what is kept for next time, prepared data and measured costs and times, or clear it.
 
     Args:
         clear: True deletes all of it.
     """
     from lab.data.cache import clear_cache, list_cache
+    from lab.files.remembered import forget_measurements, measurements_kept
 
     if clear:
-        print(f"freed {clear_cache() / 1e6:.1f} MB")
+        print(f"freed {(clear_cache() + forget_measurements()) / 1e6:.1f} MB")
         return
-    entries = list_cache()
-    print("\n".join(map(str, entries)) if entries else "the cache is empty")
+    entries, (count, size) = list(map(str, list_cache())), measurements_kept()
+    entries += [f"{count:,} measured costs and times of models on this machine, {size:,} bytes"] if count else []
+    print("\n".join(entries) if entries else "the cache is empty")
 
 
 def notebook(path: Positional[Path], keep_outputs: bool = False, parameters: str = "{}") -> None:

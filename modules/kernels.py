@@ -13,6 +13,8 @@ from modules.losses import soft_cap
 
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
 LEFT = 5  # rows: for more, a product with the weights on the right is faster
+ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
+MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
 
 
@@ -151,6 +153,40 @@ def hide_unseen(scores: Tensor, start: int, first: int, each: int, window: int |
         earlier = hidden.tril(start - window - position)  # (K, K)
         place = slice(first, first + each * size)
         scores[:, :, place] += earlier.repeat_interleave(each, dim=1) if each > 1 else earlier  # (…, K, O)
+
+
+def head_loss(
+    x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int, cap: float | None = None
+) -> Tensor:
+    """Sum of −log softmax(x·wᵀ)[target] over rows x (N, C) whose target (N) is not `ignore`, by the fastest way.
+
+    cap: with one, the logits are cap · tanh(x·wᵀ / cap).
+
+    A GPU has the memory for all logits, and few large products suit it best. The compiler makes one kernel of the
+    softmax and the loss. On a CPU, and for more than MOST_LOGITS, `chunk` rows at a time are faster, and need less.
+    """
+    if x.is_cuda and x.shape[0] * weight.shape[0] <= MOST_LOGITS:
+        return loss_of_all_logits(x, weight, targets, ignore, cap)  # ()
+    return HeadLoss.apply(x, weight, targets, ignore, chunk, cap)  # ()
+
+
+def loss_of_all_logits(
+    x: Tensor, weight: Tensor, targets: Tensor, ignore: int, cap: float | None = None
+) -> Tensor:
+    """The same from all logits, with the vocabulary filled up to a multiple of ALIGNED.
+
+    What fills up has the logits −∞. So its probability is 0, and its gradient too.
+    """
+    w, missing = weight.to(x.dtype), -weight.shape[0] % ALIGNED  # (V, C)
+    filled = F.pad(w, (0, 0, 0, missing))  # (O, C)
+    bias = F.pad(w.new_zeros(w.shape[0]), (0, missing), value=-math.inf) if missing else None  # (O)
+    if cap is None:
+        logits = F.linear(x, filled, bias)  # (N, O)
+    else:
+        logits = soft_cap(F.linear(x, filled), cap)  # (N, O)
+        logits = logits if bias is None else logits + bias  # (N, O)
+    log_p = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (N, O)
+    return F.nll_loss(log_p, targets, ignore_index=ignore, reduction="sum")  # ()
 
 
 class HeadLoss(torch.autograd.Function):

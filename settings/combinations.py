@@ -134,8 +134,18 @@ def is_text_encoding(name: str) -> bool:
         return False
 
 
+def at_once(train) -> int:
+    """Sequences that pass the model at once. Where "auto" has not been settled yet, all of the batch."""
+    return train.batch_size if train.micro_batch_size in (None, "auto") else train.micro_batch_size
+
+
+def accumulation(train) -> int:
+    """How many micro-batches a step has."""
+    return train.batch_size // train.at_once
+
+
 def train(train) -> Iterator[str]:
-    if train.batch_size % (train.micro_batch_size or 1):
+    if train.batch_size % train.at_once:
         yield f"micro_batch_size={train.micro_batch_size} must divide batch_size={train.batch_size}"
     used = train.warmup_steps + train.schedule.flat_steps + train.schedule.cycles
     if used > train.steps:

@@ -14,14 +14,41 @@ else:
 
 def pytest_addoption(parser):
     parser.addoption("--overwrite", action="store_true", help="write the golden texts anew from what is printed now")
+    parser.addoption(
+        "--device", choices=("cpu", "cuda"), default="cpu",
+        help="where tensors are made; with cuda run the tests that are marked gpu: pytest -n 8 --device cuda -m gpu",
+    )
+
+
+def pytest_configure(config):
+    """Refuses a GPU that is absent, and tells tests/helpers/devices.py which device was chosen."""
+    os.environ["GLASSBOX_TEST_DEVICE"] = config.option.device
+    if config.option.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--device cuda: PyTorch sees no GPU here; leave the option out to test on the CPU")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A GPU is the default device of tests of modules and tracing; tests of lab name the device of their models."""
+    if item.config.option.device == "cuda":
+        import torch
+
+        torch.set_default_device(None if "lab" in item.path.parent.parts else "cuda")
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the quick tests, and runs the folders with the longest tests first: no worker has to wait for their end."""
+    """Marks the quick tests and those for a GPU, and runs the folders with the longest tests first: no worker has to
+    wait for their end."""
+    from tests.helpers.gpu import is_for_gpu
     from tests.helpers.quick import is_quick
 
     for item in filter(is_quick, items):
         item.add_marker("quick")
+    for item in filter(is_for_gpu, items):
+        item.add_marker("gpu")
     items.sort(key=lambda item: item.path.parent.name not in ("notebooks", "tracing"))
 
 

@@ -213,7 +213,8 @@ def test_combinations_that_cannot_be():
     refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
             schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))
     assert [TrainConfig(steps=steps).warmup_steps for steps in (1, 30, 1000)] == [0, 3, 100], "a tenth, unless set"
-    assert TrainConfig(steps=30).settled() == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3))
+    settled = TrainConfig(steps=30).settled(ModelConfig())
+    assert settled == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3), optimizer="muon")
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
 
 
@@ -418,7 +419,7 @@ def test_settings_by_name_are_those_of_all_variants_and_no_more():
         ("train.step", "3", "unknown setting 'train.step'; did you mean 'train.steps'"),
         ("train.steps", "3.0", "train.steps must be an integer from 1 to 1,000,000,000, not '3.0'"),
         ("train.steps", "True", "train.steps must be an integer from 1 to 1,000,000,000, not 'True'"),
-        ("train.precision", "fp16", "train.precision must be one of 'auto', 'fp32', 'bf16', not 'fp16'"),
+        ("train.precision", "fp16", "train.precision must be one of 'auto', 'fp32', 'tf32', 'bf16', not 'fp16'"),
         ("model.n_kv_heads", "none", "model.n_kv_heads must be an integer from 1 to 1,024 or None, not 'none'"),
         ("model.init_std", "inf", "model.init_std must be a finite number above 0, not 'inf'"),
     ],

@@ -108,7 +108,9 @@ def attention_maps(
     weights = torch.stack([reads[0] for reads in seen])
     with torch.no_grad():
         applied = [attention.applied(weights) for attention, weights in zip(attentions, seen, strict=True)]
-    return AttentionMaps(labels=labels, weights=weights, applied=torch.stack(applied), window=model.config.window)
+    return AttentionMaps(
+        labels=labels, weights=weights.cpu(), applied=torch.stack(applied).cpu(), window=model.config.window
+    )
 
 
 def noting(attention: DotProductAttention, seen: list[list[Tensor]]) -> Callable:

@@ -38,15 +38,25 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
+def failure_in(error: Exception) -> str | None:
+    """Why the compiler failed on a model, in one line; None if `error` is no failure of the compiler."""
+    from torch._dynamo.exc import TorchDynamoException  # private, and torch has no public name for it; takes 1.6 s
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    lines = [line for line in str(error).strip().splitlines() if not line.endswith(" raised:")]  # by which backend
+    return lines[0].strip() if lines else type(error).__name__
+
+
 @contextmanager
 def explain_compiler_failure(step: int) -> Iterator[None]:
     """Raises RunError if the compiler fails on this model inside the `with`, and says how to go on. step: from 1."""
-    from torch._dynamo.exc import TorchDynamoException  # private, and torch has no public name for it; takes 1.6 s
-
     try:
         yield
-    except TorchDynamoException as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except Exception as error:
+        reason = failure_in(error)
+        if reason is None:
+            raise
         raise RunError(
             f"step {step}: this model can't be compiled here: {reason}. Set compile to 'off' in the run's "
             "train_config.json and resume"

@@ -1,15 +1,18 @@
 """Where to compute, with which random numbers, and what to do when memory runs out."""
 
+import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
 
 import torch
 
-from config import TrainConfig
 from settings.errors import ConfigError, RunError
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")
+CONTAINER = Path("/sys/fs/cgroup")  # what Linux tells of the container that this process runs in
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -23,9 +26,61 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def precisions(device: torch.device) -> list[str]:
+    """The precisions in which this device can train. TF32 needs a GPU of compute capability 8 (Ampere) or more."""
+    if device.type != "cuda":
+        return ["fp32", "bf16"]
+    tf32 = torch.cuda.get_device_capability(device) >= (8, 0)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return ["fp32", *["tf32"] * tf32, *["bf16"] * bf16]
+
+
+def check_precision(wanted: str, device: torch.device) -> None:
+    """Raises ConfigError for a precision in which this device can't train."""
+    there = precisions(device)
+    if wanted not in ("auto", *there):
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device {device.type!r}"
+        choices = ", ".join(map(repr, there))
+        raise ConfigError(f"precision {wanted!r} is not available on {name}; choose {choices}, or leave it at 'auto'")
+
+
+def unmeasured_precision(device: torch.device) -> str:
+    """The precision of a training that left the choice open, where nothing was measured: fp32, or TF32 on CUDA."""
+    return "tf32" if "tf32" in precisions(device) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for the forward pass of a training step."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU or the CPU, as in "NVIDIA H100 80GB HBM3"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {cpu_name()}"
+
+
+@cache
+def cpu_name() -> str:
+    """The CPU's model as its maker calls it; where the system does not tell, its architecture."""
+    facts = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", facts.read_text(errors="replace"), re.M) if facts.exists() else None
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+@contextmanager
+def matmul_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """The context for both passes of a step: inside, CUDA multiplies float32 matrices in TF32, unless `precision` is
+    "fp32"; afterwards as before."""
+    if device.type != "cuda":
+        yield
+        return
+    # the older of two interfaces: it sets the newer one too, and the compiler of torch 2.11 reads both
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
@@ -54,26 +109,35 @@ def memory_in_use(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-@contextmanager
-def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Raises RunError when memory runs out inside the `with`, and says which setting to lower."""
-    size, remedies = config.micro_batch_size or config.batch_size, []
-    if size > 1:
-        smaller = max(n for n in range(1, size // 2 + 1) if config.batch_size % n == 0)
-        remedies.append(f"set micro_batch_size={smaller} (now {size} sequences pass the model at once)")
-    if not config.gradient_checkpointing:
-        remedies.append("set gradient_checkpointing=True")
-    remedies.append("train a smaller model, or one of shorter context_length")
-    with remedy_for_memory("; or ".join(remedies)):
-        yield
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of the device or of the machine."""
+    return isinstance(error, MemoryError) or bool(isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)))
+
+
+def training_memory_limit(device: torch.device) -> int:
+    """Bytes that one training can use on "cpu" or "cuda": what is free, and what this process holds there already.
+
+    On the CPU a limit of the container counts, too (Linux, cgroup version 2).
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    import psutil
+
+    free, limit = psutil.virtual_memory().available, CONTAINER / "memory.max"
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        used = int((CONTAINER / "memory.current").read_text())
+        pages = re.search(r"^inactive_file (\d+)$", (CONTAINER / "memory.stat").read_text(), re.M)  # can be let go
+        free = min(free, int(most) - used + int(pages[1] if pages else 0))
+    return max(0, free) + memory_in_use(device)
 
 
 @contextmanager
-def remedy_for_memory(remedy: str) -> Iterator[None]:
-    """Raises RunError with this remedy when memory runs out inside the `with`."""
+def remedy_for_memory(remedy: str | Callable[[], str]) -> Iterator[None]:
+    """Raises RunError with this remedy, a text or a function that gives it, when memory runs out inside the `with`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        if not is_out_of_memory(error):
             raise
-        raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {remedy}") from error
+        said = remedy() if callable(remedy) else remedy
+        raise RunError(f"out of memory ({str(error).splitlines()[0]:.200}): {said}") from error

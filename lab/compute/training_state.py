@@ -5,6 +5,7 @@
     norm = state.clip()
     state.update(rate)
 
+None of them waits for the device: losses and norm are tensors there, and `Readings` reads them.
 Batches and random numbers depend on (seed, step) alone. So a training is determined by its settings, its weights, its
 optimizer and its progress.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
-from lab.compute.device import autocast, pick_device, seeded
+from lab.compute.device import autocast, matmul_precision, pick_device, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.data.packing import TokenData
 from modules.distillation import Distillation
@@ -33,7 +34,8 @@ class Progress:
     """How far a training is, and how it computes. What was chosen by measuring stays chosen after a stop.
 
     step: how many steps are done. precision: "" until it is chosen. chosen_for: the precision, compile and device that
-    the settings asked for at that time. why: the choice in words. Checkpoints of earlier versions lack the last two.
+    the settings asked for at that time. why: the choice in words. micro_batch_size: what was found for "auto"; 0 where
+    the settings say it. Checkpoints of earlier versions lack the last three.
     """
 
     step: int = 0
@@ -43,6 +45,7 @@ class Progress:
     compiled: bool = False
     chosen_for: str = ""
     why: str = ""
+    micro_batch_size: int = 0
 
 
 @dataclass(kw_only=True)
@@ -60,6 +63,7 @@ class TrainingState:
     config: TrainConfig
     progress: Progress = field(default_factory=Progress)
     losses_of: LossesOf = field(init=False)  # learner.losses, or compiled
+    prepared: tuple[int, Tensor] | None = field(init=False, default=None)  # a step and its windows, sent ahead
 
     def __post_init__(self):
         self.learner = self.model if self.learner is None else self.learner
@@ -86,11 +90,16 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether the device works by itself while Python goes on, so that work should be given to it early."""
+        return self.device.type == "cuda"
+
+    @property
     def precision(self) -> str:
-        """"fp32" or "bf16": the one chosen, else the one set, else fp32."""
+        """The one chosen, else the one set, else fp32, or TF32 on CUDA."""
         if self.progress.precision:
             return self.progress.precision
-        return "fp32" if self.config.precision == "auto" else self.config.precision
+        return unmeasured_precision(self.device) if self.config.precision == "auto" else self.config.precision
 
     def compile_losses(self) -> None:
         """From now on `backward` runs the compiled model."""
@@ -98,37 +107,45 @@ class TrainingState:
 
     def batch(self) -> Iterator[Tensor]:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""
-        config, length = self.config, self.model.config.context_length
-        windows = torch.from_numpy(self.data.batch(config, self.progress.step, length))
-        for part in windows.split(config.micro_batch_size or config.batch_size):
-            yield part.to(self.device, non_blocking=True)
+        self.prepare_batch()
+        yield from self.prepared[1].split(self.config.at_once)
+
+    def prepare_batch(self) -> None:
+        """Sends the windows of the next step to the device, unless they are there. Waits for no copy to end."""
+        step = self.progress.step
+        if self.prepared is None or self.prepared[0] != step:
+            windows = torch.from_numpy(self.data.batch(self.config, step, self.model.config.context_length))
+            if self.device.type == "cuda":
+                windows = windows.pin_memory()  # only from such memory does a copy run beside other work
+            self.prepared = step, windows.to(self.device, non_blocking=True)
 
     def seeded(self):
         """A context: random numbers inside are those of the next step."""
         return seeded(self.config.seed, self.progress.step + 1, self.device)
 
-    def backward(self, batch: Iterable[Tensor], first: LossesOf | None = None) -> dict[str, float]:
-        """Adds the gradients of a batch, given in parts (B, T+1); returns the mean of each named loss.
+    def backward(self, batch: Iterable[Tensor], first: LossesOf | None = None) -> dict[str, Tensor]:
+        """Adds the gradients of a batch, given in parts (B, T+1); returns the mean of each named loss, on the device.
 
         first: computes the losses of the first part instead of `losses_of`.
         """
         config, device = self.config, self.device
         done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
         set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
-        sums: dict[str, float] = {}
-        with self.seeded():
+        sums: dict[str, Tensor] = {}
+        with self.seeded(), matmul_precision(device, self.precision):
             for windows in batch:
                 with autocast(device, self.precision):
                     losses = first(windows) if first and not sums else self.losses_of(windows)
                 (self.learner.objective(losses) / config.accumulation).backward()
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.item() / config.accumulation
+                    sums[name] = sums.get(name, 0.0) + loss.detach().float() / config.accumulation
         return sums
 
-    def clip(self) -> float:
-        """Scales the gradients down to the largest norm that the settings allow; returns the norm before."""
+    def clip(self) -> Tensor:
+        """Scales the gradients down to the largest norm that the settings allow; returns the norm before, on the
+        device."""
         limit = self.config.gradient_clip if self.config.gradient_clip is not None else math.inf
-        return torch.nn.utils.clip_grad_norm_(self.learner.parameters(), limit).item()
+        return torch.nn.utils.clip_grad_norm_(self.learner.parameters(), limit)
 
     def update(self, rate: float) -> None:
         """One update of the parameters at this learning rate. Deletes the gradients and counts the step."""

@@ -24,7 +24,7 @@ from itertools import groupby
 from config import ModelConfig, Preset, TrainConfig
 from lab.costs.memory import Memory, decoding_memory, training_memory
 from lab.costs.parameters import parameters_by_part, weight_bytes
-from lab.costs.remembered import remembered
+from lab.files.remembered import remembered
 
 
 @remembered

@@ -4,7 +4,7 @@ from math import prod
 
 from config import ModelConfig
 from lab.costs.parts import part_of
-from lab.costs.remembered import remembered
+from lab.files.remembered import remembered
 
 
 @remembered

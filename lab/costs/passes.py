@@ -22,7 +22,7 @@ def meta_model(config: ModelConfig) -> Transformer:
 def windows(train: TrainConfig, length: int) -> Iterator[Tensor]:
     """The first two micro-batches (B, T+1) of a step: any further ones are like the second."""
     whole = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
-    yield from whole.split(train.micro_batch_size or train.batch_size)[:2]
+    yield from whole.split(train.at_once)[:2]
 
 
 def count_flops(config: ModelConfig, checkpointing: bool) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
 
 
 def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> AliveBytes:
-    """One training step with AdamW's moments in place."""
+    """One training step with the optimizer's state in place."""
     with fake_tensors(device) as alive:
         model = Transformer(config).train()
         model.gradient_checkpointing = train.gradient_checkpointing

@@ -65,6 +65,12 @@ class TokenData:
         return {f"share of {name}": count / config.batch_size for name, (_, count) in named}
 
     @property
+    def is_there(self) -> bool:
+        """Whether all training tokens are there, so that no batch has to wait until text is read from a stream."""
+        parts = self.train.parts.values() if isinstance(self.train, TokenMixture) else [self.train]
+        return not any(isinstance(part, TokenStream) for part in parts)
+
+    @property
     def floor(self) -> float | None:
         """The least mean loss of any model, in nats per validation token; None unless the source is tales."""
         return self.validation.floor

@@ -95,7 +95,7 @@ def train_all_steps(state: TrainingState) -> list[float]:
     """Trains for all steps of the settings; returns each step's loss of the next token."""
     losses = []
     for step in range(state.config.steps):
-        losses.append(state.backward(state.batch())["loss"])
+        losses.append(state.backward(state.batch())["loss"].item())
         state.clip()
         state.update(learning_rate(step, state.config))
     return losses

@@ -4,7 +4,6 @@ What steps and compiling took on this machine is kept for each model shape, batc
 compiled step is taken to need half the time, and compiling half a minute.
 """
 
-import platform
 import time
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -12,7 +11,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from lab.costs.remembered import lasting_path, read_entry, write_entry
+from lab.compute.device import device_name
+from lab.files.remembered import lasting_path, read_entry, write_entry
 from lab.generation.token_step import STEPS, CompiledSteps
 from modules.cache import Cache
 from modules.transformer import Transformer
@@ -146,8 +146,7 @@ class Decoder:
 def times_key(model: Transformer, batch: int) -> tuple:
     """What the time of a step depends on."""
     weight = model.embedding.weight
-    chip = torch.cuda.get_device_name(weight.device) if weight.is_cuda else platform.processor() or platform.machine()
-    return model.config, batch, str(weight.dtype), f"{weight.device.type} {chip}", torch.get_num_threads()
+    return model.config, batch, str(weight.dtype), device_name(weight.device), torch.get_num_threads()
 
 
 def obstacle(model: Transformer) -> str | None:

@@ -6,7 +6,9 @@ import torch
 
 from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
-from lab.compute.device import pick_device
+from lab.compute.device import check_precision, pick_device
+from lab.compute.optimizer import matrices_of_muon
+from lab.costs.fitting import check_micro_batch
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
 from lab.data.tokenizers import Tokenizer
@@ -29,8 +31,8 @@ class Teacher(Protocol):
 def check_trainable(
     model: ModelConfig, config: TrainConfig, data: TokenData, teacher: Teacher | None = None
 ) -> None:
-    """Raises ConfigError if vocabulary, device, compiler, prompt or teacher can't be used, DataError for too little
-    text. teacher: the run that the settings distil, if they do."""
+    """Raises ConfigError if vocabulary, device, precision, compiler, optimizer, micro-batches, prompt or teacher can't
+    be used, DataError for too little text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
     if model.quantised and not model.lora:
         raise ConfigError(
@@ -39,9 +41,12 @@ def check_trainable(
         )
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
+    if config.optimizer == "muon":
+        with torch.device("meta"):
+            matrices_of_muon(Transformer(model), config)
     if config.distil is not None:
         check_teacher(model, config.distil, data.tokenizer, teacher)
-    device = pick_device(config.device)
+    device = check_device(config)
     if config.compile == "on":
         check_compiler(device)
     if room_for_sample(model, config, data.tokenizer) < 1:
@@ -51,6 +56,14 @@ def check_trainable(
         )
     for side in (data.train, data.validation):
         side.n_windows(model.context_length)
+    check_micro_batch(model, config, device)
+
+
+def check_device(config: TrainConfig) -> torch.device:
+    """The device to train on. Raises ConfigError if it is absent, or lacks the precision that is set."""
+    device = pick_device(config.device)
+    check_precision(config.precision, device)
+    return device
 
 
 def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:

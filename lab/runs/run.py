@@ -92,10 +92,11 @@ class Run:
         RunError for a name that is taken or that some file system refuses, TokenizerError, DataError or ConfigError
         for settings that can't be trained with here, IdeaError for an idea whose source can't be kept.
         """
-        from lab.runs.checks import check_trainable
+        from lab.runs.checks import check_device, check_trainable
 
         check_name(name)
         check_are_settings(model, train)
+        check_device(train)
         folder = runs_folder(folder)
         teacher = cls.open_teacher(train, folder)
         if teacher and (origin or model.lora):
@@ -385,7 +386,7 @@ def new_files(
     source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
-        "train_config.json": train.settled().to_json(),
+        "train_config.json": train.settled(model).to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
         "data.json": text.to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

@@ -2,32 +2,37 @@
 
 from lab.compute.choice import choose
 from lab.compute.compiling import compiler_problem
-from lab.compute.device import explain_out_of_memory
 from lab.compute.training_state import TrainingState
+from lab.costs.fitting import explain_out_of_memory
 from lab.runs.run import Run
 from lab.training.checkpoint import save_checkpoint
+from lab.training.micro_batches import settle_micro_batch
 
 
 def choose_computing(run: Run, state: TrainingState) -> None:
-    """Sets precision and compiling as the settings say; "auto" is what was measured before on this device, or is now.
+    """Sets precision, compiling and the size of micro-batches as the settings say; "auto" is what was measured before
+    on this device, or is now.
 
     A new choice is stored in the checkpoint: a training that is killed at any moment goes on as chosen.
     """
-    progress, config, device_type = state.progress, state.config, state.device.type
-    if progress.step >= config.steps:
+    progress, device_type = state.progress, state.device.type
+    if progress.step >= state.config.steps:
         return
+    resized = settle_micro_batch(run, state)
+    config = state.config
     asked = f"{config.precision} {config.compile} {device_type}"
     kept = measured_before(state)
     settings = config.replace(**kept)
     chosen = (progress.precision, "on" if progress.compiled else "off")
-    if (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
+    if resized or (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
         run.tell("measuring how long a step takes" + ", in both precisions" * (settings.precision == "auto"))
-        with state.seeded(), explain_out_of_memory(config):
-            windows = next(state.batch())
-            progress.precision, progress.compiled, why = choose(state.learner, windows, settings, kept)
-        progress.why = f"{device_type}, {why}"
+        with state.seeded(), explain_out_of_memory(run.model_config, config):
+            windows, left = next(state.batch()), config.steps - progress.step
+            progress.precision, progress.compiled, why = choose(state.learner, windows, settings, kept, left)
+        size = f"micro-batches of {config.at_once}, the most that fit; " if progress.micro_batch_size else ""
+        progress.why = f"{device_type}, {size}{why}"
         run.tell(progress.why)
-    if progress.chosen_for != asked:
+    if resized or progress.chosen_for != asked:
         progress.chosen_for = asked
         save_checkpoint(run, state)
 

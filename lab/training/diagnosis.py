@@ -5,20 +5,24 @@ import math
 import torch
 from torch import Tensor
 
-from lab.compute.device import autocast
+from lab.compute.device import autocast, matmul_precision
 from lab.compute.training_state import TrainingState
 from lab.runs.run import Run
 from lab.training.checkpoint import still_holds
 from settings.errors import RunError
 
 
-def check_finite(run: Run, state: TrainingState, numbers: list[float]) -> None:
-    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite."""
-    if not all(map(math.isfinite, numbers)):
-        raise RunError(
-            f"step {state.progress.step + 1}: {find_non_finite(state)} is not finite. {still_holds(run)}. "
-            f"{advice(state)}"
-        )
+def check_finite(run: Run, state: TrainingState, numbers: dict[str, float], step: int) -> None:
+    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite.
+
+    step: from 1. If its update is done already, the weights are no longer those that gave the numbers, and the message
+    names the number instead of the part that it came from.
+    """
+    wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if wrong:
+        name = {"loss": "the loss", "gradient_norm": "the norm of the gradients"}.get(wrong[0], f"the loss {wrong[0]}")
+        where = name if state.progress.step == step else find_non_finite(state)
+        raise RunError(f"step {step}: {where} is not finite. {still_holds(run)}. {advice(state)}")
 
 
 def check_validation_loss(run: Run, state: TrainingState, loss: float) -> None:
@@ -43,7 +47,7 @@ def find_non_finite(state: TrainingState) -> str:
 
     handles = [module.register_forward_hook(look(name)) for name, module in state.learner.named_modules() if name]
     try:
-        with state.seeded(), torch.no_grad():
+        with state.seeded(), torch.no_grad(), matmul_precision(state.device, state.precision):
             for windows in state.batch():
                 with autocast(state.device, state.precision):
                     state.learner.losses(windows)

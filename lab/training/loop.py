@@ -15,9 +15,11 @@ from dataclasses import replace
 
 from config import TrainConfig
 from lab.compute.compiling import explain_compiler_failure
-from lab.compute.device import explain_out_of_memory, memory_in_use
+from lab.compute.device import memory_in_use
+from lab.compute.readings import Readings
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
+from lab.costs.fitting import explain_out_of_memory
 from lab.data.packing import TokenData
 from lab.data.shards import Stopped
 from lab.files.atomic import remove_unfinished
@@ -80,7 +82,7 @@ def open_state(run: Run, data: TokenData | None) -> TrainingState:
     run.check_data(data)
     teacher = run.base() if run.train_config.distil else None
     check_trainable(run.model_config, run.train_config, data, teacher)
-    with explain_out_of_memory(run.train_config):
+    with explain_out_of_memory(run.model_config, run.train_config):
         teaching = teacher and teacher.load_model()
         state = TrainingState.start(run.model_config, run.train_config, data, teaching)
     if run.model_config.lora or (starts_from_weights(run) and not run.checkpoint_path.exists()):
@@ -96,11 +98,12 @@ def starts_from_weights(run: Run) -> bool:
 
 def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Iterator[Step]:
     """Takes steps until the run's last one or until `stopping` is set, and then stores the run."""
-    progress, config = state.progress, state.config
+    progress = state.progress
     log = StepLog(run.log_path, keep_steps=progress.step, every_step=True)
     watch = Watch(state.model, StepLog(run.watch_path, keep_steps=progress.step), state.learner)
     if not stopping.is_set():
         choose_computing(run, state)
+    config = state.config
     if progress.compiled:
         state.compile_losses()
     if progress.step < config.steps and not stopping.is_set():
@@ -110,7 +113,7 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
         watching = watch if watch_due(progress.step + 1, config) else None
         compiling = explain_compiler_failure(progress.step + 1) if progress.compiled else nullcontext()
         try:
-            with explain_out_of_memory(config), compiling:
+            with explain_out_of_memory(run.model_config, config), compiling:
                 record = replace(take_step(run, state, watching), note=note)
                 record = replace(record, **measure(run, state))
         except Stopped:  # while the step waited for its text; nothing of it was computed
@@ -131,21 +134,32 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
 
 
 def take_step(run: Run, state: TrainingState, watch: Watch | None) -> Step:
-    """Computes the gradients, clips them and updates the parameters. watch: measures this step, and writes it."""
+    """Computes the gradients, clips them and updates the parameters. watch: measures this step, and writes it.
+
+    A device that runs ahead gets the update and the next batch before its numbers are read, and so has work meanwhile.
+    The step's time ends when its numbers are there; its update is in the time of the next step.
+    """
     start, progress, config = time.perf_counter(), state.progress, state.config
-    rate = learning_rate(progress.step, config)
+    rate, step = learning_rate(progress.step, config), progress.step + 1
     losses = state.backward(state.batch(), watch and watch.losses)
     if watch:
-        watch.write(progress.step + 1)
-    norm = state.clip()
-    check_finite(run, state, [norm, *losses.values()])
-    state.update(rate)
+        watch.write(step)
+    readings = Readings(losses | {"gradient_norm": state.clip()})
+    if state.runs_ahead:
+        state.update(rate)
+        if step < config.steps and state.data.is_there:
+            state.prepare_batch()
+    losses = readings.read()
+    check_finite(run, state, losses, step)
+    if not state.runs_ahead:
+        state.update(rate)
+    norm = losses.pop("gradient_norm")
     spent, tokens = time.perf_counter() - start, config.batch_size * state.model.config.context_length
     progress.seconds += spent
     return Step(
-        step=progress.step, tokens=progress.step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
+        step=step, tokens=step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
         learning_rate=rate, gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(state.device),
-        others=losses, shares=state.data.shares(config, progress.step - 1),
+        others=losses, shares=state.data.shares(config, step - 1),
     )
 
 

@@ -18,14 +18,16 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
-from lab.compute.device import explain_out_of_memory, pick_device
+from lab.compute.device import check_precision, pick_device
 from lab.compute.training_state import TrainingState
+from lab.costs.fitting import check_micro_batch, explain_out_of_memory
 from lab.data.packing import TokenData, prepare
 from lab.display.palette import BLUE, SKY, VERMILLION
 from lab.display.style import Picture, axes
 from lab.runs.checks import check_teacher, check_vocabulary
 from lab.runs.run import Run
 from lab.runs.text import find_tokenizer
+from lab.training.micro_batches import find_micro_batch
 from settings.errors import ConfigError
 
 SMOOTHING = 0.8  # the share of the running mean that stays at each step
@@ -61,7 +63,7 @@ def find_learning_rate(
     """Trains a new model on the batches that a training with these settings would see, and stores nothing.
 
     data: the result of `prepare`, if you have it. The same call gives the same numbers, because weights, batches and
-    dropout depend on the settings' seed. The precision is fp32 unless the settings name one.
+    dropout depend on the settings' seed. The precision is fp32, or TF32 on CUDA, unless the settings name one.
     Before the first step, raises ConfigError for rates, a device or a vocabulary that can't be used, and DataError for
     too little text; later, ConfigError if the loss diverges at once or never falls, RunError if memory runs out.
     """
@@ -70,22 +72,25 @@ def find_learning_rate(
     if steps < LEAST_STEPS:
         raise ConfigError(f"steps={steps} are too few to tell a fall from noise; give {LEAST_STEPS} or more, best 100")
     model_config, config = settings
-    pick_device(config.device)  # an absent one is refused before any text is read
+    check_precision(config.precision, pick_device(config.device))  # before any text is read
     teacher = Run.open_teacher(config)
     tokenizer = data.tokenizer if data else find_tokenizer(config.data.tokenizer, teacher)
     model_config = model_config.settled(tokenizer.vocab_size)
     check_vocabulary(model_config, tokenizer)
     data = data or prepare(config.data, tokenizer)
     data.train.n_windows(model_config.context_length)
+    check_micro_batch(model_config, config, pick_device(config.device))
     if teacher:
         check_teacher(model_config, config.distil, data.tokenizer, teacher)
     state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())
     rates, losses, smoothed, mean = [], [], [], 0.0
     with closing(data.train):  # a streamed set makes its next shard in the background
+        if config.micro_batch_size == "auto":
+            state.config = config.replace(micro_batch_size=find_micro_batch(state))
         for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
-            with explain_out_of_memory(config):
-                loss = state.backward(state.batch())["loss"]
-            norm = state.clip()
+            with explain_out_of_memory(model_config, state.config):
+                loss = state.backward(state.batch())["loss"].item()
+            norm = state.clip().item()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             running = mean / (1 - SMOOTHING ** (step + 1))  # corrects for the start at 0
             diverged = not math.isfinite(loss + norm) or running > DIVERGED * min(smoothed, default=math.inf)

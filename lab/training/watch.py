@@ -51,7 +51,8 @@ class Watch:
     def write(self, step: int) -> None:
         """Writes the activations measured and the present gradients as the rows of `step`."""
         seen = self.seen + [(layer, "gradient", norm) for layer, norm in gradient_norms(self.model).items()]
-        self.log.append(COLUMNS, [(step, layer, kind, value.item()) for layer, kind, value in seen])
+        values = torch.stack([value for *_, value in seen]).tolist()  # one wait for the device instead of many
+        self.log.append(COLUMNS, [(step, layer, kind, value) for (layer, kind, _), value in zip(seen, values)])
 
 
 @contextmanager

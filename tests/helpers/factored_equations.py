@@ -15,7 +15,7 @@ class Equations:
 
     def __init__(self, model: Transformer):
         self.config = model.config
-        self.weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+        self.weights = {name: p.detach().cpu().numpy() for name, p in model.named_parameters()}
         self.heads, self.dim = model.config.n_heads, model.config.head_dim
 
     def norm(self, x, name):
@@ -31,7 +31,7 @@ class Equations:
         return h @ self.weights[f"{name}.down.weight"].T
 
     def embedded(self, ids):
-        x = self.weights["embedding.weight"][ids.numpy()]
+        x = self.weights["embedding.weight"][ids.cpu().numpy()]
         if isinstance(self.config.position, LearnedPositionConfig):
             x = x + self.weights["position.table.weight"][: ids.shape[1]]
         return x

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from config import DataConfig, DropoutConfig, ModelConfig, ScheduleConfig, TrainConfig
 from lab.runs.run import Run
+from tests.helpers.devices import DEVICE
 
 MODEL = ModelConfig(
     vocab_size=257, context_length=16, n_layers=2, n_heads=2, width=16,
@@ -15,7 +16,7 @@ MODEL = ModelConfig(
 )
 TRAIN = TrainConfig(
     data=DataConfig(tokenizer="byte", max_documents=60, validation_fraction=0.3), steps=12, batch_size=4,
-    evaluate_every=4, evaluation_tokens=256, checkpoint_every=5, precision="fp32", device="cpu", sample_tokens=5,
+    evaluate_every=4, evaluation_tokens=256, checkpoint_every=5, precision="fp32", device=DEVICE, sample_tokens=5,
     schedule=ScheduleConfig(warmup_steps=2), dropout_final=0.5,
 )
 

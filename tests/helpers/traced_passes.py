@@ -3,6 +3,7 @@
 import torch
 
 from modules.transformer import Transformer
+from tests.helpers.devices import DEVICE
 from tests.helpers.variants import VARIANTS
 from tracing.traces import Trace
 
@@ -40,7 +41,7 @@ def cached(model):
 
 
 def in_bfloat16(model):
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         model.objective(model.losses(tokens(model, LENGTH + 1))).backward()
 
 

@@ -21,6 +21,7 @@ from modules.positions import alibi_slopes
 from modules.transformer import Transformer
 from settings.errors import GlassboxError
 from settings.registry import part
+from tests.helpers.devices import DEVICE
 from tests.helpers.factored_equations import SLOPES, Equations, heads_matrices, provenance
 from tests.helpers.stirred_models import states_of, stirred
 from tests.helpers.variants import VARIANTS, built_in, factored, vary
@@ -40,7 +41,7 @@ def tokens(config: ModelConfig) -> torch.Tensor:
 
 def assert_close(result: torch.Tensor, expected: np.ndarray):
     assert expected.std() > 0.1  # numbers that differ
-    np.testing.assert_allclose(result.detach().numpy(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.detach().cpu().numpy(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["factored", "factored-alibi"])
@@ -241,7 +242,7 @@ def test_bf16_autocast_is_as_exact_as_bf16_allows(name):
     windows = torch.randint(61, (BATCH, LENGTH + 1))
     trained, results = [parameter for parameter in model.parameters() if parameter.requires_grad], []
     for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
             loss = model.losses(windows)["loss"]
         results.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)]))
     exact, rounded = results

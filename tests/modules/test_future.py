@@ -19,6 +19,7 @@ from modules.pools import build_pool
 from modules.transformer import Transformer
 from settings.errors import ConfigError
 from settings.registry import kinds_of
+from tests.helpers.devices import generator
 from tests.helpers.measures import LargestTensor
 from tests.helpers.stirred_models import stirred_alike
 from tests.helpers.variants import VARIANTS, built_in, vary
@@ -259,7 +260,7 @@ def test_shared_weights_are_one_pool():
 def gradients_of(function, *inputs):
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     out = function(*inputs)
-    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=out.dtype)
+    direction = torch.randn(out.shape, generator=generator(3), dtype=out.dtype)
     return [out.detach(), *torch.autograd.grad((out * direction).sum(), inputs)]
 
 

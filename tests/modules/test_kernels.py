@@ -8,9 +8,19 @@ from torch.nn import functional as F
 
 from config import ARCHITECTURES, ModelConfig
 from modules.heads import LinearHead
-from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
+from modules.kernels import (
+    ALIGNED,
+    BLOCK,
+    LONGEST,
+    CausalAttention,
+    HeadLoss,
+    causal_attention,
+    causal_mask,
+    loss_of_all_logits,
+)
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
+from tests.helpers.devices import DEVICE, generator
 from tests.helpers.measures import LargestTensor
 from tests.helpers.variants import BATCH, VARIANTS
 
@@ -33,7 +43,7 @@ def values_and_gradients(function, *inputs):
     """The result and its gradients in a fixed random direction."""
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     out = function(*inputs)
-    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)).to(out.dtype)
+    direction = torch.randn(out.shape, generator=generator(5)).to(out.dtype)
     return [out.detach(), *torch.autograd.grad((out * direction).sum(), inputs)]
 
 
@@ -85,7 +95,7 @@ def test_written_out_attention_computes_no_score_outside_the_window():
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
     for window in (None, 1, 3, 9):
-        mask = causal_mask(length, first, each, torch.device("cpu"), window)
+        mask = causal_mask(length, first, each, torch.device(DEVICE), window)
         assert mask.shape == (length, first + each * length) and mask.dtype == torch.bool
         for query in range(length):
             for key in range(first + each * length):
@@ -189,17 +199,45 @@ def test_head_loss_equals_cross_entropy_at_every_chunk_boundary(n, ignored):
 
 
 @pytest.mark.parametrize("ignored", IGNORED)
+@pytest.mark.parametrize("vocab_size", [1, 11, ALIGNED - 1, ALIGNED, ALIGNED + 1])
+def test_all_logits_at_once_give_the_same_loss_for_every_vocabulary(vocab_size, ignored):
+    x, weight, targets = rows_weight_targets(31, vocab_size=vocab_size)
+    targets, factor = IGNORED[ignored](targets), 20 if vocab_size > 1 else 1  # large logits, too
+    ours = values_and_gradients(lambda x, w: loss_of_all_logits(x, factor * w, targets, IGNORE), x, weight)
+    theirs = values_and_gradients(
+        lambda x, w: F.cross_entropy(factor * x @ w.T, targets, ignore_index=IGNORE, reduction="sum"), x, weight
+    )
+    for result, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [loss_of_all_logits, lambda *given: HeadLoss.apply(*given, 7)], ids=["all", "chunks"])
+def test_a_frozen_weight_gets_no_gradient_and_the_rows_get_theirs(loss):
+    x, weight, targets = rows_weight_targets(20)
+    rows = x.clone().requires_grad_()
+    loss(rows, weight, targets, IGNORE).backward()
+    expected = x.clone().requires_grad_()
+    F.cross_entropy(expected @ weight.T, targets, reduction="sum").backward()
+    assert weight.grad is None
+    torch.testing.assert_close(rows.grad, expected.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ignored", IGNORED)
 @pytest.mark.parametrize("cap", [0.5, 3.0, 30.0])
 def test_head_loss_with_a_cap_equals_the_formula(cap, ignored):
     x, weight, targets = rows_weight_targets(31)
     targets = IGNORED[ignored](targets)
-    ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 7, cap), x.double(), weight.double())
+    in_chunks, at_once = (
+        values_and_gradients(lambda x, w, loss=loss: loss(x, w, targets, IGNORE, cap), x.double(), weight.double())
+        for loss in (lambda *given: HeadLoss.apply(*given[:-1], 7, given[-1]), loss_of_all_logits)
+    )
     theirs = values_and_gradients(
         lambda x, w: F.cross_entropy(cap * (x @ w.T / cap).tanh(), targets, ignore_index=IGNORE, reduction="sum"),
         x.double(), weight.double(),
     )
-    for result, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(result, expected.to(result.dtype), rtol=1e-5, atol=1e-5)
+    for ours in (in_chunks, at_once):
+        for result, expected in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(result, expected.to(result.dtype), rtol=1e-5, atol=1e-5)
 
 
 def test_head_loss_takes_huge_logits():
@@ -212,11 +250,12 @@ def test_head_loss_takes_huge_logits():
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
+@pytest.mark.parametrize("loss", [loss_of_all_logits, lambda *given: HeadLoss.apply(*given, 8)], ids=["all", "chunks"])
+def test_head_loss_in_bf16_keeps_float32_weights_and_sums(loss):
     """With many chunks, sums in bfloat16 would lose digits of the loss and of the weight's gradient."""
     x, weight, targets = rows_weight_targets(3000)
     rows = x.bfloat16()
-    ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 8), rows, weight)
+    ours = values_and_gradients(lambda x, w: loss(x, w, targets, IGNORE), rows, weight)
     reference = values_and_gradients(
         lambda x, w: F.cross_entropy(x @ w.T, targets, reduction="sum"), rows.double(), weight.double()
     )
@@ -277,7 +316,7 @@ def test_compiled_losses_and_gradients_equal_eager(name, bf16):
     for losses in (model.losses, torch.compile(model.losses, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         torch.manual_seed(3)  # the windows that teach are drawn
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
             loss = model.objective(losses(windows))
         loss.backward()
         results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])

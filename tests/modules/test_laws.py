@@ -13,6 +13,7 @@ from modules.lora import Adapter
 from modules.quantised import quantise
 from modules.transformer import Transformer
 from settings.registry import kinds_of
+from tests.helpers.devices import DEVICE
 from tests.helpers.variants import BATCH, LENGTH, TRAINED, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -164,7 +165,7 @@ def test_ragged_batch_under_autocast(config):
     """The cache keeps float32, the pass computes in bfloat16; the results agree as far as bfloat16 has digits."""
     model = build(config)
     ids = tokens(model.config)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16):
         reference = model(ids)
         cache = model.new_cache(BATCH, LENGTH)
         model(ids[:, :9], cache)

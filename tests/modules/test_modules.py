@@ -35,7 +35,7 @@ def assert_close(result, expected, **tolerance):
 
 
 def array(tensor):
-    return tensor.detach().double().numpy()
+    return tensor.detach().cpu().double().numpy()
 
 
 # --- norms --------------------------------------------------------------------------------------------------

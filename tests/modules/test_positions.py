@@ -12,6 +12,7 @@ from modules.attention import Attention
 from modules.positions import alibi_slopes
 from modules.transformer import Transformer
 from settings.registry import kinds_of
+from tests.helpers.devices import DEVICE
 from tests.helpers.positions import alibi, position_of, rotary
 from tests.helpers.variants import VARIANTS, config_of
 
@@ -141,7 +142,7 @@ def test_alibi_model_in_bf16_equals_its_manual_attention(length):
     def gradients(fused, bf16):
         for block in model.blocks:
             block.attention.fused = fused
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
             loss = model.losses(windows)["loss"]
         return torch.autograd.grad(loss, list(model.parameters()))
 
@@ -154,11 +155,11 @@ def test_alibi_model_in_bf16_equals_its_manual_attention(length):
 
 def rotated(x, positions, theta):
     """Channels d and d + D/2 as one complex number, times e^(i · position · θ^(−2d/D)), in float64."""
-    x = x.double().numpy()
+    x = x.cpu().double().numpy()
     half = x.shape[-1] // 2
-    turns = np.exp(1j * positions.numpy()[..., None] * theta ** (-2.0 * np.arange(half) / x.shape[-1]))
+    turns = np.exp(1j * positions.cpu().numpy()[..., None] * theta ** (-2.0 * np.arange(half) / x.shape[-1]))
     z = (x[..., :half] + 1j * x[..., half:]) * turns
-    return torch.from_numpy(np.concatenate((z.real, z.imag), axis=-1))
+    return torch.tensor(np.concatenate((z.real, z.imag), axis=-1))
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 500_000.0, 100.0])
@@ -201,9 +202,9 @@ def test_sinusoidal_equals_the_formula(theta):
         angle = positions / theta ** (2 * i / 12)
         expected[:, 2 * i], expected[:, 2 * i + 1] = np.sin(angle), np.cos(angle)
     x = torch.randn(2, len(positions), 12)
-    added = position_of(SinusoidalConfig(theta=theta), 512, 12).embed(x, torch.from_numpy(positions)) - x
+    added = position_of(SinusoidalConfig(theta=theta), 512, 12).embed(x, torch.tensor(positions)) - x
     torch.testing.assert_close(
-        added.double(), torch.from_numpy(expected).expand(2, -1, -1), rtol=0, atol=1e-5
+        added.double(), torch.tensor(expected).expand(2, -1, -1), rtol=0, atol=1e-5
     )
 
 
@@ -226,23 +227,23 @@ def test_no_position_adds_and_turns_nothing():
 
 # --- ragged positions: every sequence at a place of its own -------------------------------------------------
 
-RAGGED = torch.tensor([[0, 1, 2], [7, 8, 9], [20, 21, 22]])
+RAGGED = [[0, 1, 2], [7, 8, 9], [20, 21, 22]]
 
 
 @pytest.mark.parametrize("kind", kinds_of("position"))
 def test_ragged_positions_equal_each_sequence_alone(kind):
     config = ALiBiConfig(slopes=(0.5, 0.25)) if kind == "alibi" else config_of("position", kind)
     position = position_of(config, 40, 24, n_heads=2)
-    keys = torch.arange(23)
-    mask = (keys <= RAGGED[..., None])[:, None]
+    ragged, keys = torch.tensor(RAGGED), torch.arange(23)
+    mask = (keys <= ragged[..., None])[:, None]
     x, heads = torch.randn(3, 3, 24), torch.randn(3, 2, 3, 12)
-    place = position.place(RAGGED, keys, causal=False, mask=mask)
+    place = position.place(ragged, keys, causal=False, mask=mask)
     scores = torch.zeros(3, 2, 3, 23)
     biased = together(scores, place)
-    for row, positions in enumerate(RAGGED):
+    for row, positions in enumerate(ragged):
         alone = position.place(positions, keys, causal=False, mask=mask[row])
         one = slice(row, row + 1)
-        assert torch.equal(position.embed(x, RAGGED)[one], position.embed(x[one], positions))
+        assert torch.equal(position.embed(x, ragged)[one], position.embed(x[one], positions))
         assert torch.equal(place.turn(heads)[one], alone.turn(heads[one]))
         assert torch.equal(biased[one], together(scores[one], alone))
 
@@ -254,8 +255,8 @@ def together(scores, place):
 
 
 def test_alibi_bias_counts_from_each_query():
-    place = alibi((0.5, 0.25)).place(RAGGED, torch.arange(23), causal=False, mask=None)
+    place = alibi((0.5, 0.25)).place(torch.tensor(RAGGED), torch.arange(23), causal=False, mask=None)
     bias = place.bias().expand(3, 2, 3, 23)
     for row, head, query, key in ((0, 0, 2, 0), (1, 1, 0, 3), (2, 0, 1, 21), (2, 1, 2, 5)):
-        slope, distance = (0.5, 0.25)[head], RAGGED[row, query].item() - key
+        slope, distance = (0.5, 0.25)[head], RAGGED[row][query] - key
         assert bias[row, head, query, key] == -slope * distance

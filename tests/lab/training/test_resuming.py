@@ -20,6 +20,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 import lab.training.computing
 from config import TrainConfig
 from lab.comparison.sweep import sweep
+from lab.compute.choice import COMPILING_PAYS
+from lab.compute.optimizer import build_optimizer
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import prepare
@@ -229,7 +231,7 @@ def test_what_can_not_change_is_refused_by_name(stopped, file, changes, said):
 def test_what_was_measured_stays_and_what_is_set_is_obeyed(tmp_path, data, monkeypatch):
     run, asked = new_run(tmp_path, precision="auto", dropout_final=1.0), []
 
-    def measured(model, windows, config, kept):
+    def measured(model, windows, config, kept, steps):
         asked.append((config.precision, config.compile))
         return {"auto": "bf16"}.get(config.precision, config.precision), config.compile == "on", "made up"
 
@@ -268,7 +270,7 @@ def test_a_compiler_that_broke_since_is_told_and_off_is_obeyed(tmp_path, data, m
     monkeypatch.setattr("lab.training.computing.compiler_problem", lambda device_type: "no Python.h")
     for place in ("choice", "compiling"):
         monkeypatch.setattr(f"lab.compute.{place}.compiler_problem", lambda device_type: "no Python.h")
-    monkeypatch.setattr("lab.compute.choice.COMPILING_PAYS", 0)
+    monkeypatch.setitem(COMPILING_PAYS, "cpu", 0)
     told = []
     run.listener = told.append
     stop(run, data, 3)
@@ -313,10 +315,11 @@ def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped, d
     """As on CUDA: `capturable` keeps the step counter beside its parameter, as the fused update does there."""
     with torch.device("meta"):
         model = Transformer(MODEL)
-    optimizer = torch.optim.AdamW(model.parameters(), capturable=True)
+    optimizer = build_optimizer(model, stopped.train_config)
+    optimizer.param_groups[1]["capturable"] = optimizer.param_groups[2]["capturable"] = True
     load_checkpoint(stopped, TrainingState(model=model, optimizer=optimizer, data=data, config=stopped.train_config))
     devices = {key: value.device.type for state in optimizer.state.values() for key, value in state.items()}
-    assert devices == {"step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"}
+    assert devices == dict.fromkeys(("step", "exp_avg", "exp_avg_sq", "momentum_buffer"), "meta")
 
 
 # --- numbers that are not finite ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from config import DataConfig, Preset
 from lab.comparison.sweep import sweep
+from lab.compute.training_state import TrainingState
 from lab.data import shards as shards_file
 from lab.data.cache import clear_cache, list_cache
 from lab.data.token_stream import TokenStream
@@ -131,7 +132,9 @@ def test_a_commit_that_is_gone_is_named(hub, tmp_path):
         take(Run.open("run", tmp_path), 1)
 
 
-def test_a_training_that_waits_for_its_shard_can_be_stopped(hub, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_training_that_waits_for_its_shard_can_be_stopped(hub, tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(TrainingState, "runs_ahead", ahead)  # as on CUDA
     whole, stopped = (new_run(tmp_path / name, data=DATA) for name in ("one", "two"))
     for _ in train(whole):
         pass

@@ -145,10 +145,12 @@ def test_outside_random_numbers_are_left_alone(tmp_path, data):
 
 def test_decay_falls_on_matrices_alone():
     model = Transformer(MODEL.replace(bias=True))
-    decayed, plain = build_optimizer(model, TRAIN).param_groups
-    assert {p.dim() for p in decayed["params"]} == {2} and decayed["weight_decay"] == TRAIN.weight_decay
-    assert {p.dim() for p in plain["params"]} == {1} and plain["weight_decay"] == 0
-    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+    for optimizer in ("muon", "adamw"):
+        *decayed, plain = build_optimizer(model, TRAIN.replace(optimizer=optimizer)).param_groups
+        for group in decayed:
+            assert {p.dim() for p in group["params"]} == {2} and group["weight_decay"] == TRAIN.weight_decay
+        assert {p.dim() for p in plain["params"]} == {1} and plain["weight_decay"] == 0
+        assert sum(len(group["params"]) for group in (*decayed, plain)) == len(list(model.parameters()))
 
 
 def test_clipping_bounds_the_step_and_logs_the_norm_before_it(tmp_path, data):
@@ -195,6 +197,12 @@ def test_absent_device_is_refused(tmp_path, data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="'cuda' is not available"):
         list(train(new_run(tmp_path, device="cuda"), data))
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_the_run_exists(tmp_path):
+    with pytest.raises(ConfigError, match="'tf32' is not available on device 'cpu'"):
+        new_run(tmp_path, device="cpu", precision="tf32")
+    assert not (tmp_path / "run").exists()
 
 
 def test_samples_come_every_n_steps_with_the_same_seed(tmp_path, data):

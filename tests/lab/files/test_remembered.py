@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from config import NormConfig, preset
-from lab.costs import remembered as memo
-from lab.costs.remembered import remembered
+from lab.files import remembered as memo
+from lab.files.remembered import remembered
 from settings.paths import ROOT, cache_folder
 from settings.registry import REGISTRY, Kind
 

@@ -1,4 +1,4 @@
-"""Costs that were measured are kept: in this process, and on disk for the next one, which then needs no torch."""
+"""What was measured is kept: in this process, and on disk for the next one, which for costs then needs no torch."""
 
 import functools
 import hashlib
@@ -73,9 +73,32 @@ def entry_path(name: str, arguments: tuple) -> Path | None:
     written = [argument.to_dict() if isinstance(argument, Config) else argument for argument in arguments]
     digest = hashlib.sha256(json.dumps([code_digest(), name, written]).encode()).hexdigest()
     try:
-        return cache_folder() / "costs" / f"{digest[:32]}.json"
+        return measurements_folder() / f"{digest[:32]}.json"
     except DataError:  # no home directory: the next process will measure again
         return None
+
+
+def measurements_folder() -> Path:
+    """Where all results are kept. Raises DataError where there is no home directory."""
+    return cache_folder() / "costs"
+
+
+def measurements_kept() -> tuple[int, int]:
+    """How many results are on disk, and their bytes."""
+    sizes = [path.stat().st_size for path in measurements_folder().glob("*.json")]
+    return len(sizes), sum(sizes)
+
+
+def forget_measurements() -> int:
+    """Deletes what was measured on this machine, costs and times, so that it is measured anew; returns the bytes freed.
+
+    What this process has measured itself, it keeps until it ends.
+    """
+    freed = 0
+    for path in measurements_folder().glob("*.json"):
+        freed += path.stat().st_size
+        path.unlink(missing_ok=True)
+    return freed
 
 
 def read_entry(path: Path):
