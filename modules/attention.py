@@ -9,7 +9,7 @@ from config import ModelConfig
 from modules.cache import LayerCache
 from modules.dropout import Dropout
 from modules.initialise import initialise_writer
-from modules.kernels import causal_attention, masked_attention
+from modules.kernels import causal_attention, masked_attention, runs_flex, sloped_attention
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
 from modules.norms import QueryKeyNorm
@@ -51,6 +51,8 @@ class DotProductAttention(LoggingModule):
         """The fused kernel: causal with the bias in extra dimensions, or with a mask that holds the bias."""
         dropout = self.dropout.active_rate
         if place.fits_causal_kernel:
+            if place.blocks is not None and runs_flex(q, v, dropout):
+                return sloped_attention(q, k, v, place.slopes, self.scale, place.blocks)  # (B, H, T, D)
             q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
             return causal_attention(
                 q, k, v, self.scale, dropout, window=place.window

@@ -4,6 +4,9 @@ All are plain tensor code; those with gradients compute them by formula. The ben
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,8 +14,13 @@ from torch.nn import functional as F
 
 from modules.losses import soft_cap
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
 LEFT = 5  # rows: for more, a product with the weights on the right is faster
+LONG = 2048  # tokens; from here on FlexAttention is worth the half minute in which it is compiled by itself
+SHORTEST = 128  # tokens; one block of FlexAttention
 ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
 MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
@@ -42,6 +50,60 @@ def causal_attention(
     if grouped:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, P, E)
     return CausalAttention.apply(q * scale, k, v, first, each, window)  # (B, H, T, E)
+
+
+def blocks_for_training(length: int, window: int | None, device: torch.device) -> "BlockMask | None":
+    """Which keys a query sees, block by block, for `sloped_attention`; None where it is not the fastest way to train.
+
+    It is on a GPU for long texts, and for shorter ones where the whole model is compiled anyway.
+    """
+    compiling = torch.compiler.is_compiling()
+    if device.type != "cuda" or not torch.is_grad_enabled() or length < (SHORTEST if compiling else LONG):
+        return None
+    return seen_blocks(length, window, device) if compiling else kept_blocks(length, window, device)
+
+
+def runs_flex(q: Tensor, v: Tensor, dropout: float) -> bool:
+    """Whether `sloped_attention` is fast for these: in 16 bits, for heads of 16 to 128 channels, a power of two."""
+    fast = q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] in (16, 32, 64, 128)
+    return fast and (q.requires_grad or v.requires_grad) and not dropout
+
+
+def sloped_attention(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, scale: float, blocks: "BlockMask") -> Tensor:
+    """softmax(q·kᵀ·scale + slope · (j − i), seen) · v by FlexAttention (Dong et al. 2024, arXiv 2412.05496).
+
+    q (B, H, T, D), k and v (B, G, T, D), slopes (H); blocks: which keys are seen, from `blocks_for_training`.
+    """
+    from torch.nn.attention.flex_attention import flex_attention  # only where it runs: the import takes a moment
+
+    def add_slope(score: Tensor, batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return score + slopes[head] * (j - i)  # ()
+
+    compiled = flex_attention if torch.compiler.is_compiling() or q.is_cpu else compiled_flex()
+    return compiled(
+        q, k, v, score_mod=add_slope, block_mask=blocks, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )  # (B, H, T, D)
+
+
+@lru_cache(maxsize=1)
+def compiled_flex() -> Callable:
+    """FlexAttention for a model that is not compiled itself. Not compiled, it would make all scores."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def seen_blocks(length: int, window: int | None, device: torch.device) -> "BlockMask":
+    """Which keys a query sees, block by block: those up to its own, and with a window the last `window` of them."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def seen(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return i >= j if window is None else (i >= j) & (i - j < window)  # ()
+
+    return create_block_mask(seen, None, None, length, length, device=device)
+
+
+kept_blocks = lru_cache(maxsize=8)(seen_blocks)  # a model that is not compiled needs them in every pass
 
 
 def masked_attention(

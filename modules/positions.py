@@ -5,15 +5,19 @@ every attention of the pass uses on its queries, keys and scores. Attention itse
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import ModelConfig
-from modules.kernels import causal_mask
+from modules.kernels import blocks_for_training, causal_mask
 from modules.logging_module import LoggingModule
 from settings.registry import built_in, part
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class PositionContext:
@@ -22,11 +26,13 @@ class PositionContext:
     causal: the keys are those of the pass's own tokens, so the causal kernel applies. Otherwise the boolean `mask`,
     broadcastable to (B, H, T, S), says which keys each query may see; None: all of them. extends: whether `extend`
     carries the bias. window: how many keys a query of a causal pass sees, its own included; None: all up to its own.
-    The model sets it, and every mask that it makes holds it.
+    The model sets it, and every mask that it makes holds it. blocks: where FlexAttention serves better than `extend`,
+    the same keys as it wants them, and then the bias is `slopes` · (key − query).
     """
 
     extends = False
     window: int | None = None
+    blocks: "BlockMask | None" = None
 
     def __init__(self, causal: bool, mask: Tensor | None):
         self.causal, self.mask = causal, mask  # (…, T, S)
@@ -161,9 +167,13 @@ class ALiBi(Position):
         super().__init__(config)
         slopes = torch.tensor(config.position.slopes or alibi_slopes(config.n_heads))
         self.register_buffer("slopes", slopes, persistent=False)
+        self.window = config.window
 
     def place(self, positions: Tensor, key_positions: Tensor, causal: bool, mask: Tensor | None) -> PositionContext:
-        return ALiBiContext(self.slopes, positions, key_positions, causal, mask)
+        context = ALiBiContext(self.slopes, positions, key_positions, causal, mask)
+        if causal:
+            context.blocks = blocks_for_training(len(key_positions), self.window, key_positions.device)
+        return context
 
 
 class ALiBiContext(PositionContext):

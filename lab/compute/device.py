@@ -1,5 +1,6 @@
 """Where to compute, with which random numbers, and what to do when memory runs out."""
 
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import torch
 from settings.errors import ConfigError, RunError
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")
+# How cuBLAS must be set up for products that are the same each time; it is read at the first product of a process
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 CONTAINER = Path("/sys/fs/cgroup")  # what Linux tells of the container that this process runs in
 
 
@@ -81,6 +84,39 @@ def matmul_precision(device: torch.device, precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def is_repeatable(device: torch.device, precision: str) -> bool:
+    """Whether a training step gives the same numbers each time, bit for bit.
+
+    On CUDA it does not in bf16: the backward passes of the attention kernels that are fast there add up in any order.
+    """
+    return device.type != "cuda" or precision != "bf16"
+
+
+@contextmanager
+def repeatable(device: torch.device, precision: str) -> Iterator[None]:
+    """The context for both passes of a step: inside, CUDA uses algorithms that give the same numbers each time, where
+    `is_repeatable` says so; afterwards those that it used before. Raises RunError for an operation without one."""
+    if device.type != "cuda" or not is_repeatable(device, precision):
+        yield
+        return
+    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it is for finding mistakes, and takes time
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise RunError(
+            f"on CUDA in {precision} a step must give the same numbers each time, and this model's does not "
+            f"({str(error).splitlines()[0]:.200}); set precision to 'bf16', or device to 'cpu'"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
-from lab.compute.device import autocast, matmul_precision, pick_device, seeded, unmeasured_precision
+from lab.compute.device import autocast, matmul_precision, pick_device, repeatable, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.data.packing import TokenData
 from modules.distillation import Distillation
@@ -133,7 +133,7 @@ class TrainingState:
             done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
             set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
         sums: dict[str, Tensor] = {}
-        with self.seeded(), matmul_precision(device, self.precision):
+        with self.seeded(), matmul_precision(device, self.precision), repeatable(device, self.precision):
             for windows in batch:
                 with autocast(device, self.precision):
                     losses = first(windows) if first and not sums else self.losses_of(windows)

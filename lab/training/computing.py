@@ -2,11 +2,14 @@
 
 from lab.compute.choice import choose
 from lab.compute.compiling import compiler_problem
+from lab.compute.device import is_repeatable
 from lab.compute.training_state import TrainingState
 from lab.costs.fitting import explain_out_of_memory
 from lab.runs.run import Run
 from lab.training.checkpoint import save_checkpoint
 from lab.training.micro_batches import settle_micro_batch
+
+NOT_REPEATABLE = "; a repeated step differs in its last digits, because attention's backward pass does in bf16 on CUDA"
 
 
 def choose_computing(run: Run, state: TrainingState) -> None:
@@ -30,7 +33,8 @@ def choose_computing(run: Run, state: TrainingState) -> None:
             windows, left = next(state.batch()), config.steps - progress.step
             progress.precision, progress.compiled, why = choose(state.learner, windows, settings, kept, left)
         size = f"micro-batches of {config.at_once}, the most that fit; " if progress.micro_batch_size else ""
-        progress.why = f"{device_type}, {size}{why}"
+        exact = "" if is_repeatable(state.device, progress.precision) else NOT_REPEATABLE
+        progress.why = f"{device_type}, {size}{why}{exact}"
         run.tell(progress.why)
     if resized or progress.chosen_for != asked:
         progress.chosen_for = asked

@@ -14,6 +14,7 @@ FILES = {
         "test_bf16_attention_is_as_exact_as_bf16_allows", "test_written_out_attention_serves_only_where_it_is_faster",
         "test_the_logits_never_exist_all_at_once",
     ),
+    "modules/test_flex.py": (),
     "modules/test_positions.py": (),
     "modules/test_modules.py": (),
     "modules/test_factored.py": (),

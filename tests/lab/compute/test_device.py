@@ -12,9 +12,17 @@ from config import ModelConfig, TrainConfig
 from lab.compute import choice as choosing
 from lab.compute import pass_times
 from lab.compute.choice import choose
-from lab.compute.device import check_precision, matmul_precision, pick_device, precisions, unmeasured_precision
+from lab.compute.device import (
+    check_precision,
+    is_repeatable,
+    matmul_precision,
+    pick_device,
+    precisions,
+    repeatable,
+    unmeasured_precision,
+)
 from modules.transformer import Transformer
-from settings.errors import ConfigError
+from settings.errors import ConfigError, RunError
 from settings.paths import ROOT
 
 WINDOWS = torch.zeros(8, 17, dtype=torch.long)
@@ -123,6 +131,32 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch):
     for wanted in ("tf32", "bf16"):
         with pytest.raises(ConfigError, match=f"'{wanted}' is not available on Tesla T4; choose 'fp32', or leave"):
             check_precision(wanted, turing)
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, True), (True, False)])
+def test_cuda_steps_are_repeatable_inside_and_then_as_before(before):
+    cuda = torch.device("cuda")
+    try:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        for precision in ("fp32", "tf32"):
+            assert is_repeatable(cuda, precision)
+            with repeatable(cuda, precision):
+                assert torch.are_deterministic_algorithms_enabled()
+                assert not torch.is_deterministic_algorithms_warn_only_enabled()
+                assert not torch.utils.deterministic.fill_uninitialized_memory
+            said = r"x has no deterministic form.*set precision to 'bf16', or device"
+            with pytest.raises(RunError, match=said), repeatable(cuda, precision):
+                raise RuntimeError("x has no deterministic form")
+            with pytest.raises(RuntimeError, match="shapes"), repeatable(cuda, precision):
+                raise RuntimeError("shapes do not fit")
+        assert not is_repeatable(cuda, "bf16") and is_repeatable(torch.device("cpu"), "bf16")
+        for device, precision in ((cuda, "bf16"), (torch.device("cpu"), "fp32")):
+            with repeatable(device, precision):
+                assert torch.are_deterministic_algorithms_enabled() == before[0]
+        found = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        assert found == before and torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("precision, inside", [("fp32", "highest"), ("tf32", "high"), ("bf16", "high")])
