@@ -10,9 +10,11 @@ from settings import combinations
 from settings.adapting import DistilConfig, LoRAConfig, QuantisedConfig
 from settings.checked import Config, settings
 from settings.data import DataConfig
+from settings.dropout import DropoutConfig
 from settings.errors import ConfigError
 from settings.messages import suggest
 from settings.registry import name_built_in
+from settings.schedule import ScheduleConfig
 from settings.types import Above, Count, KindOf, Number, Numbers, Positive, Real, Text, Whole
 from settings.windows import Windows
 
@@ -210,14 +212,6 @@ class HeadConfig(Config):
 
 
 @settings
-class DropoutConfig(Config):
-    """Rates while training."""
-    embedding: Real[0, 0.99] = 0.0
-    attention: Real[0, 0.99] = 0.0  # On the attention weights.
-    residual: Real[0, 0.99] = 0.0  # On what a sub-layer adds.
-
-
-@settings
 class ModelConfig(Config):
     """A decoder-only transformer."""
     vocab_size: Count | None = None  # Rows of the embedding; at least the tokenizer's. None: the tokenizer's.
@@ -237,6 +231,10 @@ class ModelConfig(Config):
     tie_weights: bool = True  # The head is the embedding (arXiv 1608.05859).
     embedding_scale: bool = False  # Embeddings times √width, as in the first transformer.
     init_std: Positive = 0.02
+    zero_init: bool = False  # What writes into the residual stream starts at 0; mixings start as mixing_init says.
+    qk_norm: bool = False  # RMS norms of queries and keys, over each head's channels (arXiv 2010.04245).
+    logit_cap: Positive | None = None  # cap · tanh(logits / cap) in place of the logits (arXiv 2408.00118).
+    window: Count | None = None  # The last so many tokens are all that a token attends to, itself included. None: all.
     lora: LoRAConfig | None = None  # Adapters, which train while all else is frozen.
     quantised: QuantisedConfig | None = None  # Weights of 8 or 4 bits; adapters may be on top of them.
 
@@ -267,24 +265,18 @@ class ModelConfig(Config):
 
 
 @settings
-class ScheduleConfig(Config):
-    """Learning rate over the steps: linear warm-up, decay from the peak, final flat part."""
-    decay: Literal["cosine", "linear"] = "cosine"
-    warmup_steps: Whole[0, 10**9] | None = None  # None: a tenth of all steps.
-    final_fraction: Real[0, 1] = 0.1  # Of the peak, where the decay ends.
-    flat_steps: Whole[0, 10**9] = 0  # At the end, at the final rate.
-    cycles: Whole[1, 10**9] = 1  # The decay starts again from the peak so many times (warm restarts, arXiv 1608.03983).
-    cycle_growth: Positive = 1.0  # Each cycle so many times as long as the one before.
-
-
-@settings
 class TrainConfig(Config):
     """One training."""
+    earlier: ClassVar[dict] = {"optimizer": "adamw"}
     data: DataConfig = DataConfig()
     steps: Whole[1, 10**9] = 1000
     batch_size: Count = 64  # Sequences per optimizer step.
     micro_batch_size: Count | Literal["auto"] | None = None  # Of them at once. None: all; auto: as many as fit.
     learning_rate: Positive = 1e-3  # The schedule's peak.
+    # muon: for hidden matrices, with AdamW for all else (arXiv 2502.16982). None: muon, but adamw for an adapter.
+    optimizer: Literal["muon", "adamw"] | None = None
+    muon_rate: Positive = 1.0  # Muon's learning rate, as a multiple of AdamW's.
+    muon_momentum: Real[0, 0.9999] = 0.95
     weight_decay: Real[0, 1] = 0.1  # On matrices alone.
     beta1: Real[0, 0.9999] = 0.9
     beta2: Real[0, 0.9999] = 0.95
@@ -310,9 +302,10 @@ class TrainConfig(Config):
         """Steps of warm-up: the schedule's, or a tenth of all."""
         return self.steps // 10 if self.schedule.warmup_steps is None else self.schedule.warmup_steps
 
-    def settled(self) -> "TrainConfig":
-        """The same with what follows from other settings written out, as a run stores it."""
-        return self.replace(schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
+    def settled(self, model: ModelConfig) -> "TrainConfig":
+        """The same with what follows from other settings written out, as a run of this model stores it."""
+        optimizer = self.optimizer or ("adamw" if model.lora else "muon")
+        return self.replace(optimizer=optimizer, schedule=self.schedule.replace(warmup_steps=self.warmup_steps))
 
     at_once = property(combinations.at_once)
     accumulation = property(combinations.accumulation)

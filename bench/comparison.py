@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from bench.timing import alternate, table
+from bench.timing import in_turn, seconds_per_call, table
 from config import DataConfig, ModelConfig, TrainConfig
 from lab.comparison.comparison import compare
 from lab.costs.parameters import parameter_shapes
@@ -48,18 +48,20 @@ def open_all(folder: Path | str) -> None:
     comparison.curves()
 
 
-def main(rounds: int = 5) -> None:
+def measure_opening(where: str, folder: str) -> float:
+    """Seconds of opening, table and curves: in a session that has drawn before, or in a new process with its start."""
+    if where == "in a session":
+        return seconds_per_call(lambda: open_all(folder))
+    command = [sys.executable, "-c", ALONE, folder]
+    return seconds_per_call(lambda: subprocess.run(command, cwd=ROOT, check=True))
+
+
+def main(rounds: int = 3) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(RUNS):
             write_run(number, Path(folder))
-        seconds = alternate(
-            {
-                "in a session": lambda: open_all(folder),
-                "in a new process": lambda: subprocess.run([sys.executable, "-c", ALONE, folder], cwd=ROOT, check=True),
-            },
-            rounds,
-            warmup=1,
-        )
+        places = ("in a session", "in a new process")
+        seconds = in_turn(measure_opening, {where: (where, folder) for where in places}, rounds)
     rows = [[name, f"{median(times):.2f}", f"{max(times):.2f}"] for name, times in seconds.items()]
     title = f"Opening a comparison of {RUNS} runs of {STEPS:,} steps: read, table, curves"
-    print(table(title, ["", "seconds", "at most"], rows))
+    print(table(title, ["", "seconds", "at most"], rows), flush=True)

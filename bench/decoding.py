@@ -1,42 +1,44 @@
 """Greedy decoding with the cache, 16 -> 256 tokens, batch 1 and 32: ours and Hugging Face's Llama, same weights, fp32.
 
-Each is measured in processes of its own, in turn. What a token costs by length, with and without the cache, is shown by
-`python tools.py generation-speed RUN`.
+What a token costs by length, with and without the cache, is shown by `python tools.py generation-speed RUN`.
 """
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
-from bench.timing import ratios, table
+from bench.rivals.hugging_face import build_llama
+from bench.timing import in_turn, ratios, table
 from config import ModelConfig
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
 from modules.transformer import Transformer
-from settings.paths import ROOT
 
-START, END = 16, 256
 CONTESTANTS = ("Hugging Face", "eager", "compiled")
 CONFIG = ModelConfig(vocab_size=2048, context_length=256, max_positions=1024, n_layers=6, n_heads=8, width=256)
 
 
+class Decoding(NamedTuple):
+    """What is generated: from prompts of `start` tokens on, until they have `end`."""
+
+    config: ModelConfig
+    batch: int
+    start: int = 16
+    end: int = 256
+    device: str = "cpu"
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * (self.end - self.start)
+
+
 def same_weights(model: Transformer):
     """A Hugging Face Llama with our weights in it."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = model.config
-    theirs = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size, hidden_size=config.width, num_hidden_layers=config.n_layers,
-            intermediate_size=config.mlp.hidden(config.width), num_attention_heads=config.n_heads,
-            max_position_embeddings=config.max_positions, tie_word_embeddings=True, rms_norm_eps=config.norm.eps,
-        )
-    )
+    theirs = build_llama(model.config)
     state = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
     for i, block in enumerate(model.blocks):
         q, k, v = block.attention.qkv.weight.chunk(3)
@@ -54,35 +56,36 @@ def same_weights(model: Transformer):
     return theirs.eval()
 
 
-def contestant(name: str, batch: int) -> Callable[[], list[list[int]]]:
-    """A function that continues the prompts, and gives each one's tokens."""
+def contestant(way: str, case: Decoding) -> Callable[[], list[list[int]]]:
+    """A function that continues the prompts, and gives each one's tokens. way: "Hugging Face", or of `generate`."""
     torch.manual_seed(0)
-    model = Transformer(CONFIG).eval()
-    prompt = torch.randint(2048, (batch, START))
-    if name != "Hugging Face":
-        settings = dict(max_tokens=END - START, sampling=STRATEGIES["greedy"], decode=name)
+    model, new = Transformer(case.config).eval(), case.end - case.start
+    prompt = torch.randint(case.config.vocab_size, (case.batch, case.start))
+    if way != "Hugging Face":
+        settings = dict(max_tokens=new, sampling=STRATEGIES["greedy"], decode=way)
+        model = model.to(case.device)
 
         def ours() -> list[list[int]]:
             steps = [step.ids for step in generate(model, prompt.tolist(), **settings)]
             return [list(row) for row in zip(*steps)]
 
         return ours
-    theirs = same_weights(model)
+    theirs, prompt = same_weights(model).to(case.device), prompt.to(case.device)
 
     def hugging_face() -> list[list[int]]:
         with torch.inference_mode():
             out = theirs.generate(
-                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=END - START, min_new_tokens=END - START,
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, min_new_tokens=new,
                 do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=None,
             )
-        return out[:, START:].tolist()
+        return out[:, case.start :].tolist()
 
     return hugging_face
 
 
-def measure(name: str, batch: int, times: int = 5) -> dict:
+def measure(way: str, case: Decoding, times: int = 5) -> dict:
     """In this process: the median seconds of a generation after one that warms up, and the tokens."""
-    generation = contestant(name, batch)
+    generation = contestant(way, case)
     start, tokens = time.perf_counter(), generation()
     first, seconds = time.perf_counter() - start, []
     for _ in range(times):
@@ -92,31 +95,18 @@ def measure(name: str, batch: int, times: int = 5) -> dict:
     return {"seconds": median(seconds), "first": first, "tokens": tokens}
 
 
-def measure_apart(name: str, batch: int) -> dict:
-    """The same in a process of its own."""
-    command = [sys.executable, "-m", "bench.decoding", name, str(batch)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main(rounds: int = 3) -> None:
+def main(rounds: int = 3, config: ModelConfig = CONFIG, end: int = 256) -> None:
     for batch in (1, 32):
-        found = {name: [] for name in CONTESTANTS}
-        for _ in range(rounds):
-            for name, results in found.items():
-                results.append(measure_apart(name, batch))
+        case = Decoding(config, batch, end=end)
+        found = in_turn(measure, {name: (name, case) for name in CONTESTANTS}, rounds)
         if batch == 1:
             made = {json.dumps(result["tokens"]) for results in found.values() for result in results}
             assert len(made) == 1, "the same weights must give the same tokens"
         speed = ratios({name: [one["seconds"] for one in results] for name, results in found.items()}, CONTESTANTS[0])
         rows = [
-            [name, f"{batch * (END - START) / median(one['seconds'] for one in results):,.0f}", f"{speed[name]:.2f}",
+            [name, f"{case.tokens / median(one['seconds'] for one in results):,.0f}", f"{speed[name]:.2f}",
              f"{median(one['first'] for one in results):.1f}"]
             for name, results in found.items()
         ]
-        title = f"Greedy decoding, batch {batch}, {START} → {END} tokens, fp32, fresh processes in turn"
-        print(table(title, ["", "tokens/s", "× HF", "first time, s"], rows))
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+        title = f"Greedy decoding, batch {batch}, {case.start} → {case.end} tokens, fp32"
+        print(table(title, ["", "tokens/s", "× HF", "first time, s"], rows), flush=True)

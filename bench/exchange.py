@@ -4,12 +4,11 @@ The checkpoints are built by transformers with random weights: GPT-2 (124M, fp32
 """
 
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench.memory import in_a_fresh_process
+from bench.timing import apart
 
 STEPS = ("import", "evaluate", "generate")
 MODELS = {
@@ -25,11 +24,11 @@ TEXT = " ".join(f"Sentence {number} of a text about nothing in particular." for 
 
 def main() -> None:
     print("exchange: the most MB resident while a checkpoint of this size is imported, evaluated, continued")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
-            in_a_fresh_process("bench.exchange", "build", name, temporary)
+            apart(build, name, Path(folder) / name)
             start = time.perf_counter()
-            taken = [in_a_fresh_process("bench.exchange", step, name, temporary) for step in STEPS]
+            taken = [apart(peak_of, step, name, Path(folder)) for step in STEPS]
             seconds = time.perf_counter() - start
             print(f"  {name:13} {' / '.join(f'{peak:,.0f}' for peak in taken)} MB, {seconds:.0f} s in all", flush=True)
 
@@ -51,24 +50,20 @@ def build(name: str, folder: Path) -> None:
         (folder / file).write_text(text, encoding="utf-8")
 
 
-def take(step: str, name: str, folder: Path) -> object:
-    """One step, in this process."""
+def peak_of(step: str, name: str, folder: Path) -> float:
+    """MB at most resident in this process, after one step."""
     from lab.evaluation.evaluate import evaluate_text
     from lab.exchange.importing import import_hf
     from lab.generation.generate import generate_text
     from lab.runs.run import Run
 
-    if step == "build":
-        return build(name, folder / name)
     if step == "import":
-        return import_hf(folder / name, folder / "runs")
-    run = Run.open(name, folder / "runs")
-    model = run.load_model()
-    if step == "evaluate":
-        return evaluate_text(model, TEXT, run.tokenizer)
-    return generate_text(model, run.tokenizer, "Once there was", max_tokens=20)
-
-
-if __name__ == "__main__":
-    take(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        import_hf(folder / name, folder / "runs")
+    else:
+        run = Run.open(name, folder / "runs")
+        model = run.load_model()
+        if step == "evaluate":
+            evaluate_text(model, TEXT, run.tokenizer)
+        else:
+            generate_text(model, run.tokenizer, "Once there was", max_tokens=20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

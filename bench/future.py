@@ -1,16 +1,17 @@
 """What looking ahead costs: a training step's time and memory, and what drafting brings in decoding.
 
-6 layers, width 256, 8 heads, 16 × 256 tokens of vocabulary 2,048; forward, backward, clipping and AdamW, all models of
-equal parameters. Memory is that of a fresh process each. Decoding is that of the shipped run `multi-token-tiny-tales`.
+6 layers, width 256, 8 heads, 16 × 256 tokens of vocabulary 2,048; forward, backward, clipping and the update, all
+models of equal parameters. Decoding is that of the shipped run `multi-token-tiny-tales`.
 """
 
-import sys
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 
-from bench.blocks import print_steps
-from bench.memory import in_a_fresh_process, peak_of_steps
-from bench.timing import alternate, ratios, table
-from bench.training import CONFIG, our_state, our_stepper
+from bench.blocks import SIZE, print_steps
+from bench.memory import peak_of_steps
+from bench.steps import Size, our_state, our_stepper
+from bench.timing import in_turn, ratios, seconds_per_call, table
 from config import SAMPLE_PROMPT, FutureBlockConfig, ModelConfig, MultiTokenBlockConfig, Preset, TrainConfig
 from lab.comparison.sweep import matched
 from lab.costs.estimates import estimate
@@ -19,56 +20,62 @@ from lab.generation.sampling_settings import STRATEGIES
 from lab.generation.speculative import speculate
 from lab.runs.run import Run
 
-TRUNK, TOKENS = 6, 200
+TOKENS, DRAFTS = 200, (1, 2, 3)
 
 
-def contestants() -> dict[str, ModelConfig]:
-    parameters = estimate(CONFIG).parameters
+def contestants(size: Size) -> dict[str, ModelConfig]:
+    plain = size.model("llama")
+    parameters = estimate(plain).parameters
     blocks = {f"future-sighted, {n} levels of bags": FutureBlockConfig(levels=n) for n in (1, 2, 3)}
     blocks["future-sighted, 3 levels of vectors"] = FutureBlockConfig(predicts="vector_cosine")
     made = {
-        name: matched(Preset(CONFIG.replace(block=block), TrainConfig()), parameters).model
+        name: matched(Preset(plain.replace(block=block), TrainConfig()), parameters).model
         for name, block in blocks.items()
     }
-    return {"plain": CONFIG} | made | {"multi-token, 4 heads": CONFIG.replace(block=MultiTokenBlockConfig())}
+    return {"plain": plain} | made | {"multi-token, 4 heads": plain.replace(block=MultiTokenBlockConfig())}
 
 
-def with_heads(heads: int) -> ModelConfig:
-    """The same trunk with 1 to 8 heads."""
-    return CONFIG.replace(n_layers=TRUNK + heads, block=MultiTokenBlockConfig(heads=heads))
+def step_with_heads(heads: int, size: Size) -> Callable[[], None]:
+    """A step of the same trunk with 1 to 8 heads."""
+    plain = size.model("llama")
+    model = plain.replace(n_layers=plain.n_layers + heads, block=MultiTokenBlockConfig(heads=heads))
+    return our_stepper(our_state(model, size.batch, precision="bf16"))
 
 
-def memory() -> None:
-    peaks = {heads: median(in_a_fresh_process("bench.future", str(heads)) for _ in range(3)) for heads in (1, 2, 4, 8)}
-    rows = [[str(heads), f"{peak:.0f}", f"{peak / peaks[1]:.2f} ×"] for heads, peak in peaks.items()]
-    print(table(f"Heads on a trunk of {TRUNK} layers", ["heads", "peak memory, MB", "of one head's"], rows))
+def peak_with_heads(heads: int, size: Size) -> float:
+    return peak_of_steps(partial(step_with_heads, heads, size))
+
+
+def memory(rounds: int, size: Size) -> None:
+    found = in_turn(peak_with_heads, {str(heads): (heads, size) for heads in (1, 2, 4, 8)}, rounds)
+    peaks = {heads: median(values) for heads, values in found.items()}
+    rows = [[heads, f"{peak:.0f}", f"{peak / peaks['1']:.2f} ×"] for heads, peak in peaks.items()]
+    print(table(f"Heads on a trunk of {size.n_layers} layers", ["heads", "peak memory, MB", "of one head's"], rows))
+
+
+def decode(strategy: str, drafts: int) -> tuple[float, str]:
+    """Seconds of a continuation with so many drafts a pass, plain for 0; and what became of the drafts."""
+    run = Run.open("multi-token-tiny-tales")
+    model, prompt = run.load_model(), run.tokenizer.encode(SAMPLE_PROMPT)
+    settings = dict(max_tokens=TOKENS, sampling=STRATEGIES[strategy])
+    if not drafts:
+        return seconds_per_call(lambda: list(generate(model, [prompt], **settings))), ""
+    found = speculate(model, [prompt], drafts=drafts, **settings)
+    return seconds_per_call(lambda: speculate(model, [prompt], drafts=drafts, **settings)), str(found)
 
 
 def decoding(rounds: int) -> None:
-    run = Run.open("multi-token-tiny-tales")
-    model, prompt = run.load_model(), run.tokenizer.encode(SAMPLE_PROMPT)
     rows = []
-    for name in ("greedy", "balanced"):
-        settings = dict(max_tokens=TOKENS, sampling=STRATEGIES[name])
-        ways = {
-            "plain": lambda settings=settings: list(generate(model, [prompt], **settings)),
-            **{
-                f"{n} drafts a pass": lambda n=n, settings=settings: speculate(model, [prompt], drafts=n, **settings)
-                for n in (1, 2, 3)
-            },
-        }
-        faster = ratios(alternate(ways, rounds), "plain")
-        for way, call in ways.items():
-            found = "" if way == "plain" else str(call())
-            rows.append([name, way, f"{faster[way]:.2f} ×", found])
+    for strategy in ("greedy", "balanced"):
+        found = in_turn(decode, {str(drafts): (strategy, drafts) for drafts in (0, *DRAFTS)}, rounds)
+        faster = ratios({drafts: [seconds for seconds, _ in results] for drafts, results in found.items()}, "0")
+        for drafts, results in found.items():
+            way = f"{drafts} drafts a pass" if drafts != "0" else "plain"
+            rows.append([strategy, way, f"{faster[drafts]:.2f} ×", results[0][1]])
     print(table(f"{TOKENS} tokens of multi-token-tiny-tales", ["sampling", "decoding", "speed", "drafts"], rows))
 
 
-def main(rounds: int = 9) -> None:
-    print_steps("Looking ahead at equal parameters", "model", contestants(), rounds)
-    memory()
+def main(rounds: int = 3, size: Size = SIZE) -> None:
+    print_steps("Looking ahead at equal parameters", contestants(size), size, rounds)
+    memory(rounds, size)
     decoding(rounds)
-
-
-if __name__ == "__main__":
-    print(peak_of_steps(lambda: our_stepper(our_state(with_heads(int(sys.argv[1])), "bf16"))))

@@ -1,7 +1,5 @@
-"""The most memory that a fresh process needs for training steps."""
+"""The most memory that a process needs for training steps."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 
@@ -26,9 +24,3 @@ def peak_of_steps(build: Callable[[], Callable[[], object]]) -> float:
     done.set()
     watcher.join()
     return (peak - before) / 1e6
-
-
-def in_a_fresh_process(module: str, *arguments: str) -> float:
-    """The number that `python -m module arguments` prints last."""
-    command = [sys.executable, "-m", module, *arguments]
-    return float(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split()[-1])

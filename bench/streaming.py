@@ -12,16 +12,15 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median
 
 import psutil
 
+from bench.own_cache import own_cache
 from config import DataConfig, preset
 from lab.data.hub_sets import Document, HubSet, Place
 from lab.data.shards import Shards
@@ -68,7 +67,7 @@ def of_parquet(folder: Path) -> HubSet:
 def tokenising(rounds: int) -> list[str]:
     """Bytes of text a second, ours and tiktoken's, round by round on the same documents."""
     ours, theirs = [], []
-    with cache() as folder:
+    with own_cache() as folder:
         source, tokenizer = of_parquet(folder), load_tokenizer(TOKENIZER)
         texts = [text for text, _ in source.documents()]
         for turn in range(rounds + 1):
@@ -91,7 +90,7 @@ def peak_memory(gigabytes: float) -> list[str]:
 
 
 def make_all(gigabytes: float) -> list[str]:
-    with cache():
+    with own_cache():
         start, source = time.perf_counter(), Generated(int(gigabytes * 1e9))
         shards = Shards(source, load_tokenizer(TOKENIZER), 0.005, SHARD)
         number = done = peak = 0
@@ -103,52 +102,48 @@ def make_all(gigabytes: float) -> list[str]:
     return [f"{gigabytes:g}", f"{number}", f"{peak / 1e6:.0f}", f"{done / seconds / 1e6:.1f}"]
 
 
-def batches(rounds: int) -> list[str]:
-    """A batch of 64 × 128 tokens from a stream beside llama-tiny's step."""
+def measure_batch_or_step(which: str) -> float:
+    """Seconds of a batch of 64 × 128 tokens from a stream, or of llama-tiny's step."""
     import torch
 
-    from bench.timing import alternate
-    from bench.training import our_stepper
+    from bench.steps import our_stepper
+    from bench.timing import seconds_per_call
     from lab.compute.training_state import TrainingState
     from lab.data.packing import prepare
 
     model_config, config = preset("llama-tiny")
-    state = TrainingState.start(model_config, config.replace(precision="bf16", device="cpu"), prepare(config.data))
-    with cache():
+    if which == "step":
+        config = config.replace(precision="bf16", device="cpu")
+        return seconds_per_call(our_stepper(TrainingState.start(model_config, config, prepare(config.data))))
+    with own_cache():
         stream = TokenStream(Shards(Generated(10**9), load_tokenizer("bpe-2048"), 0.05, SHARD))
         numbers = count()
 
         def batch() -> torch.Tensor:
             return torch.from_numpy(stream.batch(0, next(numbers), config.batch_size, model_config.context_length))
 
-        times = alternate({"batch": batch, "step": our_stepper(state)}, rounds)
+        found = seconds_per_call(batch)
         stream.close()
+    return found
+
+
+def batches(rounds: int) -> list[str]:
+    """A batch from a stream beside llama-tiny's step."""
+    from bench.timing import in_turn
+
+    times = in_turn(measure_batch_or_step, {which: (which,) for which in ("batch", "step")}, rounds)
     batch_time, step = median(times["batch"]), median(times["step"])
     return [f"{batch_time * 1e6:.0f}", f"{step * 1e3:.0f}", f"{batch_time / step:.2%}"]
 
 
-@contextmanager
-def cache() -> Iterator[Path]:
-    """A cache folder of its own."""
-    before = os.environ.get("GLASSBOX_CACHE")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["GLASSBOX_CACHE"] = folder
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.pop("GLASSBOX_CACHE")
-            if before is not None:
-                os.environ["GLASSBOX_CACHE"] = before
-
-
-def main(rounds: int = 5, sizes: tuple[float, ...] = (0.1, 0.4)) -> None:
+def main(rounds: int = 3, sizes: tuple[float, ...] = (0.1, 0.4)) -> None:
     from bench.timing import table
 
     headings = ["streamed and stored, MB/s", "tiktoken's batch alone, MB/s", "ratio"]
     print(table("Tokenising a stream", headings, [tokenising(rounds)]))
     headings = ["source, GB", "shards", "peak memory, MB", "MB/s"]
     print(table("Memory by the size of the source", headings, [peak_memory(size) for size in sizes]))
-    print(table("A batch from a shard", ["a batch, µs", "a step, ms", "share"], [batches(4 * rounds)]))
+    print(table("A batch from a shard", ["a batch, µs", "a step, ms", "share"], [batches(rounds)]))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 import functools
 import io
 import sys
+from collections.abc import Callable
 from statistics import median
 
 import torch
 import torchinfo
 from torch import nn
 
-from bench.timing import alternate, table
+from bench.timing import in_turn, seconds_per_call, table
 from config import preset
 from lab.shapes.views import Shapes
 from modules.transformer import Transformer
 from tests.helpers.plain_modules import make_plain
 
-BATCH, LENGTH, ROUNDS = 4, 128, 7
+BATCH, LENGTH = 4, 128
 
 
 class Switch:
@@ -68,39 +69,66 @@ def calls(run) -> int:
     return count
 
 
-@torch.no_grad()
-def main() -> None:
+def look(name: str, ids: torch.Tensor) -> Callable[[], object]:
+    """A call that runs a model on ids (B, T) while one looks inside, and gives what is seen."""
     config = preset("llama-small").model
-    ours, theirs, plain = (Transformer(config).eval() for _ in range(3))
-    theirs, plain = decorated(theirs), make_plain(plain)
-    ids = torch.randint(0, config.vocab_size, (BATCH, LENGTH))
+    model = Transformer(config).eval()
+    if name == "decorator":
+        theirs = decorated(model)
 
-    def traced():
-        with Shapes(ours) as shapes:
-            ours(ids)
+        def told() -> str:
+            Switch.on, Switch.out = True, io.StringIO()
+            theirs(ids)
+            Switch.on = False
+            return Switch.out.getvalue()
+
+        return told
+    if name == "torchinfo":
+        plain = make_plain(model)
+        return lambda: torchinfo.summary(plain, input_data=ids, depth=9, verbose=0)
+
+    def traced() -> Shapes:
+        with Shapes(model) as shapes:
+            model(ids)
         return shapes
 
-    def summed_up():
-        return torchinfo.summary(plain, input_data=ids, depth=9, verbose=0)
+    return traced
 
-    def told():
-        Switch.on, Switch.out = True, io.StringIO()
-        theirs(ids)
-        Switch.on = False
-        return Switch.out.getvalue()
 
-    off = {"plain nn.Module": lambda: plain(ids), "ours": lambda: ours(ids), "decorator": lambda: theirs(ids)}
-    on = {"ours": traced, "torchinfo": summed_up, "decorator": told}
-    off_seconds, on_seconds = alternate(off, ROUNDS), alternate(on, ROUNDS)
-    seen = {"ours": len(traced()), "torchinfo": len(summed_up().summary_list), "decorator": told().count("\n")}
-    base = median(off_seconds["plain nn.Module"])
+def pass_of(name: str, ids: torch.Tensor) -> Callable[[], object]:
+    """A call that runs a model while nobody looks inside."""
+    model = Transformer(preset("llama-small").model).eval()
+    if name != "ours":
+        model = decorated(model) if name == "decorator" else make_plain(model)
+    return lambda: model(ids)
+
+
+def measure(name: str, looking: bool) -> float:
+    """Seconds of a pass."""
+    with torch.no_grad():
+        return seconds_per_call((look if looking else pass_of)(name, sample()))
+
+
+def sample() -> torch.Tensor:
+    return torch.randint(0, preset("llama-small").model.vocab_size, (BATCH, LENGTH))
+
+
+@torch.no_grad()
+def main(rounds: int = 3) -> None:
+    config = preset("llama-small").model
+    off = in_turn(measure, {name: (name, False) for name in ("plain nn.Module", "ours", "decorator")}, rounds)
+    on = in_turn(measure, {name: (name, True) for name in ("ours", "torchinfo", "decorator")}, rounds)
+    seen = {
+        "ours": len(look("ours", sample())()), "torchinfo": len(look("torchinfo", sample())().summary_list),
+        "decorator": look("decorator", sample())().count("\n"),
+    }
+    base = median(off["plain nn.Module"])
     rows = []
     for name in ("plain nn.Module", "ours", "decorator", "torchinfo"):
-        is_on = name in on_seconds
         rows.append([
-            name, f"{calls(off[name]):,}" if name in off else "as plain",
-            f"{median(on_seconds[name]):.3f} s" if is_on else "—",
-            f"{median(on_seconds[name]) / base:.1f} ×" if is_on else "1 ×", str(seen.get(name, "—")),
+            name, f"{calls(pass_of(name, sample())):,}" if name in off else "as plain",
+            f"{median(on[name]):.3f} s" if name in on else "—",
+            f"{median(on[name]) / base:.1f} ×" if name in on else "1 ×", str(seen.get(name, "—")),
         ])
     title = f"Looking inside: {config.n_layers} layers × {config.width}, batch {BATCH}, T {LENGTH}"
-    print(table(title, ["", "Python calls when off", "one look", "of a plain pass", "lines seen"], rows))
+    print(table(title, ["", "Python calls when off", "one look", "of a plain pass", "lines seen"], rows), flush=True)

@@ -12,6 +12,7 @@ from modules.initialise import initialise_writer
 from modules.kernels import causal_attention, masked_attention
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
+from modules.norms import QueryKeyNorm
 from modules.positions import PositionContext
 
 
@@ -19,7 +20,7 @@ class DotProductAttention(LoggingModule):
     """softmax(q·kᵀ/√D + bias, causal) · v for given queries, keys and values (Vaswani et al. 2017, arXiv 1706.03762).
 
     fused: whether PyTorch's kernel computes it; otherwise the same formula is computed step by step.
-    reads: what the keys and values are made from.
+    reads: what the keys and values are made from. qk_norm: None, unless `add_norms` makes it.
     """
 
     reads = "tokens"
@@ -31,6 +32,12 @@ class DotProductAttention(LoggingModule):
         self.scale = 1 / math.sqrt(self.head_dim)
         self.fused = True
         self.dropout = Dropout(dropout)
+        self.qk_norm: QueryKeyNorm | None = None
+
+    def add_norms(self, config: ModelConfig) -> None:
+        """Gives queries and keys norms, if the model has qk_norm: RMS norms, whatever kind its other norms are."""
+        if config.qk_norm:
+            self.qk_norm = QueryKeyNorm(self.n_heads, self.head_dim, config.norm.eps)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, N·D) cut into N heads."""
@@ -45,7 +52,9 @@ class DotProductAttention(LoggingModule):
         dropout = self.dropout.active_rate
         if place.fits_causal_kernel:
             q, k, v = place.extend(q, k, v, self.scale)  # (B, H, T, E), (B, G, S, E), (B, G, S, E)
-            return causal_attention(q, k, v, self.scale, dropout)[..., : self.head_dim]  # (B, H, T, D)
+            return causal_attention(
+                q, k, v, self.scale, dropout, window=place.window
+            )[..., : self.head_dim]  # (B, H, T, D)
         mask = place.masked_bias()  # (…, T, S)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(q.dtype)  # (…, T, S)
@@ -63,11 +72,9 @@ class DotProductAttention(LoggingModule):
         bias = place.bias()  # (…, H, T, S)
         if bias is not None:
             scores = scores + bias  # (B, H, T, S)
-        if place.causal:
-            hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)  # (T, S)
-            scores = scores.masked_fill(hidden, -math.inf)  # (B, H, T, S)
-        elif place.mask is not None:
-            scores = scores.masked_fill(~place.mask, -math.inf)  # (B, H, T, S)
+        seen = place.visible(q.shape[2], q.device)  # (…, T, S)
+        if seen is not None:
+            scores = scores.masked_fill(~seen, -math.inf)  # (B, H, T, S)
         return scores.softmax(dim=-1)  # (B, H, T, S)
 
     def applied(self, weights: list[Tensor]) -> Tensor:
@@ -91,6 +98,13 @@ class Attention(DotProductAttention):
         self.qkv = Linear(width, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
         self.out = Linear(width, width, bias=bias)
 
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Attention":
+        """The self-attention of a model with these settings."""
+        made = cls(config.width, config.n_heads, config.kv_heads, config.bias, config.dropout.attention)
+        made.add_norms(config)
+        return made
+
     def forward(self, x: Tensor, place: PositionContext, cache: LayerCache | None = None) -> Tensor:
         q, k, v = self.project(x, place, cache)  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
         heads = self.read(q, k, v, place)  # (B, H, T, D)
@@ -104,6 +118,8 @@ class Attention(DotProductAttention):
         heads = self.split_heads(self.qkv(x))  # (B, H+2G, T, D)
         queries_and_keys = self.n_heads + self.n_kv_heads
         qk, v = heads.split((queries_and_keys, self.n_kv_heads), dim=1)  # (B, H+G, T, D), (B, G, T, D)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)  # (B, H+G, T, D)
         q, k = place.turn(qk).split((self.n_heads, self.n_kv_heads), dim=1)  # (B, H, T, D), (B, G, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, D)
@@ -119,7 +135,11 @@ class QueryKeyAttention(DotProductAttention):
     def __init__(self, config: ModelConfig):
         super().__init__(config.width, config.n_heads, config.n_heads, config.dropout.attention)
         self.qk = Linear(config.width, 2 * config.width, bias=config.bias)
+        self.add_norms(config)
 
     def queries_and_keys(self, x: Tensor, place: PositionContext) -> tuple[Tensor, Tensor]:
         """Queries and keys of the tokens of this pass, each (B, H, T, D)."""
-        return place.turn(self.split_heads(self.qk(x))).chunk(2, dim=1)  # (B, H, T, D)
+        qk = self.split_heads(self.qk(x))  # (B, 2H, T, D)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)  # (B, 2H, T, D)
+        return place.turn(qk).chunk(2, dim=1)  # (B, H, T, D)

@@ -60,6 +60,14 @@ class Block(LoggingModule):
         """The streams of a state by name, each as a function from the state to (B, T, C). The last one is `join`."""
         return {"state": self.join}
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights that Muon may update: of all linear maps inside this block, but not of its adapters.
+
+        A block overrides it where other weights are maps of one hidden vector to another, too.
+        """
+        linear = [module.weight for module in self.modules() if isinstance(module, nn.Linear)]
+        return [weight for weight in linear if isinstance(weight, nn.Parameter)]  # a quantised one is none
+
     @property
     def attentions(self) -> dict[str, DotProductAttention]:
         """Its attentions by name. The `reads` of each says what it attends to."""

@@ -2,13 +2,20 @@
 
 A token's slot in the cache is its position. A batch of prompts of different lengths is padded on the right. After the
 first pass, `keep` sets the true length of each sequence, and the next tokens overwrite the padding. So no query ever
-sees padding, and there is one rule: a query sees the slots up to its own position.
+sees padding, and there is one rule: a query sees the slots up to its own position, or with a window the last of these.
+The cache keeps the older ones, too, because `keep` may go back; a mask hides them.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def seen_keys(positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor:
+    """True where a query sees a key: (…, T, S) for positions (…, T) and key positions (S)."""
+    distances = positions[..., None] - key_positions  # (…, T, S)
+    return distances >= 0 if window is None else (distances >= 0) & (distances < window)  # (…, T, S)
 
 
 class LayerCache:
@@ -44,10 +51,11 @@ class Cache:
         size = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
         return f"Cache({len(self.layers)} layers, lengths {self.lengths} of {self.capacity}, {size / 1e6:.1f} MB)"
 
-    def begin(self, n_tokens: int) -> tuple[Tensor, Tensor, bool, Tensor | None]:
+    def begin(self, n_tokens: int, window: int | None = None) -> tuple[Tensor, Tensor, bool, Tensor | None]:
         """Positions (T) or (B, T), key positions (S), whether no key is older than the pass, and the mask if some are.
 
-        Raises ValueError if the tokens do not fit, and RuntimeError if gradients are on.
+        window: how many keys a query sees, its own included; None: all up to its own. Raises ValueError if the tokens
+        do not fit, and RuntimeError if gradients are on.
         """
         if torch.is_grad_enabled():
             raise RuntimeError("a cache keeps no gradients; call the model under torch.no_grad()")
@@ -58,13 +66,14 @@ class Cache:
         if start == max(self.lengths):
             self.slots = (slice(None), slice(None), slice(start, self.filled))
             positions = key_positions[start:]  # (T)
-            mask = None if n_tokens == 1 else key_positions <= positions[:, None]  # (T, S)
+            all_seen = n_tokens == 1 and (window is None or window >= self.filled)
+            mask = None if all_seen else seen_keys(positions, key_positions, window)  # (T, S)
             return positions, key_positions, start == 0, mask  # (T), (S), (T, S)
         lengths = torch.tensor(self.lengths, device=self.device)  # (B)
         positions = lengths[:, None] + torch.arange(n_tokens, device=self.device)  # (B, T)
         rows = torch.arange(len(self.lengths), device=self.device)[:, None]  # (B, 1)
         self.slots = (rows, slice(None), positions)
-        mask = (key_positions <= positions[..., None])[:, None]  # (B, 1, T, S)
+        mask = seen_keys(positions, key_positions, window)[:, None]  # (B, 1, T, S)
         return positions, key_positions, False, mask  # (B, T), (S), (B, 1, T, S)
 
     def fold(self, x: Tensor) -> Tensor:
@@ -97,9 +106,9 @@ class StepCache:
         self.slots, self.filled = (rows, slice(None), self.positions), key_positions.shape[0]
         self.dtype = layers[0][0].dtype
 
-    def begin(self, n_tokens: int) -> tuple[Tensor, Tensor, bool, Tensor]:
+    def begin(self, n_tokens: int, window: int | None = None) -> tuple[Tensor, Tensor, bool, Tensor]:
         """As `Cache.begin`, for one token of each sequence."""
-        mask = (self.key_positions <= self.positions[..., None])[:, None]  # (B, 1, 1, S)
+        mask = seen_keys(self.positions, self.key_positions, window)[:, None]  # (B, 1, 1, S)
         return self.positions, self.key_positions, False, mask  # (B, 1), (S), (B, 1, 1, S)
 
     def fold(self, x: Tensor) -> Tensor:

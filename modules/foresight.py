@@ -59,7 +59,7 @@ class Foresight(LoggingModule):
         """The mean embedding under the predicted distribution: (B, T, C)."""
         rows = in_autocast_type(read).flatten(0, 1)  # (N, C)
         tables = parts.head.unembedding(), parts.embedding.weight  # (V, C)
-        expected = expected_embedding(rows, *tables, self.offset, CHUNK)  # (N, C)
+        expected = expected_embedding(rows, *tables, self.offset, CHUNK, parts.head.cap)  # (N, C)
         return expected.to(read.dtype).view_as(read)  # (B, T, C)
 
     def losses(self, read: Tensor, vectors: Tensor, windows: Tensor, parts: Parts) -> dict[str, Tensor]:
@@ -78,7 +78,8 @@ class Foresight(LoggingModule):
                 apart = without_overlap(bags)  # (B, 1), (B, O)
                 read, bags = read[apart], bags[apart]  # (B, O, C), (B, O, W)
             rows = in_autocast_type(read).flatten(0, 1)  # (P, C)
-            total = BagLoss.apply(rows, parts.head.unembedding(), bags.flatten(0, 1), self.offset, CHUNK)  # ()
+            weight, cap = parts.head.unembedding(), parts.head.cap  # (V, C)
+            total = BagLoss.apply(rows, weight, bags.flatten(0, 1), self.offset, CHUNK, cap)  # ()
             return {self.name: total / len(rows)}  # ()
         vectors, pooled = vectors[:, :complete], self.target(windows, parts.embedding)  # (B, N, J, C)
         standard = standardised(pooled)  # (B, N, J, C)

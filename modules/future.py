@@ -37,7 +37,8 @@ class CrossAttention(DotProductAttention):
 
     The keys come from predictions, never from tokens that are still to come. Every position sees `nothing`, a trained
     key and value. Without it the first position would have a single key, and a softmax over one key is constant.
-    The position of a key is the one that made the prediction.
+    The position of a key is the one that made the prediction. So with a window, a position sees the predictions of the
+    last `window` positions, itself included. With qk_norm, `nothing` has no norm: its key is trained itself.
 
     x       (B, T, C)    ─ q (B, H, T, D) ─ turn ┐
     vectors (B, T, J, C) ─ k (B, JG, S, D) ─ turn ┴ scores (B, H, T, JS+1) ─ softmax ┐
@@ -53,6 +54,7 @@ class CrossAttention(DotProductAttention):
         self.kv = Linear(config.width, 2 * config.kv_heads * config.head_dim, config.bias)
         self.nothing = nn.Parameter(torch.zeros(2, config.kv_heads, 1, config.head_dim))  # (2, G, 1, D)
         self.out = Linear(config.width, config.width, config.bias)
+        self.add_norms(config)
 
     def initialise(self, config: ModelConfig) -> None:
         initialise_writer(self.out, config)
@@ -66,7 +68,8 @@ class CrossAttention(DotProductAttention):
         """The fused kernel: causal for several keys of each position, or with a mask that holds the bias."""
         dropout = self.dropout.active_rate
         if place.causal and place.bias() is None:
-            return causal_attention(q, k, v, self.scale, dropout, first=1, each=self.n_vectors)  # (B, H, T, D)
+            keys = dict(first=1, each=self.n_vectors, window=place.window)
+            return causal_attention(q, k, v, self.scale, dropout, **keys)  # (B, H, T, D)
         return masked_attention(q, k, v, self.visible(place, q), self.scale, dropout)  # (B, H, T, D)
 
     def project(
@@ -78,7 +81,10 @@ class CrossAttention(DotProductAttention):
         k, v = self.kv(vectors).chunk(2, dim=-1)  # (B, T, J, GD)
         k, v = self.split_heads(k.flatten(2)), self.split_heads(v.flatten(2))  # (B, JG, T, D)
         q = self.split_heads(self.q(x))  # (B, H, T, D)
-        qk = place.turn(torch.cat((q, k), dim=1))  # (B, H+JG, T, D)
+        qk = torch.cat((q, k), dim=1)  # (B, H+JG, T, D)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)  # (B, H+JG, T, D)
+        qk = place.turn(qk)  # (B, H+JG, T, D)
         q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]  # (B, H, T, D), (B, JG, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, JG, S, D)
@@ -92,9 +98,7 @@ class CrossAttention(DotProductAttention):
 
     def visible(self, place: PositionContext, q: Tensor) -> Tensor | None:
         """The mask over each vector's keys, or the bias with the mask in it; None where every key is seen."""
-        bias, mask = place.bias(), place.mask  # (…, T, S)
-        if place.causal:
-            mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()  # (T, S)
+        bias, mask = place.bias(), place.visible(q.shape[2], q.device)  # (…, T, S)
         if bias is None and mask is None:
             return None
         seen = mask if bias is None else bias if mask is None else bias.masked_fill(~mask, -torch.inf)  # (…, T, S)
@@ -134,9 +138,7 @@ class FutureBlock(Block):
     ):
         super().__init__(config)
         self.attention_norm, self.mlp_norm = (build_norm(config.norm, config.width) for _ in range(2))
-        self.attention = Attention(
-            config.width, config.n_heads, config.kv_heads, config.bias, config.dropout.attention
-        )
+        self.attention = Attention.of(config)
         self.cross_norm = build_norm(config.norm, config.width) if n_vectors else None
         self.cross = CrossAttention(config, n_vectors) if n_vectors else None
         self.mlp = build_mlp(config.mlp, config.width, config.bias)

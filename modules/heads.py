@@ -6,10 +6,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
-from modules.kernels import HeadLoss
+from modules.kernels import head_loss
 from modules.linear import Linear
 from modules.logging_module import LoggingModule
-from modules.losses import CHUNK, IGNORE, in_autocast_type
+from modules.losses import CHUNK, IGNORE, in_autocast_type, soft_cap
 from settings.errors import ConfigError
 from settings.registry import built_in, part
 
@@ -18,8 +18,10 @@ class Head(LoggingModule):
     """The base of all heads: `forward` gives logits (…, V) for hidden states (…, C), each position by itself.
 
     A kind is made by `kind(config)`. The losses need no more than `forward`, and never have more than (CHUNK, V)
-    logits at a time.
+    logits at a time. cap: of a linear head's logits, None for no cap.
     """
+
+    cap: float | None = None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -44,7 +46,7 @@ class Head(LoggingModule):
         return F.cross_entropy(self(rows), answers, ignore_index=IGNORE, reduction="none")  # (N)
 
     def unembedding(self) -> Tensor:
-        """The matrix (V, C) whose product with a hidden state is its logits.
+        """The matrix (V, C) whose product with a hidden state is its logits, before the cap if there is one.
 
         Raises ConfigError for a head that has none.
         """
@@ -71,18 +73,28 @@ def chunks(hidden: Tensor, targets: Tensor) -> zip:
 
 @built_in("head", "linear")
 class LinearHead(Head, Linear):
-    """logits = W · hidden; with tied weights, W is the embedding (Press & Wolf 2016, arXiv 1608.05859)."""
+    """logits = W · hidden; with tied weights, W is the embedding (Press & Wolf 2016, arXiv 1608.05859).
+
+    With a cap, logits = cap · tanh(W · hidden / cap).
+    """
+
+    project = Linear.forward  # the logits before the cap
 
     def __init__(self, config: ModelConfig):
         Linear.__init__(self, config.width, config.vocab_size, bias=False)
+        self.cap = config.logit_cap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return soft_cap(self.project(hidden), self.cap)  # (…, V)
 
     def unembedding(self) -> Tensor:
         return self.weight  # (V, C)
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The same by a kernel that computes each chunk's gradient while its logits exist."""
+        """The same by the kernel that is fastest on the device."""
         rows, answers = in_autocast_type(hidden).flatten(0, 1), targets.flatten()  # (N, C), (N)
-        return HeadLoss.apply(rows, self.weight, answers, IGNORE, CHUNK) / (answers != IGNORE).sum()  # ()
+        total = head_loss(rows, self.weight, answers, IGNORE, CHUNK, self.cap)  # ()
+        return total / (answers != IGNORE).sum()  # ()
 
 
 def build_head(config: ModelConfig) -> Head:

@@ -27,6 +27,10 @@ def initialise_writer(projection: nn.Linear, config: ModelConfig) -> None:
     """Draws a projection that writes into the residual stream from N(0, init_std / √(2 · n_layers)).
 
     Most blocks have two of these. At full size they would let the stream's variance grow with depth (GPT-2; Radford et
-    al. 2019, section 2.3).
+    al. 2019, section 2.3). With zero_init it starts at 0, so that the block starts as the identity (Zhang et al. 2019,
+    arXiv 1901.09321).
     """
+    if config.zero_init:
+        nn.init.zeros_(projection.weight)
+        return
     nn.init.normal_(projection.weight, std=config.init_std / math.sqrt(2 * config.n_layers))

@@ -9,30 +9,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modules.losses import soft_cap
+
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
 LEFT = 5  # rows: for more, a product with the weights on the right is faster
+ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
+MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0, first: int = 0, each: int = 1
+    q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0, first: int = 0, each: int = 1,
+    window: int | None = None,
 ) -> Tensor:
     """softmax(q·kᵀ·scale, causal) · v for q (B, H, T, D) and k, v (B, G, P, D), by the fastest kernel.
 
     There are P = first + each · T keys. A query sees the first `first` of them, and `each` keys of every position up to
-    its own. In bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; this one is twice as fast.
+    its own; with a window, of the last `window` positions up to its own (Beltagy et al. 2020, arXiv 2004.05150). In
+    bfloat16 on a CPU, PyTorch's backward pass is slower than in float32; this one is twice as fast. With a window, this
+    one is faster in every type, because PyTorch's computes all scores.
     """
     grouped = q.shape[1] != k.shape[1]
-    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] <= LONGEST and not dropout
-    if not (written_out and (q.requires_grad or v.requires_grad)):
-        plain = (first, each) == (0, 1)
-        mask = None if plain else causal_mask(q.shape[2], first, each, q.device)  # (T, P)
+    if window is not None and window >= q.shape[2]:
+        window = None  # every query sees all keys up to its own
+    slow = window is not None or (q.dtype == torch.bfloat16 and (q.requires_grad or v.requires_grad))
+    if not (slow and q.is_cpu and not dropout and most_keys(q.shape[2], first, each, window) <= LONGEST):
+        plain = (first, each, window) == (0, 1, None)
+        mask = None if plain else causal_mask(q.shape[2], first, each, q.device, window)  # (T, P)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=plain, scale=scale, dropout_p=dropout, enable_gqa=grouped
         )  # (B, H, T, E)
     if grouped:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, P, E)
-    return CausalAttention.apply(q * scale, k, v, first, each)  # (B, H, T, E)
+    return CausalAttention.apply(q * scale, k, v, first, each, window)  # (B, H, T, E)
 
 
 def masked_attention(
@@ -58,84 +67,167 @@ def masked_attention(
     )  # (B, H, T, D)
 
 
-def causal_mask(length: int, first: int, each: int, device: torch.device) -> Tensor:
-    """True where a query sees a key: (T, first + each · T)."""
+def causal_mask(length: int, first: int, each: int, device: torch.device, window: int | None = None) -> Tensor:
+    """True where a query sees a key, as `causal_attention` says: (T, first + each · T)."""
     seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()  # (T, T)
+    if window is not None:
+        seen = seen.triu(1 - window)  # (T, T)
     return F.pad(seen.repeat_interleave(each, dim=1), (first, 0), value=True)  # (T, P)
 
 
 class CausalAttention(torch.autograd.Function):
-    """o = p·v, p = softmax(q·kᵀ), one block of queries after the other, each with the keys up to the block's end.
+    """o = p·v, p = softmax(q·kᵀ), one block of queries after the other, each with the keys that any of them sees.
 
     Backward: dv = pᵀ·do, dp = do·vᵀ, ds = p·(dp − Σ p·dp), dq = ds·k, dk = dsᵀ·q (arXiv 2205.14135, appendix B.2).
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, first: int, each: int) -> Tensor:
+    def forward(
+        ctx, q: Tensor, k: Tensor, v: Tensor, first: int, each: int, window: int | None = None
+    ) -> Tensor:
         shape, length = q.shape, q.shape[2]
         q, k, v = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))  # (N, T, E), (N, P, E), (N, P, E)
         out, weights = torch.empty_like(q), []  # (N, T, E)
         for start in range(0, length, BLOCK):
             end = min(start + BLOCK, length)
-            own, keys = first + each * start, first + each * end
-            scores = q[:, start:end] @ k[:, :keys].transpose(1, 2)  # (N, K, P)
-            later = torch.full((end - start, end - start), -math.inf, dtype=q.dtype).triu(1)  # (K, K)
-            scores[:, :, own:] += later.repeat_interleave(each, dim=1) if each > 1 else later  # (…, K, O)
+            seen = keys_of_block(start, end, first, each, window)
+            scores = q[:, start:end] @ k[:, seen].transpose(1, 2)  # (N, K, P)
+            hide_unseen(scores, start, first, each, window)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
-            out[:, start:end] = weights[-1] @ v[:, :keys]  # (N, K, E)
+            out[:, start:end] = weights[-1] @ v[:, seen]  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
+        ctx.keys = first, each, window
         return out.view(*shape[:-1], -1)  # (B, H, T, E)
 
     @staticmethod
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         saved = ctx.saved_tensors  # read once, because checkpointing recomputes them at each access
         q, k, v = saved[:3]  # (N, T, E), (N, P, E), (N, P, E)
         weights = saved[3:]
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
         d_q = torch.empty_like(q)  # (N, T, E)
-        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))  # (N, P, E)
+        summed = torch.promote_types(k.dtype, torch.float32)
+        d_k, d_v = (torch.zeros_like(x, dtype=summed) for x in (k, v))  # (N, P, E)
         for p, start in zip(weights, range(0, length, BLOCK)):
-            end, keys = start + p.shape[1], p.shape[2]
-            d_v[:, :keys] += p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
-            d_p = d_out[:, start:end] @ v[:, :keys].transpose(1, 2)  # (N, K, P)
+            end = start + p.shape[1]
+            seen = keys_of_block(start, end, *ctx.keys)
+            d_v[:, seen] += p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
+            d_p = d_out[:, start:end] @ v[:, seen].transpose(1, 2)  # (N, K, P)
             d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, K, P)
-            d_q[:, start:end] = d_scores @ k[:, :keys]  # (N, K, E)
-            d_k[:, :keys] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
+            d_q[:, start:end] = d_scores @ k[:, seen]  # (N, K, E)
+            d_k[:, seen] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
-        return *heads, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+        return *heads, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+
+
+def most_keys(length: int, first: int, each: int, window: int | None) -> int:
+    """The keys that one block of CausalAttention has at most."""
+    return first + each * (length if window is None else min(length, BLOCK + window))
+
+
+def first_position(start: int, window: int | None) -> int:
+    """The first position that a block of queries from `start` on sees."""
+    return 0 if window is None else max(0, start - window + 1)
+
+
+def keys_of_block(start: int, end: int, first: int, each: int, window: int | None) -> slice | list[int]:
+    """The keys that any query of a block sees: of `first` keys in front, and of the positions up to the block's end."""
+    position = first_position(start, window)
+    keys = slice(first + each * position, first + each * end)
+    if not first or not position:
+        return slice(keys.start if position else 0, keys.stop)
+    return [*range(first), *range(keys.start, keys.stop)]
+
+
+def hide_unseen(scores: Tensor, start: int, first: int, each: int, window: int | None) -> None:
+    """Sets the scores (N, K, P) of a block to −∞ where a query does not see a key of `keys_of_block`.
+
+    Later keys stand in a triangle at the end. Keys before the window stand in one at the beginning, behind `first`.
+    """
+    size, position = scores.shape[1], first_position(start, window)
+    hidden = torch.full((size, size), -math.inf, dtype=scores.dtype)  # (K, K)
+    later = hidden.triu(1)  # (K, K)
+    scores[:, :, -each * size :] += later.repeat_interleave(each, dim=1) if each > 1 else later  # (…, K, O)
+    if window is not None:
+        earlier = hidden.tril(start - window - position)  # (K, K)
+        place = slice(first, first + each * size)
+        scores[:, :, place] += earlier.repeat_interleave(each, dim=1) if each > 1 else earlier  # (…, K, O)
+
+
+def head_loss(
+    x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int, cap: float | None = None
+) -> Tensor:
+    """Sum of −log softmax(x·wᵀ)[target] over rows x (N, C) whose target (N) is not `ignore`, by the fastest way.
+
+    cap: with one, the logits are cap · tanh(x·wᵀ / cap).
+
+    A GPU has the memory for all logits, and few large products suit it best. The compiler makes one kernel of the
+    softmax and the loss. On a CPU, and for more than MOST_LOGITS, `chunk` rows at a time are faster, and need less.
+    """
+    if x.is_cuda and x.shape[0] * weight.shape[0] <= MOST_LOGITS:
+        return loss_of_all_logits(x, weight, targets, ignore, cap)  # ()
+    return HeadLoss.apply(x, weight, targets, ignore, chunk, cap)  # ()
+
+
+def loss_of_all_logits(
+    x: Tensor, weight: Tensor, targets: Tensor, ignore: int, cap: float | None = None
+) -> Tensor:
+    """The same from all logits, with the vocabulary filled up to a multiple of ALIGNED.
+
+    What fills up has the logits −∞. So its probability is 0, and its gradient too.
+    """
+    w, missing = weight.to(x.dtype), -weight.shape[0] % ALIGNED  # (V, C)
+    filled = F.pad(w, (0, 0, 0, missing))  # (O, C)
+    bias = F.pad(w.new_zeros(w.shape[0]), (0, missing), value=-math.inf) if missing else None  # (O)
+    if cap is None:
+        logits = F.linear(x, filled, bias)  # (N, O)
+    else:
+        logits = soft_cap(F.linear(x, filled), cap)  # (N, O)
+        logits = logits if bias is None else logits + bias  # (N, O)
+    log_p = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (N, O)
+    return F.nll_loss(log_p, targets, ignore_index=ignore, reduction="sum")  # ()
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of −log softmax(x·wᵀ)[target], `chunk` rows at a time, so that never all logits exist at once.
+    """Sum of −log softmax(y)[target], y = x·wᵀ, `chunk` rows at a time, so that never all logits exist at once.
 
     The gradient of a row's logits is softmax − onehot. It is multiplied with x and w while the chunk's logits exist, so
-    the backward pass only scales the results. Products are in x's type, sums over rows in float32.
+    the backward pass only scales the results. Products are in x's type, sums over rows in float32. cap: with one,
+    y = cap · tanh(x·wᵀ / cap), whose gradient has the factor 1 − (y / cap)².
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int) -> Tensor:
+    def forward(
+        ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int, cap: float | None = None
+    ) -> Tensor:
         w = weight.to(x.dtype)  # (V, C)
         d_x, d_w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)  # (N, C), (V, C)
         total = torch.zeros((), dtype=torch.float32, device=x.device)  # ()
         for rows, answers, d_rows in zip(x.split(chunk), targets.split(chunk), d_x.split(chunk)):
-            log_p = (rows @ w.T).float().log_softmax(dim=-1)  # (N, V)
+            y = soft_cap((rows @ w.T).float(), cap)  # (N, V)
+            slope = None if cap is None else 1 - (y / cap).square_()  # (N, V)
+            log_p = y.log_softmax(dim=-1)  # (N, V)
+            del y
             total += F.nll_loss(log_p, answers, ignore_index=ignore, reduction="sum")  # ()
             ones = torch.ones_like(log_p[:, :1])  # (N, 1)
-            d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -ones).to(x.dtype)  # (N, V)
+            d_logits = log_p.exp_().scatter_add_(1, answers.clamp(min=0)[:, None], -ones)  # (N, V)
+            if cap is not None:
+                d_logits *= slope  # (N, V)
+            d_logits = d_logits.to(x.dtype)  # (N, V)
             counts = (answers != ignore)[:, None].to(x.dtype)  # (N, 1)
             d_rows.copy_((d_logits @ w) * counts)  # (N, C)
             if ctx.needs_input_grad[1]:  # of a frozen weight nobody reads the gradient
                 d_w += d_logits.T @ (rows * counts)  # (V, C)
-            del log_p, d_logits  # before the next chunk makes its own
+            del slope, log_p, d_logits  # before the next chunk makes its own
         ctx.save_for_backward(d_x, d_w)
         ctx.dtype = weight.dtype
         return total  # ()
 
     @staticmethod
-    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         d_x, d_w = ctx.saved_tensors  # (N, C), (V, C)
-        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None  # (N, C), (V, C)
+        return d_x * d_total, (d_w * d_total).to(ctx.dtype), None, None, None, None  # (N, C), (V, C)
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None, slices: int) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from modules.dropout import Dropout
 from modules.factored import MatrixMixing, Mixing
-from modules.heads import Head
+from modules.heads import Head, LinearHead
 from modules.logging_module import LoggingModule
+from modules.losses import soft_cap
 from modules.quantised import QuantisedLinear
 from settings.adapting import LoRAConfig
 from settings.errors import ConfigError
@@ -56,8 +57,12 @@ class LoRALinear(LoRALayer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.addition(x)  # (…, O)
+
+    def addition(self, x: Tensor) -> Tensor:
+        """What the adapter adds to the base's result."""
         low = F.linear(self.dropout(x), self.down)  # (…, R)
-        return self.base(x) + self.scale * F.linear(low, self.up)  # (…, O)
+        return self.scale * F.linear(low, self.up)  # (…, O)
 
     @property
     def bias(self) -> Tensor | None:
@@ -66,7 +71,14 @@ class LoRALinear(LoRALayer):
 
 
 class LoRAHead(LoRALinear, Head):
-    """The same for a head whose weights are not the embedding's."""
+    """The same for a linear head whose weights are not the embedding's. The cap, if there is one, comes last."""
+
+    def __init__(self, base: LinearHead, config: LoRAConfig):
+        super().__init__(base, config)
+        self.cap = base.cap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return soft_cap(self.base.project(hidden) + self.addition(hidden), self.cap)  # (…, V)
 
     def unembedding(self) -> Tensor:
         return self.weight  # (V, C)
@@ -90,11 +102,13 @@ def adapted(base: nn.Module, config: LoRAConfig) -> LoRALayer:
 
 
 def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that can have an adapter, by name: linear maps and mixings. A head that is the embedding can't."""
+    """The layers that can have an adapter, by name: linear maps and mixings. A head that is the embedding can't, nor
+    one that is more than a linear map and its cap."""
     return {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Linear | MatrixMixing) and module.weight is not model.embedding.weight
+        and (not isinstance(module, Head) or isinstance(module, LinearHead))
     }
 
 

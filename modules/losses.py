@@ -29,3 +29,11 @@ def in_autocast_type(x: Tensor) -> Tensor:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))  # (…, C)
     return x  # (…, C)
+
+
+def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(logits / cap), so that none is larger than the cap, up or down; without a cap the logits themselves.
+
+    Gemma Team 2024, arXiv 2408.00118, section 2.
+    """
+    return logits if cap is None else cap * torch.tanh(logits / cap)  # (…, V)

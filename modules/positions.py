@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import ModelConfig
+from modules.kernels import causal_mask
 from modules.logging_module import LoggingModule
 from settings.registry import built_in, part
 
@@ -20,10 +21,12 @@ class PositionContext:
 
     causal: the keys are those of the pass's own tokens, so the causal kernel applies. Otherwise the boolean `mask`,
     broadcastable to (B, H, T, S), says which keys each query may see; None: all of them. extends: whether `extend`
-    carries the bias.
+    carries the bias. window: how many keys a query of a causal pass sees, its own included; None: all up to its own.
+    The model sets it, and every mask that it makes holds it.
     """
 
     extends = False
+    window: int | None = None
 
     def __init__(self, causal: bool, mask: Tensor | None):
         self.causal, self.mask = causal, mask  # (…, T, S)
@@ -36,6 +39,10 @@ class PositionContext:
         """The tensor added to the scores, broadcastable to (B, H, T, S); None: nothing is added."""
         return None
 
+    def visible(self, n_tokens: int, device: torch.device) -> Tensor | None:
+        """True where a query of the pass's n_tokens sees a key, broadcastable to (B, H, T, S); None: everywhere."""
+        return causal_mask(n_tokens, 0, 1, device, self.window) if self.causal else self.mask  # (…, T, S)
+
     @property
     def fits_causal_kernel(self) -> bool:
         """Whether the pass is causal, and its bias, if it has one, is carried by `extend`."""
@@ -43,12 +50,11 @@ class PositionContext:
 
     def masked_bias(self) -> Tensor | None:
         """Bias and mask in one tensor, as the fused kernel takes them: numbers to add, or True where a key is seen."""
-        bias, mask = self.bias(), self.mask  # (…, H, T, S), (…, T, S)
+        bias = self.bias()  # (…, H, T, S)
         if bias is None:
-            return mask  # (…, T, S)
-        if self.causal:
-            mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()  # (T, S)
-        return bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (…, H, T, S)
+            return self.mask  # (…, T, S)
+        seen = self.visible(bias.shape[-2], bias.device)  # (…, T, S)
+        return bias if seen is None else bias.masked_fill(~seen, -math.inf)  # (…, H, T, S)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v with extra dimensions that carry the bias, for the causal kernel, which takes no bias."""

@@ -164,6 +164,15 @@ class QuantisedMixing(QuantisedLinear, DenseMixing):
 class QuantisedHead(QuantisedLinear, LinearHead):
     """The same for a head whose weights are not the embedding's."""
 
+    project = QuantisedLinear.forward
+
+    def __init__(self, base: LinearHead, config: QuantisedConfig, search: bool):
+        super().__init__(base, config, search)
+        self.cap = base.cap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return LinearHead.forward(self, hidden)  # (…, V)
+
 
 KINDS = {Linear: QuantisedLinear, DenseMixing: QuantisedMixing, LinearHead: QuantisedHead}
 

@@ -28,9 +28,7 @@ class ResidualBlock(Block):
         super().__init__(config)
         self.parallel = config.block.parallel
         self.attention_norm = build_norm(config.norm, config.width)
-        self.attention = Attention(
-            config.width, config.n_heads, config.kv_heads, config.bias, config.dropout.attention
-        )
+        self.attention = Attention.of(config)
         self.mlp_norm = nn.Identity() if self.parallel else build_norm(config.norm, config.width)
         self.mlp = build_mlp(config.mlp, config.width, config.bias)
         self.attention_post_norm = build_norm(config.norm, config.width) if config.block.post_norm else nn.Identity()

@@ -46,8 +46,12 @@ class ShapedAttention(QueryKeyAttention):
         return alpha * own + beta * read - gamma * centre  # (H, T, S)
 
     def initialise(self, config: ModelConfig) -> None:
-        """Queries of 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1)."""
-        nn.init.zeros_(self.qk.weight[: config.width])
+        """Queries of 0 (He & Hofmann 2023, arXiv 2311.01906, section 4.1).
+
+        With qk_norm the weight of their norm starts at 0 instead. The norm of vectors near 0 would bring them to full
+        size after one step, with gradients of 1/√eps.
+        """
+        nn.init.zeros_(self.qk.weight[: config.width] if self.qk_norm is None else self.qk_norm.query_weight)
 
 
 class Gain(LoggingModule):

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
 from modules import factored, future, multi_token, residual, shaped  # noqa: F401  each registers its block
+from modules.attention import DotProductAttention
 from modules.block import Block, Parts
 from modules.cache import Cache
 from modules.dropout import Dropout
@@ -55,6 +56,8 @@ class Transformer(LoggingModule):
             head.tie(self.embedding.weight)
         if any(block.reads_unembedding for block in self.blocks):
             head.unembedding()  # raises ConfigError if there is none
+        if config.qk_norm:
+            check_norms(self.blocks)
         self.gradient_checkpointing = False
         initialise(self, config)
         if config.quantised:
@@ -107,7 +110,7 @@ class Transformer(LoggingModule):
             positions = key_positions = torch.arange(n_tokens, device=tokens.device)  # (T)
             causal, mask = True, None
         else:
-            positions, key_positions, causal, mask = cache.begin(n_tokens)  # (…, T), (S), (…, T, S)
+            positions, key_positions, causal, mask = cache.begin(n_tokens, self.config.window)  # (…, T), (S), (…, T, S)
         limit = self.config.position_limit
         if key_positions.shape[0] > limit:
             raise ValueError(
@@ -117,6 +120,7 @@ class Transformer(LoggingModule):
         x = self.embedding(tokens) * self.embedding_scale  # (B, T, C)
         x = self.dropout(self.position.embed(x, positions))  # (B, T, C)
         place = self.position.place(positions, key_positions, causal, mask)
+        place.window = self.config.window
         state = self.blocks[0].split(x)  # (…, C)
         caches = iter(cache.layers if cache is not None else ())
         for block in self.blocks:
@@ -170,3 +174,13 @@ class Transformer(LoggingModule):
         """An empty cache for `batch` sequences of up to `capacity` tokens, of this model's type and on its device."""
         heads = [n_heads for block in self.blocks for n_heads in block.cached_heads]
         return Cache(heads, batch, capacity, self.config.head_dim, like=self.embedding.weight)
+
+
+def check_norms(blocks: nn.ModuleList) -> None:
+    """Raises ConfigError where an attention has no norms of queries and keys."""
+    for name, module in blocks.named_modules():
+        if isinstance(module, DotProductAttention) and module.qk_norm is None:
+            raise ConfigError(
+                f"qk_norm=True, and blocks.{name} was made without norms: a block makes its attention by "
+                "Attention.of(config), or calls add_norms(config) and its qk_norm; or leave qk_norm out"
+            )

@@ -28,6 +28,7 @@ class Config:
     """
 
     family: typing.ClassVar[str | None] = None
+    earlier: typing.ClassVar[dict[str, object]] = {}  # what JSON of earlier versions means by leaving a setting out
 
     def problems(self) -> Iterator[str]:
         """Yields one sentence for each impossible combination, with its remedy."""
@@ -56,6 +57,7 @@ class Config:
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__} must be a JSON object, not {short(values)}")
         types, found, problems = field_types(cls), {}, []
+        values = {**cls.earlier, **values}
         for name, value in values.items():
             try:
                 found[name] = from_json(value, types.get(name))

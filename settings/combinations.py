@@ -91,6 +91,18 @@ def model(model) -> Iterator[str]:
     yield from model.block.model_problems(model)
     if model.max_positions is not None and model.max_positions < model.context_length:
         yield f"max_positions={model.max_positions} must be at least context_length={model.context_length}"
+    if model.window is not None and model.window > model.context_length:
+        yield (
+            f"window={model.window} is more than context_length={model.context_length}, so that no token would miss "
+            "any; lower window, or leave it out"
+        )
+    if model.logit_cap is not None and model.head.kind != "linear":
+        yield f"logit_cap caps a linear head, and a head of kind {model.head.kind!r} is another: leave one of them out"
+    if model.zero_init and getattr(model.block, "post_norm", False):
+        yield (
+            "zero_init would be undone by block.post_norm: after one step its norms bring what was 0 to full size; "
+            "leave one of them out"
+        )
 
 
 def data(data) -> Iterator[str]:

@@ -204,7 +204,8 @@ def test_combinations_that_cannot_be():
     refused("steps=10", "warmup_steps", "flat_steps", make=TrainConfig, steps=10,
             schedule=ScheduleConfig(warmup_steps=5, flat_steps=5))
     assert [TrainConfig(steps=steps).warmup_steps for steps in (1, 30, 1000)] == [0, 3, 100], "a tenth, unless set"
-    assert TrainConfig(steps=30).settled() == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3))
+    settled = TrainConfig(steps=30).settled(ModelConfig())
+    assert settled == TrainConfig(steps=30, schedule=ScheduleConfig(warmup_steps=3), optimizer="muon")
     assert TrainConfig(steps=11, schedule=ScheduleConfig(warmup_steps=5, flat_steps=5)).steps == 11
 
 

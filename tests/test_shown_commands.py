@@ -122,7 +122,7 @@ def test_a_shown_measurement_exists_and_takes_these_arguments(page, command):
     if spec.submodule_search_locations:  # a package
         spec = importlib.util.find_spec(f"{module}.__main__")
     source = Path(spec.origin).read_text(encoding="utf-8")
-    usage = re.search(rf"python -m {re.escape(module)}\b([^\n:]*)", source).group(1)
+    usage = re.search(rf"python -m {re.escape(module)}\b([^\n:]*(?:\n +\[[^\n:]*)*)", source).group(1)
     optional = re.findall(r"\[(\S+?)[\] ]", usage)
     required = re.sub(r"\[[^]]*\]", "", usage).split()
     assert len(required) <= len(arguments) <= len(required) + len(optional), f"usage:{usage}"

@@ -27,7 +27,7 @@ POSITIONS = {
 def variants() -> dict[str, Preset]:
     model, train = preset("alibi-tiny")
     data = train.data.replace(tokenizer="bpe-512")
-    train = train.replace(data=data, steps=1000, batch_size=32, learning_rate=4e-3, compile="off")
+    train = train.replace(data=data, steps=1000, batch_size=32, learning_rate=4e-3, compile="off", optimizer="adamw")
     model = model.replace(vocab_size=512, n_heads=6, width=72, max_positions=None)
     # as in the first transformer: beside sines, embeddings of N(0, 0.02) are too small to be seen
     scaled = {"sinusoidal"}

@@ -26,7 +26,7 @@ MIXINGS = ("dense", "independent", "kronecker", "identity")
 def variants() -> dict[str, Preset]:
     """A standard block, and factored blocks with equally many parameters. There are four heads to mix."""
     model, train = preset("alibi-tiny")
-    train = train.replace(steps=1000, batch_size=32, learning_rate=4e-3, compile="off")
+    train = train.replace(steps=1000, batch_size=32, learning_rate=4e-3, compile="off", optimizer="adamw")
     model = model.replace(n_heads=4)
     parameters = estimate(model, train).parameters
     blocks = {name: FactoredBlockConfig(value_mixing=name, output_mixing=name) for name in MIXINGS}

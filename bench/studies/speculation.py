@@ -5,22 +5,16 @@
 trains a draft of one layer and two larger models on tales: half an hour to an hour. Then each model continues a prompt,
 plainly and with 2, 4 and 6 drafts a pass, in fresh processes in turn. A study that was stopped goes on where it was.
 Writes bench/results/speculation.csv.
-
-    python -m bench.studies.speculation FOLDER MODEL DRAFT DRAFTS
-
-prints the seconds of one such way in this process; DRAFTS 0 is plain decoding.
 """
 
-import sys
 import time
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
 
-from bench.memory import in_a_fresh_process
 from bench.studies.study import small_llama, start, store, train_variants
-from bench.timing import ratios, table
+from bench.timing import in_turn, ratios, table
 from config import SAMPLE_PROMPT, Preset
 from lab.generation.generate import generate
 from lab.generation.sampling_settings import STRATEGIES
@@ -40,9 +34,11 @@ def variants() -> dict[str, Preset]:
     }
 
 
-def continued(run: Run, draft: Run, drafts: int) -> Speculation | None:
-    """Continues the prompt with so many drafts a pass, plainly for 0. Prints the fastest of five times in seconds."""
-    model, drafter = run.load_model(), load_draft(run, draft)
+def continued(folder: Path, name: str, draft: str, drafts: int) -> tuple[float, Speculation | None]:
+    """Continues the prompt with so many drafts a pass, plainly for 0: the fastest of five times in seconds, and what
+    became of the drafts."""
+    run = Run.open(name, folder)
+    model, drafter = run.load_model(), load_draft(run, Run.open(draft, folder))
     prompts, settings = [run.tokenizer.encode(SAMPLE_PROMPT)], dict(max_tokens=TOKENS, sampling=STRATEGIES["greedy"])
     found, seconds = None, []
     for _ in range(5):
@@ -52,19 +48,17 @@ def continued(run: Run, draft: Run, drafts: int) -> Speculation | None:
         else:
             list(generate(model, prompts, **settings))
         seconds.append(time.perf_counter() - begin)
-    print(min(seconds))
-    return found
+    return min(seconds), found
 
 
 def measured(folder: Path, name: str, draft: str) -> list[dict]:
     """A row for each number of drafts: what became of them, and how many times as fast as plain decoding it was."""
-    seconds: dict[str, list[float]] = {str(drafts): [] for drafts in (0, *DRAFTS)}
-    for _ in range(ROUNDS):
-        for drafts, times in seconds.items():
-            times.append(in_a_fresh_process("bench.studies.speculation", str(folder), name, draft, drafts))
+    cases = {str(drafts): (folder, name, draft, drafts) for drafts in (0, *DRAFTS)}
+    results = in_turn(continued, cases, ROUNDS)
+    seconds = {drafts: [time for time, _ in found] for drafts, found in results.items()}
     speed, rows = ratios(seconds, "0"), []
     for drafts in DRAFTS:
-        found = continued(Run.open(name, folder), Run.open(draft, folder), drafts)
+        found = results[str(drafts)][0][1]
         rows.append({
             "model": name, "draft": draft, "draft_size": found.draft_size, "drafts": drafts,
             "acceptance": found.acceptance_rate, "tokens_per_pass": found.tokens_per_pass,
@@ -98,7 +92,4 @@ def print_table(results: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 5:
-        continued(Run.open(sys.argv[2], Path(sys.argv[1])), Run.open(sys.argv[3], Path(sys.argv[1])), int(sys.argv[4]))
-    else:
-        start(main, seeds=1)
+    start(main, seeds=1)

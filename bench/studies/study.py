@@ -23,7 +23,7 @@ def small_llama(width: int, n_layers: int, steps: int, learning_rate: float) -> 
         model.replace(vocab_size=512, width=width, n_heads=4, n_layers=n_layers),
         train.replace(
             data=data, steps=steps, batch_size=16, learning_rate=learning_rate, precision="bf16", compile="off",
-            checkpoint_every=steps // 2, schedule=ScheduleConfig(warmup_steps=100),
+            checkpoint_every=steps // 2, optimizer="adamw", schedule=ScheduleConfig(warmup_steps=100),
         ),
     )
 

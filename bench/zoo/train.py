@@ -53,8 +53,8 @@ def unmatched(architecture: str, source: str) -> Preset:
     width = DEEP_WIDTH if model.n_layers > preset("llama-tiny").model.n_layers else model.width
     data = config.data.replace(source=source, tokenizer=f"bpe-{VOCABULARY}")
     config = config.replace(
-        data=data, steps=STEPS[source], learning_rate=4e-3, precision="bf16", compile="off", checkpoint_every=250,
-        schedule=ScheduleConfig(warmup_steps=100),
+        data=data, steps=STEPS[source], batch_size=64, optimizer="adamw", learning_rate=4e-3,
+        schedule=ScheduleConfig(warmup_steps=100), precision="bf16", compile="off", checkpoint_every=250,
         sample_prompt=PROMPT,
     )
     return Preset(model.replace(vocab_size=VOCABULARY, width=width), config)

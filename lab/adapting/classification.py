@@ -75,7 +75,7 @@ def training_config(config: ClassifierConfig) -> TrainConfig:
     """The settings that the optimizer and the schedule read."""
     return TrainConfig(
         steps=config.steps, batch_size=config.batch_size, learning_rate=config.peak_rate, seed=config.seed,
-        device=config.device,
+        device=config.device, optimizer="adamw",
     )
 
 

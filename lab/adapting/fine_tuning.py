@@ -33,7 +33,7 @@ def fine_tune(
 
     train, model: its settings (None: those of `base`); the model may differ in what no weight depends on, such as
     dropout. lora: freezes the weights and trains an adapter. name: None makes one from the names of `base` and of the
-    text, numbered where it is taken.
+    text, numbered where it is taken. An adapter has no hidden matrices: it is trained by AdamW, where `base` had Muon.
 
     With the text and the settings of `base`, and more steps than it has done, its training is continued: optimizer,
     schedule and batches go on from its checkpoint. In any other case, and with restart=True, they begin anew from its
@@ -45,6 +45,8 @@ def fine_tune(
     model = (model or base.model_config).settled(base.model_config.vocab_size)
     check_base(base, train, model, lora)
     adapted = model.replace(lora=lora)
+    if lora and train.optimizer == base.train_config.optimizer:
+        train = train.replace(optimizer=None)
     anew = why_anew(base, train, adapted, restart)
     if not anew:
         return continue_run(base, train, model, name, folder)
@@ -77,7 +79,7 @@ def check_base(base: Run, train: TrainConfig, model: ModelConfig, lora: LoRAConf
 def why_anew(base: Run, train: TrainConfig, model: ModelConfig, restart: bool) -> str:
     """Why the training of `base` can't be continued with these settings, in words; "" if it can."""
     before = settings_by_name(base.model_config, base.train_config)
-    now = settings_by_name(model, train.settled())
+    now = settings_by_name(model, train.settled(model))
     differing = [name for name in now | before if now.get(name) != before.get(name)]
     changed = [name for name in differing if not name.startswith(may_change_in(train))]
     if model.lora:
@@ -110,7 +112,7 @@ def continue_run(base: Run, train: TrainConfig, model: ModelConfig, name: str | 
             shutil.copyfile(base.checkpoint_path, building / "checkpoint" / base.checkpoint_path.name)
             atomic_write_text(building / "origin.json", origin.to_json())
             atomic_write_text(building / "model_config.json", model.to_json())
-            atomic_write_text(building / "train_config.json", train.settled().to_json())
+            atomic_write_text(building / "train_config.json", train.settled(model).to_json())
 
         run = fill_folder(free, folder, fill)
     run.remark = (

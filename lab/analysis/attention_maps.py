@@ -29,11 +29,13 @@ class AttentionMaps:
 
     labels: a text for each token. weights (L, H, T, T): the softmax, whose rows sum to 1. applied (L, H, T, T): the
     factors of the values. These are the weights, except in shaped attention: α·I + β·A − γ·C, which may be negative.
+    window: the tokens that a query sees, itself included; None: all up to itself.
     """
 
     labels: list[str]
     weights: Tensor
     applied: Tensor
+    window: int | None = None
 
     def __repr__(self) -> str:
         n_layers, n_heads, n_tokens, _ = self.weights.shape
@@ -106,7 +108,9 @@ def attention_maps(
     weights = torch.stack([reads[0] for reads in seen])
     with torch.no_grad():
         applied = [attention.applied(weights) for attention, weights in zip(attentions, seen, strict=True)]
-    return AttentionMaps(labels=labels, weights=weights.cpu(), applied=torch.stack(applied).cpu())
+    return AttentionMaps(
+        labels=labels, weights=weights.cpu(), applied=torch.stack(applied).cpu(), window=model.config.window
+    )
 
 
 def noting(attention: DotProductAttention, seen: list[list[Tensor]]) -> Callable:

@@ -15,12 +15,13 @@ MOST_NAMED = 8  # heads of a layer: up to so many have numbers in the summary, m
 
 
 def attention_map(maps: AttentionMaps, layer: int, head: int, applied: bool = False) -> Picture:
-    """The weights of one head: rows are queries, columns are keys, and the future, which no query can see, is grey.
+    """The weights of one head: rows are queries, columns are keys. What a query can't see is grey: the future, and what
+    is before the model's window.
 
     layer: from 1; head: from 0. applied: the factors of the values, which differ from the weights in shaped attention
     alone. Raises AnalysisError if there is no such head.
     """
-    table = hide_future(maps.head(layer, head, applied))
+    table = hide_unseen(maps.head(layer, head, applied), maps.window)
     return heat_maps(
         {f"Layer {layer}, head {head}": table}, Labels("query token", maps.labels), Labels("key token", maps.labels),
         Scale("applied weight", bool(np.nanmin(table) < 0)) if applied else Scale("attention weight", most=1.0),
@@ -37,7 +38,7 @@ def attention_overview(maps: AttentionMaps) -> Picture:
             for head, weights in enumerate(heads):
                 left, top = head, layer
                 image = plot.imshow(
-                    hide_future(weights), norm=Normalize(0, 1), cmap=colours, interpolation="nearest",
+                    hide_unseen(weights, maps.window), norm=Normalize(0, 1), cmap=colours, interpolation="nearest",
                     extent=(left, left + 1 - GAP, top + 1 - GAP, top),
                 )
         middle = (1 - GAP) / 2
@@ -59,7 +60,8 @@ def attention_summary(maps: AttentionMaps) -> Picture:
     """Entropy and distance of every head by layer. Dashed: a head that gives all visible tokens the same weight."""
     frame, n_tokens = maps.summary(), len(maps.labels)
     n_heads = frame["head"].max() + 1
-    readable = np.arange(2, n_tokens + 1)  # how many tokens the second, third, ... token can see
+    # how many tokens the second, third, ... token can see
+    readable = np.arange(2, n_tokens + 1).clip(max=maps.window or n_tokens)
     even = {"entropy": np.log(readable).mean(), "distance": ((readable - 1) / 2).mean()}
     units = {"entropy": "entropy (nats)", "distance": "mean distance (tokens back)"}
     step = 0.8 / max(n_heads, 2)
@@ -82,8 +84,10 @@ def attention_summary(maps: AttentionMaps) -> Picture:
         return Picture(plots[0].figure, f"{len(frame)} heads over {n_tokens} tokens: {facts}")
 
 
-def hide_future(weights) -> np.ndarray:
-    """The weights, with NaN above the diagonal."""
+def hide_unseen(weights, window: int | None) -> np.ndarray:
+    """The weights, with NaN above the diagonal and before the window."""
     table = weights.numpy().astype(float)
     table[np.triu_indices(len(table), 1)] = np.nan
+    if window is not None:
+        table[np.tril_indices(len(table), -window)] = np.nan
     return table

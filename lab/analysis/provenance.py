@@ -121,7 +121,7 @@ class Provenance:
 
         The parts "token" and "position" are what xt carried from a source position and head. "mlp" and "attention" are
         what a layer wrote into xe. "bias" is that of the final norm. The norm's scale is kept at its computed value,
-        which makes the logit linear.
+        and so is the factor by which a cap lowers the logit. That makes the logit linear.
         """
         (position,) = self.places("position", [position], len(self.labels))
         with torch.no_grad():
@@ -130,6 +130,8 @@ class Provenance:
         if not 0 <= token < len(logits):
             raise AnalysisError(f"token id {token} is out of range, this model has ids 0 to {len(logits) - 1}")
         direction, bias = logit_direction(self.model.norm, self.model.head.unembedding()[token], self.final[position])
+        if self.model.head.cap is not None:
+            direction, bias = lowered(direction, bias, self.final[position], logits[token])
         rows, parts = self.matrix(self.n_layers, [position])[0], []
         by_head = direction.unflatten(0, (self.n_heads, -1))
         for part, start in self.start.items():
@@ -277,6 +279,13 @@ def logit_direction(norm: Norm, output: Tensor, x: Tensor) -> tuple[Tensor, Tens
     direction = norm.scale(x) * (output if norm.weight is None else output * norm.weight)
     bias = output.new_zeros(()) if norm.bias is None else output @ norm.bias
     return (direction - direction.mean() if norm.centres else direction), bias
+
+
+def lowered(direction: Tensor, bias: Tensor, x: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    """Direction and bias times the factor by which a cap lowers direction · x + bias to this logit."""
+    uncapped = direction @ x + bias
+    factor = logit / uncapped if uncapped else 1.0
+    return direction * factor, bias * factor
 
 
 def split_html(split: LogitSplit) -> str:

@@ -35,7 +35,8 @@ class ComparedRun:
     def configuration(self) -> tuple[ModelConfig, TrainConfig]:
         """All settings but the seed: equal for runs that differ in their seed alone."""
         data = self.data_settings.replace(tokenizer=self.run.train_config.data.tokenizer)
-        return self.run.model_config, self.run.train_config.settled().replace(seed=0, data=data)
+        model = self.run.model_config
+        return model, self.run.train_config.settled(model).replace(seed=0, data=data)
 
     @cached_property
     def data_settings(self) -> DataConfig:

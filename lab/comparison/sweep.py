@@ -163,7 +163,7 @@ def find_run(name: str, settings: Preset, folder: Path | None = None) -> Run | N
     """The run of that name; None where there is none. Raises RunError where it has other settings."""
     run = open_run(name, folder)
     model, train = with_own_commits(settings, run)
-    if run and (run.model_config, run.train_config) != (model, train.settled()):
+    if run and (run.model_config, run.train_config) != (model, train.settled(model)):
         raise RunError(
             f"run {name!r} in {run.folder.parent} was made with other settings; delete it, choose another name, or "
             "sweep in another folder"

@@ -44,7 +44,7 @@ def decoding_bytes(config: ModelConfig, batch: int, length: int) -> dict[str, in
 
 
 def training_memory(model: ModelConfig, train: TrainConfig, precision: str, device: str = "cpu") -> Memory:
-    """The fullest moment of a training step in "fp32" or under "bf16" autocast, once AdamW has its two moments.
+    """The fullest moment of a training step in "fp32" or under "bf16" autocast, once the optimizer has its state.
 
     device: "cpu" or "cuda", whose kernels keep other tensors. For "cuda" PyTorch must be built with CUDA; a GPU need
     not be there. Raises ConfigError where it is not, IdeaError for a part that can't run without numbers.

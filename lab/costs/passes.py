@@ -47,7 +47,7 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
 
 
 def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> AliveBytes:
-    """One training step with AdamW's moments in place."""
+    """One training step with the optimizer's state in place."""
     with fake_tensors(device) as alive:
         model = Transformer(config).train()
         model.gradient_checkpointing = train.gradient_checkpointing

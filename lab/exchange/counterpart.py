@@ -14,7 +14,7 @@ from settings.messages import short, suggest
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (GPT2(), Llama(), MPT())}
 HEAD = "lm_head.weight"
-IN_TRAINING = "model.dropout."  # settings that change nothing that a trained model computes
+IN_TRAINING = "model.dropout.", "model.zero_init"  # settings that change nothing that a trained model computes
 
 
 def find_counterpart(config: ModelConfig) -> tuple[Family, dict[str, object]]:

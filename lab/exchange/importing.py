@@ -48,7 +48,7 @@ def import_hf(path: Path | str, folder: Path | None = None, name: str | None = N
         found = match(family, slots(family, settings), checkpoint)
         tokenizer = read_tokenizer(foreign, values, name)
         check_vocabulary(model, tokenizer.vocab_size)
-        train = TrainConfig(data=measured_on(text, name), steps=1).settled()
+        train = TrainConfig(data=measured_on(text, name), steps=1).settled(model)
         files = {
             "model_config.json": model.to_json(), "train_config.json": train.to_json(),
             "tokenizer.json": tokenizer.to_json(), "README.md": describe(foreign, family, model, text),

@@ -40,7 +40,9 @@ def future_attention(model: Transformer, tokenizer: Tokenizer | None, prompt: st
         x, vectors, place = inputs[:3]
         q, k, _ = cross.project(x, vectors, place)
         weights = cross.weights(q, k, place)[0].float().cpu()
-        frames.append(weights_frame(weights, layers[cross], vectors_in_order(model)[: cross.n_vectors], labels))
+        seen = causal_mask(len(ids), 1, cross.n_vectors, weights.device, model.config.window)
+        vectors = vectors_in_order(model)[: cross.n_vectors]
+        frames.append(weights_frame(weights, seen, layers[cross], vectors, labels))
 
     record(model, torch.tensor([ids]), dict.fromkeys(layers, weigh))
     return pd.concat(frames, ignore_index=True)
@@ -53,13 +55,14 @@ def vectors_in_order(model: Transformer) -> list[tuple[int, int, str]]:
     return [(level, index, ahead(*window)) for level, window, count in reversed(levels) for index in range(count)]
 
 
-def weights_frame(weights: Tensor, layer: int, vectors: list[tuple[int, int, str]], labels: list[str]) -> pd.DataFrame:
-    """The visible weights of (H, T, 1 + J·T). The keys are `nothing`, then the vectors of each position in turn."""
+def weights_frame(
+    weights: Tensor, seen: Tensor, layer: int, vectors: list[tuple[int, int, str]], labels: list[str]
+) -> pd.DataFrame:
+    """The weights (H, T, 1 + J·T) that are seen. The keys are `nothing`, then the vectors of each position in turn."""
     n_tokens = len(labels)
     predictions = [(name, level, index, source) for source in range(n_tokens) for level, index, name in vectors]
     keys = pd.DataFrame([(NOTHING, None, None, None), *predictions], columns=["reads", "level", "vector", "source"])
     keys = keys.astype({"level": "Int64", "vector": "Int64", "source": "Int64"})
-    seen = causal_mask(n_tokens, 1, len(vectors), torch.device("cpu"))
     head, position, key = seen.expand(weights.shape).nonzero().numpy().T
     frame = keys.iloc[key].reset_index(drop=True)
     frame.insert(0, "layer", layer)

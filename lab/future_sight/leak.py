@@ -37,6 +37,7 @@ class LeakyTransformer(Transformer):
         truth = torch.cat([self.pools(embedded, *window) for window in self.config.block.windows[::-1]], dim=2)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         place = self.position.place(positions, positions, True, None)
+        place.window = self.config.window
         x = self.dropout(self.position.embed(embedded * self.embedding_scale, positions))
         state = self.blocks[0].split(x)
         for block in self.blocks:

@@ -7,6 +7,7 @@ import torch
 from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import check_precision, pick_device
+from lab.compute.optimizer import matrices_of_muon
 from lab.costs.fitting import check_micro_batch
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
@@ -30,8 +31,8 @@ class Teacher(Protocol):
 def check_trainable(
     model: ModelConfig, config: TrainConfig, data: TokenData, teacher: Teacher | None = None
 ) -> None:
-    """Raises ConfigError if vocabulary, device, precision, compiler, prompt, micro-batches or teacher can't be used,
-    DataError for too little text. teacher: the run that the settings distil, if they do."""
+    """Raises ConfigError if vocabulary, device, precision, compiler, optimizer, micro-batches, prompt or teacher can't
+    be used, DataError for too little text. teacher: the run that the settings distil, if they do."""
     check_vocabulary(model, data.tokenizer)
     if model.quantised and not model.lora:
         raise ConfigError(
@@ -40,6 +41,9 @@ def check_trainable(
         )
     if model.lora:
         stored_shapes(model)  # raises ConfigError where its patterns match no layer
+    if config.optimizer == "muon":
+        with torch.device("meta"):
+            matrices_of_muon(Transformer(model), config)
     if config.distil is not None:
         check_teacher(model, config.distil, data.tokenizer, teacher)
     device = check_device(config)

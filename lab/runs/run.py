@@ -386,7 +386,7 @@ def new_files(
     source = idea_source(model)
     return {
         "model_config.json": model.to_json(),
-        "train_config.json": train.settled().to_json(),
+        "train_config.json": train.settled(model).to_json(),
         "tokenizer.json": data.tokenizer.to_json(),
         "data.json": text.to_json(),
     } | ({"idea.py": source} if source else {}) | ({"origin.json": origin.to_json()} if origin else {})

@@ -133,5 +133,5 @@ def nearest_preset(run: Run) -> tuple[str, dict[str, object]]:
 
 def _changes(mine: dict[str, object], preset_name: str) -> dict[str, object]:
     model, train = preset(preset_name)
-    theirs = settings_by_name(model, train.settled())  # as a run stores them
+    theirs = settings_by_name(model, train.settled(model))  # as a run stores them
     return {key: value for key, value in mine.items() if theirs.get(key) != value or key not in theirs}

@@ -17,11 +17,13 @@ from settings.errors import ConfigError, RunError
 # Settings that may change between two parts of a training. A name that ends in a dot stands for all below it
 MAY_CHANGE = (
     "model.dropout.", "train.device", "train.precision", "train.compile", "train.micro_batch_size",
-    "train.gradient_checkpointing", "train.learning_rate", "train.weight_decay", "train.beta1", "train.beta2",
-    "train.gradient_clip", "train.schedule.", "train.steps", "train.dropout_final", "train.evaluate_every",
-    "train.sample_every", "train.sample_prompt", "train.sample_tokens", "train.checkpoint_every", "train.watch_every",
+    "train.gradient_checkpointing", "train.learning_rate", "train.muon_rate", "train.muon_momentum",
+    "train.weight_decay", "train.beta1", "train.beta2", "train.gradient_clip", "train.schedule.", "train.steps",
+    "train.dropout_final", "train.evaluate_every", "train.sample_every", "train.sample_prompt", "train.sample_tokens",
+    "train.checkpoint_every", "train.watch_every",
 )
-MOMENTS = ("exp_avg", "exp_avg_sq")
+# What the optimizers keep for each parameter
+ADAMW, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 
 
 def save_checkpoint(run: Run, state: TrainingState) -> None:
@@ -53,7 +55,7 @@ def load_checkpoint(run: Run, state: TrainingState) -> None:
     tensors, facts = read_tensors(run.checkpoint_path)
     progress = read_progress(run, facts)
     check_unchanged(run, facts, progress)
-    check_tensors(run, state.learner, tensors, facts, progress)
+    check_tensors(run, state, tensors, facts, progress)
     names = trained_parameters(state.learner)
     with torch.no_grad():
         for parameter, name in names.items():
@@ -165,12 +167,14 @@ def may_change_in(config: TrainConfig) -> tuple[str, ...]:
 
 
 def check_tensors(
-    run: Run, model: nn.Module, tensors: dict[str, Tensor], facts: dict[str, str], progress: Progress
+    run: Run, state: TrainingState, tensors: dict[str, Tensor], facts: dict[str, str], progress: Progress
 ) -> None:
     """Raises RunError unless these are the tensors of this model and its optimizer, with possible values."""
-    expected = expected_tensors(model, progress.step)
-    missing = [name for name in expected if name.startswith("model/") and name not in tensors]
-    missing += [name for name in optimizer_tensors(tensors) if name not in tensors]
+    expected = expected_tensors(state, progress.step)
+    updated = {owner(name) for name in tensors if name.startswith("optimizer/")}
+    missing = [
+        name for name in expected if name not in tensors and (name.startswith("model/") or owner(name) in updated)
+    ]
     problems = [f"{name} is missing" for name in missing]
     for name, tensor in tensors.items():
         shape, dtype = expected.get(name, (None, None))
@@ -188,26 +192,29 @@ def check_tensors(
         raise damaged(run, "; ".join(problems[:3]))
 
 
-def expected_tensors(model: nn.Module, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of every tensor that a checkpoint can have. AdamW has none before the first step."""
-    found = {}
-    for parameter, name in trained_parameters(model).items():
+def expected_tensors(state: TrainingState, step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of every tensor that a checkpoint can have. An optimizer has none before the first step, and later
+    none for a parameter that never had a gradient."""
+    names, found = trained_parameters(state.learner), {}
+    for parameter, name in names.items():
         found[f"model/{name}"] = (tuple(parameter.shape), parameter.dtype)
-        if step:
-            found[f"optimizer/{name}/step"] = ((), torch.float32)
-            found |= {f"optimizer/{name}/{key}": (tuple(parameter.shape), parameter.dtype) for key in MOMENTS}
+    for group in state.optimizer.param_groups if step else ():
+        keys = MUON if "ns_steps" in group else ADAMW
+        for parameter in group["params"]:
+            for key in keys:
+                like = ((), torch.float32) if key == "step" else (tuple(parameter.shape), parameter.dtype)
+                found[f"optimizer/{names[parameter]}/{key}"] = like
     return found
+
+
+def owner(name: str) -> str:
+    """The parameter that a tensor of the optimizer belongs to."""
+    return name.rpartition("/")[0]
 
 
 def trained_parameters(model: nn.Module) -> dict[torch.nn.Parameter, str]:
     """The parameters that the training changes, with their names: all of them, or an adapter's."""
     return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def optimizer_tensors(tensors: dict[str, Tensor]) -> list[str]:
-    """The names of all tensors of AdamW, for each parameter for which the file has at least one."""
-    parameters = {name.rpartition("/")[0] for name in tensors if name.startswith("optimizer/")}
-    return [f"{parameter}/{key}" for parameter in sorted(parameters) for key in ("step", *MOMENTS)]
 
 
 def damaged(run: Run, problem: str) -> RunError:

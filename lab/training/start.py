@@ -27,7 +27,7 @@ def open_or_create(
     for taken in filter(numbered.fullmatch, run_names(folder)):
         try:
             run = Run.open(taken, folder)
-            wanted = train.replace(data=with_commits_of(run, train.data)).settled()
+            wanted = train.replace(data=with_commits_of(run, train.data)).settled(model)
             if (run.model_config, run.train_config) != (model, wanted):
                 continue
             run.check_data(prepare(wanted.data, tokenizer, tell=tell))

@@ -31,9 +31,7 @@ class LayerScaleBlock(Block):
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.attention_norm, self.mlp_norm = (build_norm(config.norm, config.width) for _ in range(2))
-        self.attention = Attention(
-            config.width, config.n_heads, config.kv_heads, config.bias, config.dropout.attention
-        )
+        self.attention = Attention.of(config)
         self.mlp = build_mlp(config.mlp, config.width, config.bias)
         self.dropout = Dropout(config.dropout.residual)
         gains = torch.full((2, config.width), config.block.start)

@@ -195,6 +195,15 @@ VARIANTS: dict[str, ModelConfig] = {
         "llama", init_std=0.1, tie_weights=False, quantised=QuantisedConfig(bits=4, layers="head, blocks.*"),
         lora=LoRAConfig(rank=3, layers="head, blocks.*"),
     ),
+    # a window on attention, norms of queries and keys, a cap on the logits, a start at 0
+    "llama-windowed": vary("llama", window=4, qk_norm=True, logit_cap=5.0, zero_init=True, **GROUPED),
+    "alibi-windowed": vary("alibi", window=7, logit_cap=30.0, tie_weights=False),
+    "factored-windowed": vary("factored-alibi", window=5, qk_norm=True, zero_init=True),
+    "sasp-normed": vary("sasp", qk_norm=True, zero_init=True),
+    "future-windowed": future(
+        "mean", "linear", "bag", vectors=2, window=6, qk_norm=True, logit_cap=5.0, zero_init=True, **SINGLE
+    ),
+    "multi-token-windowed": vary("multi-token", window=3, qk_norm=True, logit_cap=5.0),
     # the rest of the switches
     "untied": vary("llama", tie_weights=False, embedding_scale=True, max_positions=29),
     "one-layer-wide-start": vary("alibi", n_layers=1, init_std=0.1),

@@ -13,29 +13,35 @@ pytestmark = pytest.mark.usefixtures("seeded")
 CONFIG = ModelConfig(vocab_size=97, width=10, n_heads=1)
 
 
+CAPPED = CONFIG.replace(logit_cap=2.0)
+
+
 class MatrixHead(Head):
     """A linear head that has nothing but its formula."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
+        self.capped = config.logit_cap is not None
         self.weight = torch.nn.Parameter(torch.randn(config.vocab_size, config.width))
 
     def forward(self, hidden):
-        return hidden @ self.weight.T
+        logits = hidden @ self.weight.T
+        return 2 * (logits / 2).tanh() if self.capped else logits
 
 
-def heads() -> tuple[Head, Head]:
-    plain, fused = MatrixHead(CONFIG), LinearHead(CONFIG)
+def heads(config: ModelConfig = CONFIG) -> tuple[Head, Head]:
+    plain, fused = MatrixHead(config), LinearHead(config)
     fused.tie(plain.weight)
     return plain, fused
 
 
+@pytest.mark.parametrize("config", [CONFIG, CAPPED], ids=["plain", "capped"])
 @pytest.mark.parametrize("length", [1, 7, CHUNK + 5])
-def test_default_losses_equal_the_fused_ones(length):
+def test_default_losses_equal_the_fused_ones(length, config):
     hidden, targets = torch.randn(2, length, 10), torch.randint(97, (2, length))
     targets[1, 0] = IGNORE
     results = []
-    for head in heads():
+    for head in heads(config):
         x = hidden.clone().requires_grad_()
         loss = head.loss(x, targets)
         each = head.token_losses(hidden, targets)

@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 from config import ARCHITECTURES, ModelConfig
 from modules.heads import LinearHead
-from modules.kernels import BLOCK, LONGEST, CausalAttention, HeadLoss, causal_attention, causal_mask
+from modules.kernels import (
+    ALIGNED,
+    BLOCK,
+    LONGEST,
+    CausalAttention,
+    HeadLoss,
+    causal_attention,
+    causal_mask,
+    loss_of_all_logits,
+)
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
 from tests.helpers.devices import DEVICE, generator
@@ -18,11 +27,15 @@ from tests.helpers.variants import BATCH, VARIANTS
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-def textbook_attention(q, k, v, scale=1.0, first=0, each=1):
-    """softmax(q·kᵀ·scale, causal) · v, in full: query t sees the keys before first + each · (t + 1)."""
+def textbook_attention(q, k, v, scale=1.0, first=0, each=1, window=None):
+    """softmax(q·kᵀ·scale, causal) · v, in full: query t sees the keys before first + each · (t + 1), and with a window
+    only the first ones and those from first + each · (t + 1 − window) on."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.transpose(-2, -1) * scale
-    unseen = torch.arange(k.shape[2]) >= first + each * torch.arange(1, q.shape[2] + 1)[:, None]
+    keys, after = torch.arange(k.shape[2]), torch.arange(1, q.shape[2] + 1)[:, None]
+    unseen = keys >= first + each * after
+    if window is not None:
+        unseen |= (keys >= first) & (keys < first + each * (after - window))
     return scores.masked_fill(unseen, -math.inf).softmax(dim=-1) @ v
 
 
@@ -59,25 +72,48 @@ def test_written_out_attention_equals_sdpa_and_textbook(length, first, each):
 
 
 @pytest.mark.parametrize("first, each", SEEN)
+@pytest.mark.parametrize("window", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_written_out_attention_with_a_window_equals_the_textbook(window, first, each):
+    for length in (1, BLOCK, 2 * BLOCK + 37):
+        inputs = torch.randn(2, 3, length, 10), *torch.randn(2, 2, 3, first + each * length, 10)
+        written = values_and_gradients(lambda *x: CausalAttention.apply(*x, first, each, window), *inputs)
+        textbook = values_and_gradients(
+            lambda *x: textbook_attention(*x, first=first, each=each, window=window), *(x.double() for x in inputs)
+        )
+        for ours, formula in zip(written, textbook, strict=True):
+            torch.testing.assert_close(ours, formula.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_written_out_attention_computes_no_score_outside_the_window():
+    q, k, v = (torch.randn(1, 1, 10 * BLOCK, 4, requires_grad=True) for _ in range(3))
+    with LargestTensor() as ours:
+        CausalAttention.apply(q, k, v, 0, 1, 20).sum().backward()
+    assert ours.numel <= max(BLOCK * (BLOCK + 20), q.numel())
+
+
+@pytest.mark.parametrize("first, each", SEEN)
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_the_mask_is_true_where_a_query_sees_a_key(length, first, each):
-    mask = causal_mask(length, first, each, torch.device(DEVICE))
-    assert mask.shape == (length, first + each * length) and mask.dtype == torch.bool
-    for query in range(length):
-        for key in range(first + each * length):
-            position = (key - first) // each  # below 0 for the `first` ones
-            assert mask[query, key].item() == (position <= query)
+    for window in (None, 1, 3, 9):
+        mask = causal_mask(length, first, each, torch.device(DEVICE), window)
+        assert mask.shape == (length, first + each * length) and mask.dtype == torch.bool
+        for query in range(length):
+            for key in range(first + each * length):
+                position = (key - first) // each  # below 0 for the `first` ones
+                near = window is None or key < first or position > query - window
+                assert mask[query, key].item() == (position <= query and near)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("first, each", SEEN)
-def test_every_way_of_attention_sees_the_same_keys(first, each, gradient, dtype):
+@pytest.mark.parametrize("window", [None, 5, 66, 100])
+def test_every_way_of_attention_sees_the_same_keys(window, first, each, gradient, dtype):
     """With either kernel, and with grouped heads."""
     q = torch.randn(2, 6, 70, 10).to(dtype).requires_grad_(gradient)
     k, v = (torch.randn(2, 2, first + each * 70, 10).to(dtype) for _ in range(2))
-    formula = textbook_attention(*(x.detach().double() for x in (q, k, v)), 0.3, first, each)
-    error = relative_error(causal_attention(q, k, v, 0.3, first=first, each=each).detach(), formula)
+    formula = textbook_attention(*(x.detach().double() for x in (q, k, v)), 0.3, first, each, window)
+    error = relative_error(causal_attention(q, k, v, 0.3, first=first, each=each, window=window).detach(), formula)
     assert error < (0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
@@ -106,20 +142,24 @@ def count_calls(monkeypatch) -> list:
 
 
 def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
-    """It is for bf16 with gradients on a CPU, few keys and no dropout; everything else goes to SDPA."""
+    """It is for bf16 with gradients and for windows, on a CPU, with few keys and no dropout; all else goes to SDPA."""
     calls = count_calls(monkeypatch)
 
-    def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1):
+    def run(length=8, dtype=torch.bfloat16, gradient=True, dropout=0.0, first=0, each=1, window=None):
         shapes = ((1, 2, n_rows, 4) for n_rows in (length, *[first + each * length] * 2))
         q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=gradient) for shape in shapes)
         calls.clear()
-        causal_attention(q, k, v, 0.5, dropout, first, each)
+        causal_attention(q, k, v, 0.5, dropout, first, each, window)
         return len(calls)
 
     third = (LONGEST - 1) // 3
     assert run() == run(length=LONGEST) == run(length=third, first=1, each=3) == 1
     assert run(length=LONGEST + 1) == run(dtype=torch.float32) == run(gradient=False) == run(dropout=0.1) == 0
     assert run(length=LONGEST, first=1) == run(length=third + 1, first=1, each=3) == 0
+    assert run(length=2 * LONGEST, window=LONGEST - BLOCK) == 1  # no block has more keys
+    assert run(length=2 * LONGEST, window=LONGEST - BLOCK + 1) == 0
+    assert run(dtype=torch.float32, gradient=False, window=3) == run(gradient=False, window=7) == 1
+    assert run(gradient=False, window=8) == run(window=3, dropout=0.1) == 0
 
 
 def test_attention_dropout_reaches_the_kernel():
@@ -158,6 +198,48 @@ def test_head_loss_equals_cross_entropy_at_every_chunk_boundary(n, ignored):
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ignored", IGNORED)
+@pytest.mark.parametrize("vocab_size", [1, 11, ALIGNED - 1, ALIGNED, ALIGNED + 1])
+def test_all_logits_at_once_give_the_same_loss_for_every_vocabulary(vocab_size, ignored):
+    x, weight, targets = rows_weight_targets(31, vocab_size=vocab_size)
+    targets, factor = IGNORED[ignored](targets), 20 if vocab_size > 1 else 1  # large logits, too
+    ours = values_and_gradients(lambda x, w: loss_of_all_logits(x, factor * w, targets, IGNORE), x, weight)
+    theirs = values_and_gradients(
+        lambda x, w: F.cross_entropy(factor * x @ w.T, targets, ignore_index=IGNORE, reduction="sum"), x, weight
+    )
+    for result, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [loss_of_all_logits, lambda *given: HeadLoss.apply(*given, 7)], ids=["all", "chunks"])
+def test_a_frozen_weight_gets_no_gradient_and_the_rows_get_theirs(loss):
+    x, weight, targets = rows_weight_targets(20)
+    rows = x.clone().requires_grad_()
+    loss(rows, weight, targets, IGNORE).backward()
+    expected = x.clone().requires_grad_()
+    F.cross_entropy(expected @ weight.T, targets, reduction="sum").backward()
+    assert weight.grad is None
+    torch.testing.assert_close(rows.grad, expected.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ignored", IGNORED)
+@pytest.mark.parametrize("cap", [0.5, 3.0, 30.0])
+def test_head_loss_with_a_cap_equals_the_formula(cap, ignored):
+    x, weight, targets = rows_weight_targets(31)
+    targets = IGNORED[ignored](targets)
+    in_chunks, at_once = (
+        values_and_gradients(lambda x, w, loss=loss: loss(x, w, targets, IGNORE, cap), x.double(), weight.double())
+        for loss in (lambda *given: HeadLoss.apply(*given[:-1], 7, given[-1]), loss_of_all_logits)
+    )
+    theirs = values_and_gradients(
+        lambda x, w: F.cross_entropy(cap * (x @ w.T / cap).tanh(), targets, ignore_index=IGNORE, reduction="sum"),
+        x.double(), weight.double(),
+    )
+    for ours in (in_chunks, at_once):
+        for result, expected in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(result, expected.to(result.dtype), rtol=1e-5, atol=1e-5)
+
+
 def test_head_loss_takes_huge_logits():
     x, weight, targets = rows_weight_targets(20)
     ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 7), 100 * x, 100 * weight)
@@ -168,11 +250,12 @@ def test_head_loss_takes_huge_logits():
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_head_loss_in_bf16_keeps_float32_weights_and_sums():
+@pytest.mark.parametrize("loss", [loss_of_all_logits, lambda *given: HeadLoss.apply(*given, 8)], ids=["all", "chunks"])
+def test_head_loss_in_bf16_keeps_float32_weights_and_sums(loss):
     """With many chunks, sums in bfloat16 would lose digits of the loss and of the weight's gradient."""
     x, weight, targets = rows_weight_targets(3000)
     rows = x.bfloat16()
-    ours = values_and_gradients(lambda x, w: HeadLoss.apply(x, w, targets, IGNORE, 8), rows, weight)
+    ours = values_and_gradients(lambda x, w: loss(x, w, targets, IGNORE), rows, weight)
     reference = values_and_gradients(
         lambda x, w: F.cross_entropy(x @ w.T, targets, reduction="sum"), rows.double(), weight.double()
     )

@@ -179,6 +179,21 @@ def test_one_map_has_the_tokens_on_both_axes_and_hides_the_future(maps):
     assert plot.get_title("left") == "Layer 2, head 1" and bar.get_ylabel() == "attention weight"
 
 
+def test_a_window_hides_what_is_before_it_and_bounds_the_even_line():
+    maps = attention_maps(stirred(VARIANTS["llama-windowed"]), None, list(range(LENGTH)))
+    seen = np.tril(np.ones((LENGTH, LENGTH))) - np.tril(np.ones((LENGTH, LENGTH)), -4)
+    assert maps.window == 4 and torch.equal(maps.weights[0, 0] > 0, torch.from_numpy(seen > 0))
+    image = attention_map(maps, 1, 0).figure.axes[0].get_images()[0].get_array()
+    assert np.array_equal(np.ma.getmaskarray(image), seen == 0)
+    alike = AttentionMaps(
+        labels=maps.labels, window=4, applied=maps.applied,
+        weights=torch.from_numpy(seen / seen.sum(1, keepdims=True)).expand_as(maps.weights),
+    )
+    for plot in attention_summary(alike).figure.axes:
+        even, heads = plot.get_lines()
+        assert heads.get_ydata()[0] == pytest.approx(even.get_ydata()[0])
+
+
 def test_a_map_with_negative_numbers_parts_its_colours_at_zero():
     maps = attention_maps(stirred(VARIANTS["sasp"]), None, list(range(5)))
     mesh = attention_map(maps, 1, 0, applied=True).figure.axes[0].collections[0]

@@ -34,6 +34,8 @@ CASES = {
     "learned-scaled": vary("factored", position=LearnedPositionConfig(), embedding_scale=True, tie_weights=False),
     "cosine": vary("factored-alibi", norm=NormConfig(kind="cosine", bias=True)),
     "layer-bare": vary("factored-alibi", norm=NormConfig(kind="layer", weight=False)),
+    "windowed": VARIANTS["factored-windowed"],
+    "capped": vary("factored-alibi", logit_cap=2.0),
     "layer-bias": vary("factored-alibi", norm=NormConfig(kind="layer", bias=True), n_heads=6, width=48),
 }
 

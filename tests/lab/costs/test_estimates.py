@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ARCHITECTURES, DropoutConfig, ModelConfig, TrainConfig, list_presets, preset
+from lab.compute.optimizer import build_optimizer
 from lab.costs.estimates import estimate, si
 from lab.costs.memory import decoding_memory, training_memory
 from modules import kernels
@@ -92,11 +93,11 @@ def test_the_allocators_record_is_exact():
 
 
 def train_two_steps(config: ModelConfig, train: TrainConfig, precision: str) -> None:
-    """As lab.training.loop does: a step on windows just long enough for every head, so that AdamW has its state of
-    every parameter, and the one that counts."""
+    """As lab.training.loop does: a step on windows just long enough for every head, so that the optimizer has its state
+    of every parameter, and the one that counts."""
     model = Transformer(config).train()
     model.gradient_checkpointing = train.gradient_checkpointing
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer = build_optimizer(model, train)
     for length in (8, config.context_length):
         windows = torch.zeros(train.batch_size, length + 1, dtype=torch.long)
         for part in windows.split(train.micro_batch_size or train.batch_size):

@@ -20,12 +20,16 @@ def test_random_numbers_and_the_collector_are_as_before():
 
 
 def test_all_parts_of_the_memory_are_told_apart():
-    found = run_step(MODEL.replace(vocab_size=300), TRAIN.replace(gradient_checkpointing=True), "fp32", "cpu").as_dict()
+    model, train = MODEL.replace(vocab_size=300), TRAIN.replace(gradient_checkpointing=True, optimizer="adamw")
+    found = run_step(model, train, "fp32", "cpu").as_dict()
     parameters = 658_048 - (2048 - 300) * 128
     tables = 2 * 512 * 64  # cosines and sines
     assert found["weights"] == 4 * (parameters + tables)
     assert 8 * parameters <= found["optimizer"] <= 8 * parameters + 4 * 20  # and a number of steps for each
     assert found.keys() == {"moment", "weights", "optimizer", "activations", "temporary", "gradients"}
+    hidden = parameters - 300 * 128 - (2 * MODEL.n_layers + 1) * 128  # all but the embedding and the norms
+    muon = run_step(model, train.replace(optimizer="muon"), "fp32", "cpu").as_dict()
+    assert found["optimizer"] - muon["optimizer"] == 4 * (hidden + 4 * MODEL.n_layers), "one moment, and no counter"
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,9 @@ def test_mpts_slopes_are_the_papers(n_heads):
     (vary("alibi", **{**ALIBI, "position": ALiBiConfig(slopes=(0.9, 0.3, 0.05, 0.0))}), ["model.position.slopes is"]),
     (vary("alibi", **ALIBI, bias=True), ["model.bias is True and would be False"]),
     (VARIANTS["llama"].replace(lora=LoRAConfig(rank=2)), ["nearest is Llama", "model.lora is", "merge them first"]),
+    (VARIANTS["llama"].replace(window=8), ["nearest is Llama", "model.window is 8 and would be None"]),
+    (VARIANTS["llama"].replace(qk_norm=True), ["model.qk_norm is True and would be False"]),
+    (VARIANTS["llama"].replace(logit_cap=30.0), ["model.logit_cap is 30.0 and would be None"]),
     (VARIANTS["head-soft_cap"], ["model.head.kind is 'soft_cap' and would be 'linear'"]),
 ])
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, config, reasons):

@@ -136,10 +136,11 @@ def test_attention_equals_a_softmax_by_hand():
     assert checked == (2 + 4) * (1 + 9 + 6) + 2 * 3
 
 
+@pytest.mark.parametrize("changes", [{}, dict(window=4, qk_norm=True)], ids=["plain", "windowed"])
 @pytest.mark.parametrize("position", [RoPEConfig(), ALiBiConfig()], ids=["rope", "alibi"])
-def test_the_weights_are_those_that_the_fused_kernel_used(position):
+def test_the_weights_are_those_that_the_fused_kernel_used(position, changes):
     """Put back together by hand, they give what the layer added; and the rows sum to 1."""
-    model = stirred_alike(two_levels(position=position))
+    model = stirred_alike(two_levels(position=position, **changes))
     seen = []
     handles = [
         module.register_forward_hook(lambda cross, given, out: seen.append((cross, given, out)))
@@ -151,6 +152,8 @@ def test_the_weights_are_those_that_the_fused_kernel_used(position):
         n_keys = 9 * cross.n_vectors + 1
         weights = torch.zeros(2, 9, n_keys, dtype=torch.float64)
         rows = frame[frame["layer"] == layer]
+        distances = (rows["position"] - rows["source"]).dropna()
+        assert set(distances) == set(range(model.config.window or 9))
         order = {(2, 0): 0, (2, 1): 1, (1, 0): 2, (1, 1): 3}
         for row in rows.itertuples():
             is_vector = row.reads != "nothing"

@@ -266,4 +266,4 @@ def test_the_card_shows_a_command_that_makes_the_run_again(tmp_path):
     command = training_command(run)
     assert "--train.data.include '**/*.jsonl' 'sub/**' --train.data.exclude '*.md'" in command
     again = parse_training(shlex.split(command)[3:])
-    assert (again.model, again.train.settled()) == (run.model_config, run.train_config)
+    assert (again.model, again.train.settled(again.model)) == (run.model_config, run.train_config)

@@ -533,7 +533,7 @@ def test_a_method_called_on_its_own_does_not_hide_the_modules_call(shapes):
         (GatedMLP, "class GatedMLP(BaseMLP):", "return projected.chunk(2, dim=-1)[0]"),
         (ResidualBlock, '@built_in("block", "residual")', "return x + self.dropout(self.mlp_post_norm"),
         (ResidualBlockConfig, "@settings", "parallel: bool = False"),
-        (modules.attention, '"""Attention:', "return place.turn(self.split_heads(self.qk(x)))"),
+        (modules.attention, '"""Attention:', "return place.turn(qk).chunk(2, dim=1)"),
         (run, "def run(config", "return shapes"),
         (MLP(4, 8, "relu", False).forward, "def forward(self", "return self.down(hidden)"),
     ],

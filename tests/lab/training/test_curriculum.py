@@ -51,7 +51,7 @@ def test_the_run_shows_its_sources(whole):
 def test_the_cards_command_gives_the_same_settings(whole):
     command = whole.card_path.read_text(encoding="utf-8").rpartition("```\n")[0].rpartition("```\n")[2]
     found = parse_training(shlex.split(command)[3:])
-    assert found.train.settled() == whole.train_config and found.model == whole.model_config
+    assert found.train.settled(found.model) == whole.train_config and found.model == whole.model_config
 
 
 @pytest.mark.parametrize("at", [1, 7])

@@ -21,6 +21,7 @@ import lab.training.computing
 from config import TrainConfig
 from lab.comparison.sweep import sweep
 from lab.compute.choice import COMPILING_PAYS
+from lab.compute.optimizer import build_optimizer
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import prepare
@@ -314,10 +315,11 @@ def test_each_tensor_of_the_optimizer_goes_where_the_optimizer_has_it(stopped, d
     """As on CUDA: `capturable` keeps the step counter beside its parameter, as the fused update does there."""
     with torch.device("meta"):
         model = Transformer(MODEL)
-    optimizer = torch.optim.AdamW(model.parameters(), capturable=True)
+    optimizer = build_optimizer(model, stopped.train_config)
+    optimizer.param_groups[1]["capturable"] = optimizer.param_groups[2]["capturable"] = True
     load_checkpoint(stopped, TrainingState(model=model, optimizer=optimizer, data=data, config=stopped.train_config))
     devices = {key: value.device.type for state in optimizer.state.values() for key, value in state.items()}
-    assert devices == {"step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"}
+    assert devices == dict.fromkeys(("step", "exp_avg", "exp_avg_sq", "momentum_buffer"), "meta")
 
 
 # --- numbers that are not finite ------------------------------------------------------------------------------

@@ -145,10 +145,12 @@ def test_outside_random_numbers_are_left_alone(tmp_path, data):
 
 def test_decay_falls_on_matrices_alone():
     model = Transformer(MODEL.replace(bias=True))
-    decayed, plain = build_optimizer(model, TRAIN).param_groups
-    assert {p.dim() for p in decayed["params"]} == {2} and decayed["weight_decay"] == TRAIN.weight_decay
-    assert {p.dim() for p in plain["params"]} == {1} and plain["weight_decay"] == 0
-    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+    for optimizer in ("muon", "adamw"):
+        *decayed, plain = build_optimizer(model, TRAIN.replace(optimizer=optimizer)).param_groups
+        for group in decayed:
+            assert {p.dim() for p in group["params"]} == {2} and group["weight_decay"] == TRAIN.weight_decay
+        assert {p.dim() for p in plain["params"]} == {1} and plain["weight_decay"] == 0
+        assert sum(len(group["params"]) for group in (*decayed, plain)) == len(list(model.parameters()))
 
 
 def test_clipping_bounds_the_step_and_logs_the_norm_before_it(tmp_path, data):

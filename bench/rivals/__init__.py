@@ -1,0 +1,1 @@
+"""What Glassbox is measured against: other libraries' models, and one rebuilt from its description."""

@@ -1,0 +1,141 @@
+"""Learning Tiny Shakespeare by characters: nanoGPT's recipe for a CPU against a llama of ours with default settings.
+
+    python -m bench shakespeare FILE
+
+4 layers × 128, 4 heads, context 64, batches of 12. The last tenth of the file is held out, and scored whole. nanoGPT's
+recipe, as its README gives it: 2,000 steps, 1e-3 falling to 1e-4 as a cosine after 100 steps of warm-up, AdamW with
+betas 0.9 and 0.99 and a decay of 0.1, float32. Ours takes more and more steps until it reaches that loss.
+Each training has a process of its own. The seconds are those of its steps, and of choosing precision and compiling.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.rivals import nanogpt
+from bench.steps import Size, Way, computing, random_windows, stepper
+from bench.timing import apart, table
+from config import DataConfig, preset
+from lab.compute.training_state import TrainingState
+from lab.data.packing import TokenData
+from lab.data.token_file import TokenFile
+from settings.errors import DataError
+
+SIZE = Size(4, 4, 128, 64, 12)  # the vocabulary is the file's
+RATE, FINAL, WARMUP, STEPS = 1e-3, 1e-4, 100, 2000
+OURS = (300, 400, 500, 600, 800)
+
+
+class Text(NamedTuple):
+    """Characters as numbers: what is learned, and the last tenth."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    vocabulary: int
+
+
+class Learned(NamedTuple):
+    """The mean loss on the last tenth in nats per character, and the seconds of the training."""
+
+    loss: float
+    seconds: float
+
+
+def read(file: Path, length: int) -> Text:
+    """Raises DataError for a file that is missing, is no text, or is too short."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} can't be read as UTF-8 text ({error}): give the path of Tiny Shakespeare") from error
+    if len(text) < 20 * (length + 1):
+        raise DataError(f"{file} has {len(text)} characters; its last tenth must hold two windows of {length + 1}")
+    characters = sorted(set(text))
+    number = {character: index for index, character in enumerate(characters)}
+    ids = np.array([number[character] for character in text], dtype=np.uint16)
+    cut = len(ids) * 9 // 10
+    return Text(ids[:cut], ids[cut:], len(characters))
+
+
+def score(loss_of: Callable[[Tensor], Tensor], held_out: np.ndarray, length: int) -> float:
+    """The mean loss over windows (B, T+1) that cover the held-out characters, but for a rest shorter than a window."""
+    count = (len(held_out) - 1) // length
+    ids = torch.from_numpy(held_out.astype(np.int64))
+    windows = torch.stack([ids[start : start + length + 1] for start in range(0, count * length, length)])
+    with torch.no_grad():
+        losses = [loss_of(part).item() * len(part) for part in windows.split(128)]
+    return sum(losses) / count
+
+
+def rate_of(step: int, steps: int) -> float:
+    """nanoGPT's learning rate of a step, counted from 0."""
+    warmup = min(WARMUP, steps // 2)
+    if step < warmup:
+        return RATE * (step + 1) / (warmup + 1)
+    fallen = (step - warmup) / (steps - warmup)
+    return FINAL + (RATE - FINAL) * (1 + math.cos(math.pi * fallen)) / 2
+
+
+def learn_as_nanogpt(text: Text, size: Size, steps: int) -> Learned:
+    torch.manual_seed(0)
+    config = nanogpt.NanoConfig(text.vocabulary, size.length, size.n_layers, size.n_heads, size.width)
+    model: nn.Module = nanogpt.NanoGPT(config)
+    optimizer = nanogpt.build_adamw(model, RATE, betas=(0.9, 0.99))
+    step = stepper(model, optimizer, model, random_windows(text.train, size, "cpu"), Way("fp32"))
+    start = time.perf_counter()
+    for number in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_of(number, steps)
+        step()
+    seconds = time.perf_counter() - start
+    return Learned(score(lambda part: model(part[:, :-1], part[:, 1:]), text.held_out, size.length), seconds)
+
+
+def learn_as_ours(text: Text, size: Size, steps: int) -> Learned:
+    """A llama with the settings of llama-128x4, but for context, batch and steps."""
+    model, config = preset("llama-128x4")
+    model = size._replace(vocabulary=text.vocabulary).model("llama")
+    config = config.replace(steps=steps, batch_size=size.batch, device="cpu")
+    train, held_out = (
+        TokenFile(name, ids, n_documents=1, n_bytes=len(ids))
+        for name, ids in (("train", text.train), ("validation", text.held_out))
+    )
+    state = TrainingState.start(model, config, TokenData(DataConfig(), None, train, held_out))
+    start = time.perf_counter()
+    step = computing(state)
+    for _ in range(steps):
+        step()
+    seconds = time.perf_counter() - start
+    state.model.eval()
+    return Learned(score(lambda part: state.model.losses(part)["loss"], text.held_out, size.length), seconds)
+
+
+def main(words: Sequence[str], size: Size = SIZE, steps: int = STEPS, ours: Sequence[int] = OURS) -> int:
+    """Prints the table; returns the exit status."""
+    if len(words) != 1:
+        print("usage: python -m bench shakespeare FILE", file=sys.stderr)
+        return 2
+    try:
+        text = read(Path(words[0]), size.length)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    theirs = apart(learn_as_nanogpt, text, size, steps)
+    rows = [[f"nanoGPT's recipe, {steps:,} steps", f"{theirs.loss:.4f}", f"{theirs.seconds:.1f}", "1.0"]]
+    for number in ours:
+        found = apart(learn_as_ours, text, size, number)
+        part = f"{theirs.seconds / found.seconds:.1f}"
+        rows.append([f"Glassbox llama, {number:,} steps", f"{found.loss:.4f}", f"{found.seconds:.1f}", part])
+        if found.loss <= theirs.loss:
+            break
+    headings = ["", "loss on the last tenth", "seconds", "nanoGPT's time ÷ its time"]
+    print(table(f"{Path(words[0]).name} by characters, {torch.get_num_threads()} threads", headings, rows), flush=True)
+    reached = f"the last reaches nanoGPT's loss in 1/{part} of its time"
+    print(f"\n{reached if found.loss <= theirs.loss else 'none of ours reaches the loss of nanoGPT'}")
+    return 0

@@ -1,0 +1,103 @@
+"""The optimizer against plain references, and which parameters it updates how."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from config import ARCHITECTURES, LoRAConfig, ModelConfig, TrainConfig
+from lab.compute.optimizer import build_optimizer, matrices_of_muon, update
+from modules.transformer import Transformer
+from settings.errors import ConfigError
+
+SMALL = ModelConfig(vocab_size=11, context_length=8, n_layers=6, n_heads=2, width=8)
+RATE, DECAY = 0.02, 0.1
+
+
+def model_of(architecture: str) -> Transformer:
+    return Transformer(SMALL.replace(**ARCHITECTURES[architecture] | (
+        {"block": ARCHITECTURES["future"]["block"].replace(levels=2)} if architecture == "future" else {}
+    )))
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Jordan's quintic iteration, five times, in float64, on the wide orientation."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).double()
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def test_muon_follows_its_equations_and_adamw_its_own(seeded):
+    config = TrainConfig(optimizer="muon", learning_rate=RATE, weight_decay=DECAY, muon_rate=0.5, muon_momentum=0.9)
+    model = model_of("llama")
+    optimizer = build_optimizer(model, config)
+    hidden = {id(p) for p in matrices_of_muon(model, config)}
+    plain = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    momentum = {name: torch.zeros_like(p) for name, p in plain.items()}
+    first, second = ({name: torch.zeros_like(p) for name, p in plain.items()} for _ in range(2))
+    for step in (1, 2, 3):
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            gradient, old = parameter.grad.double(), plain[name]
+            if id(parameter) in hidden:
+                momentum[name] = 0.9 * momentum[name] + 0.1 * gradient
+                direction = orthogonal(0.1 * gradient + 0.9 * momentum[name])
+                rate = 0.5 * RATE
+                plain[name] = old * (1 - rate * DECAY) - rate * 0.2 * math.sqrt(max(old.shape)) * direction
+            else:
+                first[name] = config.beta1 * first[name] + (1 - config.beta1) * gradient
+                second[name] = config.beta2 * second[name] + (1 - config.beta2) * gradient**2
+                ratio = (first[name] / (1 - config.beta1**step)) / (
+                    (second[name] / (1 - config.beta2**step)).sqrt() + 1e-8
+                )
+                plain[name] = old * (1 - RATE * (DECAY if old.dim() >= 2 else 0)) - RATE * ratio
+        update(optimizer, RATE)
+    for name, parameter in model.named_parameters():
+        # torch computes Muon's iteration in bfloat16, whose rounding it tolerates: a hundredth of an update
+        tolerance = 3 * 0.5 * RATE * 0.2 * math.sqrt(max(parameter.shape)) / 30 if id(parameter) in hidden else 1e-6
+        assert (parameter.double() - plain[name]).abs().max() < tolerance, name
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_muon_has_the_linear_maps_of_every_block_and_adamw_all_else(architecture):
+    model = model_of(architecture)
+    hidden = {id(p) for p in matrices_of_muon(model, TrainConfig(optimizer="muon"))}
+    names = {name for name, p in model.named_parameters() if id(p) in hidden}
+    linear = {f"{path}.weight" for path, module in model.blocks.named_modules() if isinstance(module, nn.Linear)}
+    assert names == {f"blocks.{name}" for name in linear}
+    assert not any(word in name for name in names for word in ("norm", "gain", "alpha", "mixing", "embedding", "head."))
+    optimizer = build_optimizer(model, TrainConfig(optimizer="muon"))
+    updated = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(updated) == sorted(map(id, model.parameters())), "every parameter once"
+
+
+def test_a_dense_mixing_is_a_hidden_matrix():
+    model = Transformer(SMALL.replace(
+        position=ARCHITECTURES["factored"]["position"],
+        block=ARCHITECTURES["factored"]["block"].replace(value_mixing="dense", output_mixing="independent"),
+    ))
+    hidden = {id(p) for p in matrices_of_muon(model, TrainConfig(optimizer="muon"))}
+    mixings = {name: id(p) in hidden for name, p in model.named_parameters() if "mixing" in name and "blocks.0" in name}
+    assert sorted(mixings.values()) == [False, True]
+
+
+def test_the_optimizer_follows_the_model_unless_it_is_set():
+    adapter = SMALL.replace(lora=LoRAConfig(rank=2))
+    assert TrainConfig().settled(SMALL).optimizer == "muon"
+    assert TrainConfig().settled(adapter).optimizer == "adamw"
+    assert isinstance(build_optimizer(Transformer(adapter), TrainConfig()), torch.optim.AdamW)
+    with pytest.raises(ConfigError, match=r"hidden matrices, and this model trains none.*'adamw'"):
+        build_optimizer(Transformer(adapter), TrainConfig(optimizer="muon"))
+
+
+def test_settings_of_earlier_versions_mean_adamw():
+    values = TrainConfig().settled(SMALL).to_dict()
+    for name in ("optimizer", "muon_rate", "muon_momentum"):
+        del values[name]
+    assert TrainConfig.from_dict(values).optimizer == "adamw"
