@@ -19,7 +19,6 @@ from modules.heads import Head
 from modules.norms import Norm, RMSNorm
 from modules.pools import PartsPool, Pool
 from modules.positions import Position
-from modules.residual import ResidualBlock
 from modules.transformer import Transformer
 from settings.errors import ConfigError, IdeaError
 from settings.registry import FAMILIES, kinds_of, part, register
@@ -158,10 +157,13 @@ def test_checking_an_idea_leaves_nothing_behind(tmp_path):
 
 def test_an_attention_made_without_the_models_norms_is_refused():
     @register("block", "bare")
-    class Bare(ResidualBlock):
+    class Bare(Block):
         def __init__(self, config):
             super().__init__(config)
             self.attention = Attention(config.width, config.n_heads, config.kv_heads)
+
+        def forward(self, x, place, cache=None):
+            return x + self.attention(x, place, cache)
 
     config = vary("llama", block=BlockConfig(kind="bare"))
     with pytest.raises(ConfigError, match=r"blocks\.0\.attention was made without norms: .* Attention\.of\(config\)"):
