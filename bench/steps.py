@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.rivals import hugging_face, nanogpt
 from config import ARCHITECTURES, DataConfig, ModelConfig, TrainConfig
 from lab.compute.choice import choose
+from lab.compute.readings import Readings
 from lab.compute.schedule import learning_rate
 from lab.compute.training_state import TrainingState
 from lab.data.packing import TokenData
@@ -153,11 +154,16 @@ def computing(state: TrainingState) -> Callable[[], None]:
 
 
 def our_stepper(state: TrainingState) -> Callable[[], None]:
-    """A call that does one whole step of ours, as `train` does it."""
+    """A call that does one whole step of ours, in the order in which `train` does it, and reads its numbers."""
 
     def step() -> None:
-        state.backward(state.batch())
-        state.clip()
-        state.update(learning_rate(state.progress.step, state.config))
+        rate = learning_rate(state.progress.step, state.config)
+        readings = Readings(state.backward(state.batch()) | {"gradient_norm": state.clip()})
+        if state.runs_ahead:
+            state.update(rate)
+            state.prepare_batch()
+        readings.read()
+        if not state.runs_ahead:
+            state.update(rate)
 
     return step
