@@ -25,6 +25,7 @@ class Dropout(LoggingModule):
 
 
 def set_dropout_share(model: nn.Module, share: float) -> None:
+    """Sets the share of every dropout of a model."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.share = share

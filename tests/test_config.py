@@ -20,6 +20,7 @@ from config import (
     LoRAConfig,
     MLPConfig,
     ModelConfig,
+    MultiTokenBlockConfig,
     NoPositionConfig,
     NormConfig,
     ResidualBlockConfig,
@@ -39,7 +40,7 @@ from settings import errors
 from settings.by_name import check_setting, read_setting, types_by_name
 from settings.errors import ConfigError, GlassboxError
 from settings.paths import ROOT, cache_folder
-from tests.helpers.variants import VARIANTS, factored, vary
+from tests.helpers.variants import VARIANTS, config_of, factored, vary
 
 
 def refused(*names, make=ModelConfig, **settings) -> str:
@@ -116,6 +117,14 @@ def test_impossible_combinations_come_together():
     )
 
 
+def test_impossible_windows_caps_and_starts_are_refused():
+    refused("window=257", "context_length=256", window=257)
+    refused("logit_cap", "'soft_cap'", logit_cap=30.0, head=config_of("head", "soft_cap"))
+    for block in (ResidualBlockConfig(post_norm=True), MultiTokenBlockConfig(post_norm=True, heads=2)):
+        refused("zero_init", "block.post_norm", zero_init=True, block=block)
+    assert ModelConfig(window=256).window == 256
+
+
 def test_unknown_keys_and_impossible_combinations_come_together():
     refused("n_hads", "n_heads=6", "width=64", vocab_size=10, n_hads=3, width=64)
 
@@ -145,6 +154,7 @@ WRONG = {
         n_layers=(0, False), n_heads=(0, -2, None, 5), n_kv_heads=(0, -1, 4, 12), width=(0, 54, 193),
         mlp=(None, NormConfig()), position=(None, "rope", {"kind": "rope"}), block=("parallel",),
         dropout=(0.1,), bias=(None, 0), tie_weights=("yes",), init_std=(0.0, NAN, INFINITY),
+        window=(0, -1, 2.0, 257), logit_cap=(0.0, -30.0, INFINITY, True), qk_norm=(None, 1), zero_init=("yes",),
     ),
     NormConfig: dict(kind=("rns", ["rms"]), eps=(0.0,), weight=(1,)),
     MLPConfig: dict(activation=("swish",), ratio=(-4.0,), gated=("yes",)),

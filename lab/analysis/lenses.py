@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lab.analysis.forward_pass import AnalysisError, read_prompt, readers, record, token_label
-from lab.compute.device import cuda_in_use
+from lab.compute.device import seeded_by
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.display.html import render
@@ -197,8 +197,7 @@ def baselines(
 
 def untrained_copy(model: Transformer, seed: int) -> Transformer:
     """A new model with the same settings, on the same device."""
-    with torch.random.fork_rng(cuda_in_use()):
-        torch.manual_seed(seed)
+    with seeded_by(seed, model.embedding.weight.device):
         return Transformer(model.config).to(model.embedding.weight).eval()
 
 

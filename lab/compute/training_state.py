@@ -129,8 +129,9 @@ class TrainingState:
         first: computes the losses of the first part instead of `losses_of`.
         """
         config, device = self.config, self.device
-        done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
-        set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
+        if config.dropout_final != 1:
+            done = min(1.0, self.progress.step / max(1, config.steps - 1))  # a test of rates may take more steps
+            set_dropout_share(self.model, 1 + (config.dropout_final - 1) * done)
         sums: dict[str, Tensor] = {}
         with self.seeded(), matmul_precision(device, self.precision), repeatable(device, self.precision):
             for windows in batch:

@@ -167,7 +167,9 @@ VARIANTS: dict[str, ModelConfig] = {
     # adapters on frozen weights: each form of linear layer, mixings, a head, pools that several blocks share
     "llama-lora": vary("llama", lora=LoRAConfig(rank=3, alpha=6.0, dropout=0.1)),
     "gpt2-lora-grouped": vary("gpt2", lora=LoRAConfig(rank=3, layers="blocks.*.attention.*"), **GROUPED),
-    "untied-lora": vary("llama", tie_weights=False, lora=LoRAConfig(rank=3, layers="head, blocks.*.mlp.*")),
+    "untied-lora": vary(
+        "llama", tie_weights=False, logit_cap=5.0, lora=LoRAConfig(rank=3, layers="head, blocks.*.mlp.*")
+    ),
     "factored-lora": vary("factored-alibi", lora=LoRAConfig(rank=3)),
     "factored-lora-mixed": vary("factored", block=factored("dense", "independent"), lora=LoRAConfig(rank=3)),
     "sasp-lora": vary("sasp", lora=LoRAConfig(rank=3)),
@@ -179,7 +181,7 @@ VARIANTS: dict[str, ModelConfig] = {
     "llama-int8": vary("llama", init_std=0.1, quantised=QuantisedConfig()),
     "gpt2-int4-grouped": vary("gpt2", init_std=0.1, quantised=QuantisedConfig(bits=4), **GROUPED),
     "untied-int4-wide": vary(
-        "llama", init_std=0.1, tie_weights=False,
+        "llama", init_std=0.1, tie_weights=False, logit_cap=5.0,
         quantised=QuantisedConfig(bits=4, group=64, layers="head, blocks.*.mlp.*"),
     ),
     "factored-dense-int8": vary("factored", block=factored("dense", "dense"), quantised=QuantisedConfig()),
@@ -192,7 +194,8 @@ VARIANTS: dict[str, ModelConfig] = {
     ),
     "llama-int8-lora": vary("llama", init_std=0.1, quantised=QuantisedConfig(), lora=LoRAConfig(rank=3)),
     "untied-int4-lora": vary(
-        "llama", init_std=0.1, tie_weights=False, quantised=QuantisedConfig(bits=4, layers="head, blocks.*"),
+        "llama", init_std=0.1, tie_weights=False, logit_cap=5.0,
+        quantised=QuantisedConfig(bits=4, layers="head, blocks.*"),
         lora=LoRAConfig(rank=3, layers="head, blocks.*"),
     ),
     # a window on attention, norms of queries and keys, a cap on the logits, a start at 0

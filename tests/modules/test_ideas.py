@@ -10,14 +10,16 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from config import FutureBlockConfig, HeadConfig, MLPConfig, ModelConfig, NormConfig
+from config import BlockConfig, FutureBlockConfig, HeadConfig, MLPConfig, ModelConfig, NormConfig
 from lab.runs.weights import read_weights, write_tensors
+from modules.attention import Attention
 from modules.block import Block
 from modules.factored import Mixing
 from modules.heads import Head
 from modules.norms import Norm, RMSNorm
 from modules.pools import PartsPool, Pool
 from modules.positions import Position
+from modules.residual import ResidualBlock
 from modules.transformer import Transformer
 from settings.errors import ConfigError, IdeaError
 from settings.registry import FAMILIES, kinds_of, part, register
@@ -152,6 +154,18 @@ def test_checking_an_idea_leaves_nothing_behind(tmp_path):
         draws.append(torch.rand(3))
         assert all(module.training and not module._forward_hooks for module in model.modules())
     assert torch.equal(*draws)
+
+
+def test_an_attention_made_without_the_models_norms_is_refused():
+    @register("block", "bare")
+    class Bare(ResidualBlock):
+        def __init__(self, config):
+            super().__init__(config)
+            self.attention = Attention(config.width, config.n_heads, config.kv_heads)
+
+    config = vary("llama", block=BlockConfig(kind="bare"))
+    with pytest.raises(ConfigError, match=r"blocks\.0\.attention was made without norms: .* Attention\.of\(config\)"):
+        Transformer(config.replace(qk_norm=True))
 
 
 # --- ideas that break a law -----------------------------------------------------------------------------------

@@ -152,6 +152,42 @@ def test_a_factored_block_built_alone_moves_tokens(seeded):
     torch.testing.assert_close(block(block.split(x), place).xt, x + moved)
 
 
+@pytest.mark.parametrize("name", ["llama", "alibi", "factored", "sasp", "future", "multi-token", "block-layer_scale"])
+def test_with_zero_init_what_writes_into_the_stream_starts_at_0(seeded, name):
+    """All other weights start as they do without it."""
+    ours, usual = (transformer.Transformer(VARIANTS[name].replace(zero_init=zero)) for zero in (True, False))
+    writers = 0
+    for (key, weight), other in zip(ours.named_parameters(), usual.parameters(), strict=True):
+        if key.endswith((".out.weight", "mlp.down.weight")):
+            assert not weight.any() and other.std() > 0, key
+            writers += 1
+        else:
+            spreads = [tensor.std(correction=0).item() for tensor in (weight, other)]
+            assert spreads[0] == pytest.approx(spreads[1], rel=0.4, abs=1e-6), key
+    assert writers >= ours.config.n_layers
+    if name in ("llama", "alibi", "multi-token"):  # every block starts as the identity
+        ids = torch.arange(6)[None]
+        torch.testing.assert_close(ours.hidden(ids), ours.norm(ours.position.embed(ours.embedding(ids), ids[0])))
+
+
+def test_shaped_attention_with_normed_queries_starts_as_the_identity(seeded):
+    model = transformer.Transformer(SHAPED.replace(qk_norm=True)).eval()
+    attention, x = model.blocks[0].attention, torch.randn(2, 7, 40)
+    places = torch.arange(7)
+    torch.testing.assert_close(attention(x, model.position.place(places, places, True, None)), x)
+    assert attention.qk.weight[:40].std() > 0.01
+    windows = torch.randint(61, (2, 8))
+    for _ in range(2):
+        model.zero_grad()
+        model.losses(windows)["loss"].backward()
+        largest = max(parameter.grad.abs().max().item() for parameter in attention.parameters())
+        assert 0 < largest < 10
+        with torch.no_grad():
+            for parameter in attention.parameters():
+                parameter -= 1e-3 * parameter.grad.sign()
+    assert all(parameter.grad.any() for parameter in attention.parameters())
+
+
 @pytest.mark.parametrize(
     "name, total",
     {

@@ -104,13 +104,21 @@ def test_llama(transformers, n_kv_heads, tied, theta, eps):
             )
         )
     )
+    weights = llama_weights(theirs)
+    if not tied:
+        weights["head.weight"] = theirs.state_dict()["lm_head.weight"]
+    parts = ARCHITECTURES["llama"] | dict(position=RoPEConfig(theta=theta), norm=NormConfig(eps=eps))
+    config = ModelConfig(**SIZES, n_heads=4, n_kv_heads=n_kv_heads, tie_weights=tied, **parts)
+    assert_parity(config, theirs, weights)
+
+
+def llama_weights(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Our names for the weights of a model in Llama's form, of three layers, without its head."""
     state = theirs.state_dict()
     weights = {
         "embedding.weight": state["model.embed_tokens.weight"],
         "norm.weight": state["model.norm.weight"],
     }
-    if not tied:
-        weights["head.weight"] = state["lm_head.weight"]
     for i in range(3):
         ours, its = f"blocks.{i}", f"model.layers.{i}"
         qkv = [state[f"{its}.self_attn.{part}_proj.weight"] for part in "qkv"]
@@ -121,9 +129,32 @@ def test_llama(transformers, n_kv_heads, tied, theta, eps):
         weights[f"{ours}.attention.out.weight"] = state[f"{its}.self_attn.o_proj.weight"]
         weights[f"{ours}.mlp.gate_up.weight"] = torch.cat(gate_up)
         weights[f"{ours}.mlp.down.weight"] = state[f"{its}.mlp.down_proj.weight"]
-    parts = ARCHITECTURES["llama"] | dict(position=RoPEConfig(theta=theta), norm=NormConfig(eps=eps))
-    config = ModelConfig(**SIZES, n_heads=4, n_kv_heads=n_kv_heads, tie_weights=tied, **parts)
-    assert_parity(config, theirs, weights)
+    return weights
+
+
+LLAMA_FORM = dict(
+    vocab_size=61, hidden_size=48, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=12, max_position_embeddings=LENGTH, tie_word_embeddings=True,
+    rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, attn_implementation="eager",
+)
+
+
+def test_a_window_against_mistral(transformers):
+    config = transformers.MistralConfig(**LLAMA_FORM, rms_norm_eps=1e-5, sliding_window=7)
+    theirs = drawn(transformers.MistralForCausalLM(config))
+    ours = ModelConfig(**SIZES, n_heads=4, n_kv_heads=2, window=7, **ARCHITECTURES["llama"])
+    assert_parity(ours, theirs, llama_weights(theirs))
+
+
+def test_norms_of_queries_and_keys_against_qwen3(transformers):
+    theirs = drawn(transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA_FORM, rms_norm_eps=1e-5)))
+    weights, state = llama_weights(theirs), theirs.state_dict()
+    for i in range(3):
+        for ours, its in (("query", "q"), ("key", "k")):
+            name = f"blocks.{i}.attention.qk_norm.{ours}_weight"
+            weights[name] = state[f"model.layers.{i}.self_attn.{its}_norm.weight"]
+    ours = ModelConfig(**SIZES, n_heads=4, n_kv_heads=2, qk_norm=True, **ARCHITECTURES["llama"])
+    assert_parity(ours, theirs, weights)
 
 
 @pytest.mark.parametrize("n_heads", [4, 6, 12])

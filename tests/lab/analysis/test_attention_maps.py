@@ -183,8 +183,8 @@ def test_a_window_hides_what_is_before_it_and_bounds_the_even_line():
     maps = attention_maps(stirred(VARIANTS["llama-windowed"]), None, list(range(LENGTH)))
     seen = np.tril(np.ones((LENGTH, LENGTH))) - np.tril(np.ones((LENGTH, LENGTH)), -4)
     assert maps.window == 4 and torch.equal(maps.weights[0, 0] > 0, torch.from_numpy(seen > 0))
-    image = attention_map(maps, 1, 0).figure.axes[0].get_images()[0].get_array()
-    assert np.array_equal(np.ma.getmaskarray(image), seen == 0)
+    drawn = attention_map(maps, 1, 0).figure.axes[0].collections[0].get_array()
+    assert np.array_equal(drawn.mask, seen == 0)
     alike = AttentionMaps(
         labels=maps.labels, window=4, applied=maps.applied,
         weights=torch.from_numpy(seen / seen.sum(1, keepdims=True)).expand_as(maps.weights),

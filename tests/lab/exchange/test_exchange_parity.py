@@ -252,6 +252,10 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path, config, reasons):
     assert all(reason in str(refusal.value) for reason in reasons), refusal.value
 
 
+def test_how_a_model_started_is_no_matter():
+    assert find_counterpart(VARIANTS["llama"].replace(zero_init=True))[0].name == "Llama"
+
+
 def test_refused_exports_leave_nothing(tmp_path):
     run = random_run(tmp_path / "runs", "mine", VARIANTS["factored"])
     before = sorted(tmp_path.rglob("*"))
