@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,8 @@ def pytest_runtest_setup(item):
     if item.config.option.device == "cuda":
         import torch
 
-        torch.set_default_device(None if "lab" in item.path.parent.parts else "cuda")
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        torch.set_default_device(None if folder == "lab" else "cuda")
 
 
 def pytest_collection_modifyitems(items):

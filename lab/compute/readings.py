@@ -14,7 +14,7 @@ class Readings:
     def __init__(self, scalars: dict[str, Tensor]):
         self.names = list(scalars)
         together = torch.stack([scalar.detach().float() for scalar in scalars.values()])
-        self.values = together.to("cpu", non_blocking=True)
+        self.values = together.to("cpu", non_blocking=together.is_cuda)  # elsewhere nothing tells when it is there
         self.copied = None
         if together.is_cuda:
             self.copied = torch.cuda.Event()

@@ -17,6 +17,7 @@ from lab.training.loop import train
 from modules.transformer import Transformer
 from settings.errors import ConfigError, RunError
 from settings.paths import ROOT
+from tests.helpers.devices import DEVICE
 from tests.helpers.small_trainings import MODEL, TRAIN, assert_same, new_run
 
 
@@ -55,7 +56,7 @@ def test_stored_weights_are_those_of_the_best_validation(whole, data):
     log, facts = whole.log(), whole.weights_facts()
     assert float(facts["validation_loss"]) == log.validation_loss.min()
     assert int(facts["step"]) == log.step[log.validation_loss.idxmin()]
-    again = evaluate(whole.load_model(), data.validation, whole.tokenizer, TRAIN.evaluation_tokens)
+    again = evaluate(whole.load_model(DEVICE), data.validation, whole.tokenizer, TRAIN.evaluation_tokens)
     assert again.loss == pytest.approx(log.validation_loss.min(), abs=1e-12)
 
 
