@@ -35,7 +35,8 @@ def choose(
     settings in config that an earlier measurement chose, among "precision" and "compile". steps: how many are still to
     be taken (None: all). Raises what PyTorch raises where memory runs out in every way.
     """
-    times, device, steps = PassTimes(model, windows), windows.device.type, steps or config.steps
+    times, device = PassTimes(model, windows, config.accumulation == 1), windows.device.type
+    steps = steps or config.steps
     precision, why = choose_precision(times, config, origin("precision", kept))
     seconds = times.of([precision])[precision] * config.accumulation * steps
     minutes = seconds / 60

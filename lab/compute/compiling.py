@@ -2,13 +2,16 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from settings.errors import ConfigError, RunError
+
+LossesOf = Callable[[Tensor], dict[str, Tensor]]  # from windows (B, T+1) to the named losses
 
 
 @lru_cache(maxsize=4)
@@ -26,6 +29,24 @@ def compiler_problem(device_type: str) -> str | None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return next((line.strip() for line in lines if re.search(r"\berror: ", line)), lines[0].strip())
     return None
+
+
+def compile_losses(losses: LossesOf, device: torch.device, at_once: bool) -> LossesOf:
+    """The same losses, compiled. at_once: whether the whole batch of a step passes the model at once.
+
+    Then a GPU gets all kernels of a pass as one recorded CUDA graph, because sending them one by one takes longer than
+    a small model computes. Where gradients add up over micro-batches they must not lie in a graph's memory, which the
+    next pass writes anew.
+    """
+    if device.type != "cuda" or not at_once:
+        return torch.compile(losses)
+    compute = torch.compile(losses, mode="reduce-overhead")
+
+    def replay(windows: Tensor) -> dict[str, Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()  # what the pass before has made is not read any more
+        return compute(windows)
+
+    return replay
 
 
 def check_compiler(device: torch.device) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from config import TrainConfig
+from lab.compute.muon import Muon
 from modules.block import Block
 from settings.errors import ConfigError
 
@@ -59,7 +60,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
     if not hidden:
         return adamw
-    muon = torch.optim.Muon(
+    muon = Muon(
         [{"params": hidden, "rate_share": config.muon_rate}], lr=config.learning_rate,
         weight_decay=config.weight_decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw",
     )

@@ -6,6 +6,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from lab.compute.compiling import compile_losses
 from lab.compute.device import autocast, device_name, is_out_of_memory, matmul_precision
 from lab.files.remembered import lasting_path, read_entry, write_entry
 from modules.distillation import Distillation
@@ -19,19 +20,20 @@ class PassTimes:
     """The seconds of a pass of this model over windows (B, T+1) by way: "fp32", "tf32", "bf16", or these compiled.
 
     What an earlier training measured on this machine, for a model and windows of the same shapes, by the same code and
-    the same PyTorch, is not measured again. remembered: whether that holds for all that was asked for so far.
+    the same PyTorch, is not measured again. at_once: whether the windows are the whole batch of a step. remembered:
+    whether all that was asked for so far was known.
     """
 
-    def __init__(self, model: nn.Module, windows: Tensor):
-        self.model, self.windows, self.remembered = model, windows, True
-        self.path = lasting_path("passes", times_key(model, windows))
+    def __init__(self, model: nn.Module, windows: Tensor, at_once: bool = True):
+        self.model, self.windows, self.at_once, self.remembered = model, windows, at_once, True
+        self.path = lasting_path("passes", (*times_key(model, windows), at_once))
         self.timed: list[dict[str, float]] = (read_entry(self.path) if self.path else None) or []
 
     def of(self, ways: list[str]) -> dict[str, float]:
         """The seconds of these ways, timed in turn, so that they can be compared. Infinite: it runs out of memory."""
         known = next((seconds for seconds in self.timed if seconds.keys() >= set(ways)), None)
         if known is None:
-            known, self.remembered = time_passes(self.model, self.windows, ways), False
+            known, self.remembered = time_passes(self.model, self.windows, ways, self.at_once), False
             self.timed.append(known)
             if self.path and torch.inf not in known.values():  # what ran out of memory may fit another time
                 write_entry(self.path, self.timed)
@@ -47,12 +49,13 @@ def times_key(model: nn.Module, windows: Tensor) -> tuple:
     return *settings, models[0].gradient_checkpointing, list(windows.shape), *machine
 
 
-def time_passes(model: nn.Module, windows: Tensor, ways: list[str]) -> dict[str, float]:
+def time_passes(model: nn.Module, windows: Tensor, ways: list[str], at_once: bool = True) -> dict[str, float]:
     """Median seconds of a forward and backward pass in each way, taken in turn; no gradient is left behind.
 
     Infinite for a way that runs out of memory; where all do, that error is raised.
     """
-    losses_of = {way: torch.compile(model.losses) if way.endswith(COMPILED) else model.losses for way in ways}
+    compiled = compile_losses(model.losses, windows.device, at_once)
+    losses_of = {way: compiled if way.endswith(COMPILED) else model.losses for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(1 + ROUNDS):
         if i == 1:

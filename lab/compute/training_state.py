@@ -11,13 +11,14 @@ optimizer and its progress.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
+from lab.compute.compiling import LossesOf, compile_losses
 from lab.compute.device import autocast, matmul_precision, pick_device, repeatable, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.data.packing import TokenData
@@ -25,8 +26,6 @@ from modules.distillation import Distillation
 from modules.dropout import set_dropout_share
 from modules.transformer import Transformer
 from settings.errors import ConfigError
-
-LossesOf = Callable[[Tensor], dict[str, Tensor]]  # from windows (B, T+1) to the named losses
 
 
 @dataclass(kw_only=True)
@@ -103,7 +102,7 @@ class TrainingState:
 
     def compile_losses(self) -> None:
         """From now on `backward` runs the compiled model."""
-        self.losses_of = torch.compile(self.learner.losses)
+        self.losses_of = compile_losses(self.learner.losses, self.device, self.config.accumulation == 1)
 
     def batch(self) -> Iterator[Tensor]:
         """The windows (B, T+1) of the next step, as many at a time as pass through the model at once."""

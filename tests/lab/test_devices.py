@@ -120,3 +120,18 @@ def test_predictions_of_the_future_are_those_of_the_cpu(data):
     here.load_state_dict(there.state_dict())
     found = [calibration(model, data, max_tokens=2000).measures for model in (here, there)]
     np.testing.assert_allclose(*(frame.select_dtypes(float) for frame in found), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("micro", [8, 4] if ON_GPU else [])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_compiled_training_is_the_same_as_eager(tmp_path, data, micro, optimizer):
+    """On a GPU the passes of a whole batch are recorded and replayed; those of micro-batches are not."""
+    settings = dict(
+        model=small("llama"), steps=8, batch_size=8, micro_batch_size=micro, precision="fp32", optimizer=optimizer,
+        learning_rate=1e-3, evaluate_every=8,
+    )
+    losses = {}
+    for name in ("off", "on"):
+        run = new_run(tmp_path / name, **settings, compile=name)
+        losses[name] = [(step.loss, step.gradient_norm) for step in train(run, data)]
+    np.testing.assert_allclose(losses["on"], losses["off"], rtol=2e-3)

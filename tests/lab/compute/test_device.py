@@ -43,7 +43,7 @@ def model(seeded):
 def choice(model, monkeypatch, fp32: float, bf16: float, compiler: bool = True, steps=None, **settings):
     seconds = {"fp32": fp32, "bf16": bf16, "bf16 compiled": 0.35}
     monkeypatch.setenv("GLASSBOX_CACHE", tempfile.mkdtemp(dir=os.environ["GLASSBOX_CACHE"]))
-    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways: {way: seconds[way] for way in ways})
+    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways, at_once: {w: seconds[w] for w in ways})
     monkeypatch.setattr(choosing, "compiler_problem", lambda device_type: None if compiler else "Python.h is missing")
     return choose(model, WINDOWS, TrainConfig(**{"steps": 1000, "batch_size": 8} | settings), steps=steps)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from config import ARCHITECTURES, LoRAConfig, ModelConfig, TrainConfig
+from lab.compute.muon import Muon
 from lab.compute.optimizer import build_optimizer, matrices_of_muon, update
 from modules.transformer import Transformer
 from settings.errors import ConfigError
@@ -101,3 +102,33 @@ def test_settings_of_earlier_versions_mean_adamw():
     for name in ("optimizer", "muon_rate", "muon_momentum"):
         del values[name]
     assert TrainConfig.from_dict(values).optimizer == "adamw"
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
+def test_muon_of_many_matrices_at_once_is_torchs_own(seeded, shape):
+    ours, theirs = ([nn.Parameter(torch.randn(shape)) for _ in range(3)] for _ in range(2))
+    for mine, other in zip(ours, theirs):
+        other.data.copy_(mine.data)
+    settings = dict(lr=0.05, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(4):
+        for mine, other in zip(ours, theirs):
+            mine.grad = torch.randn(shape)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in zip(ours, theirs):
+        update = 0.05 * 0.2 * math.sqrt(max(shape))  # the size of one, whose bfloat16 may round otherwise
+        torch.testing.assert_close(mine, other, rtol=0, atol=0.05 * update)
+        momenta = [o.state[p]["momentum_buffer"] for o, p in zip(optimizers, (mine, other))]
+        torch.testing.assert_close(*momenta, rtol=1e-6, atol=1e-7)
+
+
+def test_matrices_without_a_gradient_stay_as_they_are(seeded):
+    model = model_of("llama")
+    optimizer, first = build_optimizer(model, TrainConfig(optimizer="muon")), model.blocks[0].mlp.down.weight
+    before = first.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = None if parameter is first else torch.ones_like(parameter)
+    update(optimizer, RATE)
+    assert torch.equal(first, before) and first not in optimizer.state

@@ -37,7 +37,7 @@ def calls(monkeypatch):
     """The ways of each measurement, whose seconds are made up."""
     found = []
 
-    def timed(model, windows, ways):
+    def timed(model, windows, ways, at_once):
         found.append(ways)
         return {way: len(way) / 1000 for way in ways}
 
@@ -143,7 +143,7 @@ def test_a_compiled_step_that_is_slower_is_not_kept(model, monkeypatch):
     monkeypatch.setitem(choosing.COMPILING_PAYS, "cpu", 0)
     monkeypatch.setattr(choosing, "compiler_problem", lambda device_type: None)
     seconds = {"fp32": 0.1, "bf16": 0.2, "fp32 compiled": 0.12}
-    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways: {way: seconds[way] for way in ways})
+    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways, at_once: {w: seconds[w] for w in ways})
     chosen = choose(model, WINDOWS, TrainConfig(batch_size=8))
     assert (chosen.precision, chosen.compiled) == ("fp32", False)
     assert chosen.why.endswith(
@@ -190,7 +190,7 @@ def test_on_cuda_what_is_compiled_is_bf16_though_an_eager_step_gains_nothing_by_
 ):
     """As measured on one H200 with small models: launches fill an eager step, so that bf16 is no faster there."""
     seconds = {"tf32": 0.05, "bf16": 0.06, "bf16 compiled": 0.02, "tf32 compiled": 0.04}
-    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways: {way: seconds[way] for way in ways})
+    monkeypatch.setattr(pass_times, "time_passes", lambda model, windows, ways, at_once: {w: seconds[w] for w in ways})
     monkeypatch.setattr(pass_times, "device_name", lambda device: "a GPU")
     monkeypatch.setattr(choosing, "precisions", lambda device: ["fp32", "tf32", "bf16"])
     monkeypatch.setattr(choosing, "compiler_problem", lambda device_type: None)
