@@ -330,21 +330,24 @@ ARCHITECTURES: dict[str, dict] = {
     "future": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig(), block=FutureBlockConfig()),
     "multi-token": dict(norm=NormConfig(), mlp=MLPConfig(), position=RoPEConfig(), block=MultiTokenBlockConfig()),
 }
-# Layers, heads, width, context length, most positions, batch size, learning rate
+# Layers, heads, width, context length, most positions, batch size
+# 128 (bench/studies/recipes.py); those of the other widths go with 1 / width
 SIZES = {
-    "tiny": (2, 2, 128, 128, 512, 64, 5e-4),
-    "small": (6, 6, 192, 256, 1024, 32, 6e-4),
-    "medium": (6, 6, 768, 128, 256, 32, 5e-4),
-    "large": (12, 12, 768, 1024, 4096, 8, 2e-4),
-    "character": (6, 6, 384, 256, 1024, 64, 1e-3),
+    "tiny": (2, 2, 128, 128, 512, 64),
+    "small": (6, 6, 192, 256, 1024, 32),
+    "medium": (6, 6, 768, 128, 256, 32),
+    "large": (12, 12, 768, 1024, 4096, 8),
+    "character": (6, 6, 384, 256, 1024, 64),
     # Width × layers; h4: with 4 heads
-    "128x4": (4, 4, 128, 256, 1024, 32, 1e-3),
-    "256x6": (6, 8, 256, 256, 1024, 32, 6e-4),
-    "256x6h4": (6, 4, 256, 256, 1024, 32, 6e-4),
-    "512x12": (12, 8, 512, 512, 2048, 16, 4e-4),
-    "768x24": (24, 12, 768, 1024, 4096, 8, 3e-4),
-    "124m": (12, 12, 768, 1024, 1024, 8, 6e-4),
+    "128x4": (4, 4, 128, 256, 1024, 32),
+    "256x6": (6, 8, 256, 256, 1024, 32),
+    "256x6h4": (6, 4, 256, 256, 1024, 32),
+    "512x12": (12, 8, 512, 512, 2048, 16),
+    "768x24": (24, 12, 768, 1024, 4096, 8),
+    "124m": (12, 12, 768, 1024, 1024, 8),
 }
+# The learning rate that was best with Muon at width 128 (bench/studies/recipes.py); others follow as 1 / width
+TUNED_RATE, TUNED_WIDTH = 1.2e-2, 128
 TOKENIZERS = {"character": "character", "124m": "gpt2"}  # by size; the rest use bpe-2048
 # How many tokens each of these tokenizers has; that of any other follows where a run is made
 VOCABULARIES = {
@@ -377,7 +380,7 @@ def preset(name: str, tokenizer: str | None = None) -> Preset:
     if name not in list_presets():
         raise ConfigError(f"unknown preset {name!r}; {suggest(name, list_presets())}")
     architecture, size = name.rsplit("-", 1)
-    n_layers, n_heads, width, context_length, positions, batch_size, learning_rate = SIZES[size]
+    n_layers, n_heads, width, context_length, positions, batch_size = SIZES[size]
     parts, own = ARCHITECTURES[architecture], TOKENIZERS.get(size, "bpe-2048")
     data = DataConfig(tokenizer=own if tokenizer is None else tokenizer)
     max_positions = None if parts["position"].ends_with_context else positions
@@ -387,4 +390,5 @@ def preset(name: str, tokenizer: str | None = None) -> Preset:
         n_heads=n_heads, width=width, context_length=context_length, max_positions=max_positions,
         **parts,
     )
+    learning_rate = round(TUNED_RATE * TUNED_WIDTH / width, 6)
     return Preset(model, TrainConfig(data=data, batch_size=batch_size, learning_rate=learning_rate))

@@ -36,6 +36,8 @@ class Size(NamedTuple):
 
     def model(self, architecture: str) -> ModelConfig:
         parts = ARCHITECTURES[architecture]
+        if architecture == "gpt2":  # nanoGPT trains it without biases
+            parts = parts | {"bias": False, "norm": parts["norm"].replace(bias=False)}
         return ModelConfig(
             vocab_size=self.vocabulary, context_length=self.length, n_layers=self.n_layers, n_heads=self.n_heads,
             width=self.width, **parts,

@@ -327,13 +327,13 @@ def test_errors_are_of_one_family():
 
 # --- presets ------------------------------------------------------------------------------------------------
 
-# layers, heads, width, context, positions, batch, learning rate
+# layers, heads, width, context, positions, batch
 PUBLISHED = {
-    "tiny": (2, 2, 128, 128, 512, 64, 5e-4),
-    "small": (6, 6, 192, 256, 1024, 32, 6e-4),
-    "medium": (6, 6, 768, 128, 256, 32, 5e-4),
-    "large": (12, 12, 768, 1024, 4096, 8, 2e-4),
-    "character": (6, 6, 384, 256, 1024, 64, 1e-3),
+    "tiny": (2, 2, 128, 128, 512, 64),
+    "small": (6, 6, 192, 256, 1024, 32),
+    "medium": (6, 6, 768, 128, 256, 32),
+    "large": (12, 12, 768, 1024, 4096, 8),
+    "character": (6, 6, 384, 256, 1024, 64),
 }
 
 
@@ -346,12 +346,12 @@ def test_there_is_a_preset_for_every_architecture_and_size():
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_preset_has_the_published_size(architecture, size):
     model, train = preset(f"{architecture}-{size}")
-    layers, heads, width, context, positions, batch, rate = PUBLISHED[size]
+    layers, heads, width, context, positions, batch = PUBLISHED[size]
     if architecture == "gpt2":
         positions = context  # a table of learned positions is as long as what it is trained on
     assert (model.n_layers, model.n_heads, model.width) == (layers, heads, width)
     assert (model.context_length, model.position_limit) == (context, positions)
-    assert (train.batch_size, train.learning_rate) == (batch, rate)
+    assert (train.batch_size, train.learning_rate) == (batch, pytest.approx(1.2e-2 * 128 / width))
 
 
 def test_preset_architectures():
