@@ -63,6 +63,7 @@ TRAININGS = {
         steps=9, batch_size=6, micro_batch_size=2, gradient_clip=None, learning_rate=0.1 + 0.2, compile="on",
         sample_prompt="Grüße, “Welt”\n\u2028",
     ),
+    "whatever fits": TrainConfig(micro_batch_size="auto"),
 }
 CONFIGS = (
     {f"variant {name}": model for name, model in VARIANTS.items()}
@@ -182,7 +183,7 @@ WRONG = {
         cycle_growth=(0.0,),
     ),
     TrainConfig: dict(
-        steps=(0,), batch_size=(0,), micro_batch_size=(0, 7, 128), learning_rate=(0.0, INFINITY),
+        steps=(0,), batch_size=(0,), micro_batch_size=(0, 7, 128, "all"), learning_rate=(0.0, INFINITY),
         weight_decay=(-0.1,), beta2=(1.0,), gradient_clip=(0.0,), dropout_final=(1.5,), precision=("fp16",),
         device=("tpu",), compile=("yes", True), evaluate_every=(0,), sample_every=(-1,), checkpoint_every=(0,),
         watch_every=(-1, 0.5), seed=(-1,), data=("tales",), schedule=(None,),
@@ -301,6 +302,7 @@ def test_derived_values():
     assert vary("alibi").position_limit == 68 and vary("alibi", max_positions=20).position_limit == 20
     assert TrainConfig(batch_size=12, micro_batch_size=4).accumulation == 3
     assert TrainConfig(batch_size=12).accumulation == 1
+    assert [TrainConfig(batch_size=12, micro_batch_size=size).at_once for size in (4, None, "auto")] == [4, 12, 12]
 
 
 @pytest.mark.parametrize(

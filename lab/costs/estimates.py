@@ -122,6 +122,7 @@ class Estimate:
         yield "weights", si(self.weights, "B"), f"{quantised.bits} bits, the rest float32" if quantised else "float32"
         for precision, memory in self.training.items():
             remark = f"tensors at the fullest moment, {memory.moment}{', without the teacher' * bool(train.distil)}"
+            remark += ", all sequences at once" * (train.micro_batch_size == "auto")
             yield f"training in {precision}", si(memory.total, "B"), remark
             yield from ((f"  {name}", si(size, "B"), "") for name, size in memory.parts().items())
         yield "cache per token", si(self.cache_per_token, "B"), "keys and values of one sequence"

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from lab.data.packing import TokenData
 
 
-def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> None:
+def write_card(run: Run, data: "TokenData", sample: str, computed: str = "", per_token: float | None = None) -> None:
     """Writes loss.png, watch.png if the layers were watched, mixture.png if there are several sources, and README.md
     last into the run's folder.
 
-    computed: device and precision, in words. The card does not name the run, so it stays true if the run is renamed or
-    imported under another name.
+    computed: device and precision, in words. per_token: the MFU of one token per second, where it is known. The card
+    does not name the run, so it stays true if the run is renamed or imported under another name.
     """
     log, config = run.log(), run.train_config
     title = f"A transformer like {nearest_preset(run)[0]}, trained on {config.data.label}"
@@ -35,11 +35,13 @@ def write_card(run: Run, data: "TokenData", sample: str, computed: str = "") -> 
     facts = run.weights_facts()
     best = f"{float(facts['validation_loss']):.4f}" if "validation_loss" in facts else "not validated yet"
     floor = "" if data.floor is None else f" (the data's own entropy, the floor: {data.floor:.4f})"
+    speed = log["tokens_per_second"].median()
+    used = "" if per_token is None else f" (MFU {speed * per_token:.0%})"
     rows = {
         "status": run.status(),
         "validation loss": f"{best} nats per token at step {facts['step']}{floor}",
         "trained on": f"{int(log['tokens'].max()):,} tokens of {config.data.label}, {data.tokenizer.name} tokens",
-        "training time": f"{log['seconds'].max() / 60:.1f} minutes, {log['tokens_per_second'].median():,.0f} tokens/s",
+        "training time": f"{log['seconds'].max() / 60:.1f} minutes, {speed:,.0f} tokens/s{used}",
         "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
         "code": facts.get("code", code_version()),
     }

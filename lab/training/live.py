@@ -117,7 +117,8 @@ class View(ABC):
         return (self.total - step.step) * (monotonic() - self.first_time) / taken if taken else math.inf
 
     def facts(self, step: "Step") -> str:
-        return f"{self.losses(step)} · {step.tokens_per_second:,.0f} tokens/s · {step.memory / 1e9:.2f} GB"
+        used = "" if step.mfu is None else f" (MFU {step.mfu:.0%})"
+        return f"{self.losses(step)} · {step.tokens_per_second:,.0f} tokens/s{used} · {step.memory / 1e9:.2f} GB"
 
     def losses(self, step: "Step") -> str:
         validation = "" if self.validation_loss is None else f" · validation {self.validation_loss:.3f}"

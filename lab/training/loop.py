@@ -38,7 +38,7 @@ from lab.training.diagnosis import check_finite
 from lab.training.log import StepLog
 from lab.training.step import Step
 from lab.training.stopping import stop_after_step
-from lab.training.storing import evaluate_on_validation, sample_text, store_if_best, store_run
+from lab.training.storing import evaluate_on_validation, mfu_of, sample_text, store_if_best, store_run
 from lab.training.watch import Watch
 from settings.errors import RunError
 
@@ -108,14 +108,15 @@ def take_steps(run: Run, state: TrainingState, stopping: threading.Event) -> Ite
         state.compile_losses()
     if progress.step < config.steps and not stopping.is_set():
         run.tell(f"{'compiling and taking' if progress.compiled else 'taking'} step {progress.step + 1:,}")
-    note = progress.why
+    note, per_token = progress.why, mfu_of(state)
     while progress.step < config.steps and not stopping.is_set():
         watching = watch if watch_due(progress.step + 1, config) else None
         compiling = explain_compiler_failure(progress.step + 1) if progress.compiled else nullcontext()
         try:
             with explain_out_of_memory(run.model_config, config), compiling:
                 record = replace(take_step(run, state, watching), note=note)
-                record = replace(record, **measure(run, state))
+                used = per_token and per_token * record.tokens_per_second
+                record = replace(record, mfu=used, **measure(run, state))
         except Stopped:  # while the step waited for its text; nothing of it was computed
             break
         log.write(record)

@@ -12,6 +12,7 @@ class Step:
     and sample are set on the steps that made them. others holds the further losses of architectures that have any.
     shares: of each source of a mixture in the batch, by "share of ...".
     note says how the training computes, on the first step that a call of `train` takes.
+    mfu: the share of the card's peak that it used (lab/costs/hardware.py); None on a device whose peak is not known.
     """
 
     step: int
@@ -27,3 +28,4 @@ class Step:
     others: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     note: str | None = None
+    mfu: float | None = None

@@ -1,6 +1,8 @@
 """What a training measures and stores beside its steps: validation losses, samples, the best weights, the card."""
 
+from lab.compute.device import device_name
 from lab.compute.training_state import TrainingState
+from lab.costs.hardware import mfu_per_token
 from lab.evaluation.evaluate import evaluate
 from lab.generation.generate import generate_text
 from lab.runs.checks import room_for_sample
@@ -55,7 +57,12 @@ def store_run(run: Run, state: TrainingState) -> None:
         loss = {} if never_validated else {"validation_loss": evaluate_on_validation(run, state)}
         store_weights(run, state, {"step": progress.step} | loss)
     run.tell("writing a sample")
-    write_card(run, state.data, sample_text(state.model, run), progress.why)
+    write_card(run, state.data, sample_text(state.model, run), progress.why, mfu_of(state))
+
+
+def mfu_of(state: TrainingState) -> float | None:
+    """The MFU per token and second of this training; None where it is not known."""
+    return mfu_per_token(state.model.config, state.config, device_name(state.device), state.precision)
 
 
 def store_weights(run: Run, state: TrainingState, facts: dict) -> None:

@@ -18,6 +18,7 @@ class Step:
     memory: int = 2_000_000_000
     validation_loss: float | None = None
     sample: str | None = None
+    mfu: float | None = None
 
 
 class FakeRun:

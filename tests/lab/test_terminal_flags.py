@@ -13,11 +13,13 @@ from config import (
     LearnedPositionConfig,
     MLPConfig,
     NormConfig,
+    TrainConfig,
     preset,
 )
 from lab.terminal import main
 from lab.terminal_flags import import_ideas
 from lab.terminal_training import parse_training
+from settings.by_name import read_setting
 from settings.errors import ConfigError, IdeaError
 from settings.paths import ROOT
 from settings.registry import kinds_of
@@ -87,6 +89,12 @@ def test_a_kind_that_needs_other_settings_too_takes_them_from_the_same_arguments
 def test_kinds_without_settings_are_choices():
     found = parse_training(["--model.norm.kind", "layer", "--model.mlp.activation", "relu2"]).model
     assert (found.norm, found.mlp) == (NormConfig(kind="layer"), MLPConfig(activation="relu2"))
+
+
+def test_micro_batches_are_a_number_or_what_fits():
+    for text, value in ("auto", "auto"), ("4", 4), ("None", None):
+        found = parse_training(["--train.micro-batch-size", text]).train
+        assert found.micro_batch_size == value == read_setting({"train": TrainConfig}, "train.micro_batch_size", text)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from config import ALiBiConfig, preset
 from lab.data.packing import prepare
+from lab.files.remembered import entry_path, write_entry
 from lab.runs.names import run_names
 from lab.runs.run import Run
 from lab.terminal import main, parse_training
@@ -104,3 +105,15 @@ def test_epochs_of_a_run_s_own_text_are_counted_from_any_folder(trained, tmp_pat
 def test_what_can_not_be_is_told_before_a_run_exists(trained, capsys, flags, message):
     assert main(["train", *TINY, *flags]) == 1
     assert message in capsys.readouterr().err and not run_names()
+
+
+def test_measured_costs_and_times_are_listed_and_cleared_with_the_prepared_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GLASSBOX_CACHE", str(tmp_path))
+    assert main(["cache"]) == 0 and capsys.readouterr().out == "the cache is empty\n"
+    path = entry_path("a number", (1,))
+    write_entry(path, 5)
+    assert main(["cache"]) == 0
+    size = path.stat().st_size
+    assert capsys.readouterr().out == f"1 measured costs and times of models on this machine, {size} bytes\n"
+    assert main(["cache", "--clear", "True"]) == 0 and capsys.readouterr().out == "freed 0.0 MB\n"
+    assert not path.exists() and main(["cache"]) == 0 and capsys.readouterr().out == "the cache is empty\n"

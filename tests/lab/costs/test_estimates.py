@@ -217,6 +217,13 @@ def test_table_shows_the_numbers():
         assert all(f">{text.strip()}</td>" in html for text in (what, amount, remark))
 
 
+def test_what_fits_is_not_known_in_the_table():
+    model, train = preset("llama-tiny")
+    shown = repr(estimate(model, train.replace(micro_batch_size="auto")))
+    assert shown.count(", all sequences at once") == 2
+    assert shown.replace(", all sequences at once", "") == repr(estimate(model, train))
+
+
 def test_heads_beside_each_other_are_layers_like_any_other_in_the_table():
     assert "each of 6 blocks" in repr(estimate(VARIANTS["multi-token"]))
 

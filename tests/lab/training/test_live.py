@@ -76,6 +76,12 @@ def test_plain_lines_say_how_far_and_how_long_and_are_few(clock, capsys):
     assert lines[-1] == last and len(lines) == 23
 
 
+def test_the_share_of_a_known_cards_peak_stands_beside_the_speed():
+    view = Lines(FakeRun(), None)
+    assert view.facts(Step(step=1, mfu=0.4251)) == "loss 2.500 · 1,234 tokens/s (MFU 43%) · 2.00 GB"
+    assert view.facts(Step(step=1)) == "loss 2.500 · 1,234 tokens/s · 2.00 GB"
+
+
 def test_time_left_of_a_resumed_run_counts_its_own_steps_only(clock, capsys):
     run = FakeRun(clock)
     for _ in live(run.train(first=91, last=94), run):

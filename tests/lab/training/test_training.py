@@ -198,6 +198,11 @@ def test_absent_device_is_refused(tmp_path, data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="'cuda' is not available"):
         list(train(new_run(tmp_path, device="cuda"), data))
+    unread = TRAIN.data.replace(source="no such folder")  # so that no text is read before
+    for absent in dict(device="cuda"), dict(device="cpu", precision="tf32"):
+        with pytest.raises(ConfigError, match="is not available"):
+            new_run(tmp_path, data=unread, **absent)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_precision_that_the_device_lacks_is_refused_before_the_run_exists(tmp_path):
