@@ -20,10 +20,10 @@ from bench.steps import LONG, Size, Way, nano_gpt, of_transformers, ours
 from bench.timing import seconds_per_call, table
 from config import VOCABULARIES, DataConfig, TrainConfig
 from lab.costs.estimates import estimate
+from lab.costs.hardware import find_card
 from lab.runs.run import Run
 from lab.training.loop import train
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 products a second, as the maker states them
 NANO, NANO_COMPILED = "nanoGPT (rebuilt)", "nanoGPT (rebuilt), compiled"
 OURS, OURS_COMPILED, THEIRS = "Glassbox", "Glassbox, compiled", "transformers"
 DEFAULT, DEFAULT_ADAMW = "Glassbox, default settings", "Glassbox, default settings but AdamW"
@@ -135,8 +135,6 @@ def print_table(architecture: str, size: Size, speeds: dict) -> None:
 
 
 def peak_of_card() -> float | None:
-    """bf16 products a second of this card, where it is known."""
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    return next((peak for card, peak in PEAKS.items() if card in name), None)
+    """bf16 FLOP a second of this card, where it is known."""
+    card = find_card(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return card.bf16 * 1e12 if card and card.bf16 else None
