@@ -41,6 +41,14 @@ def pytest_runtest_setup(item):
         torch.set_default_device(None if folder == "lab" else "cuda")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """On a GPU only the files with tests for one are imported; what the others need may not be installed there."""
+    if config.option.device == "cuda":
+        from tests.helpers.gpu import has_tests_for_gpu
+
+        return None if has_tests_for_gpu(collection_path) else True
+
+
 def pytest_collection_modifyitems(items):
     """Marks the quick tests and those for a GPU, and runs the folders with the longest tests first: no worker has to
     wait for their end."""

@@ -118,7 +118,7 @@ def provenance(attentions: list, v: list, o: list) -> np.ndarray:
 def heads_matrices(model: Transformer) -> tuple[list, list]:
     """Those of the values and those of the output, layer by layer."""
     values, outputs = (
-        [getattr(block.attention, mixing).heads_matrix().detach().double().numpy() for block in model.blocks]
+        [getattr(block.attention, mixing).heads_matrix().detach().double().cpu().numpy() for block in model.blocks]
         for mixing in ("value_mixing", "output_mixing")
     )
     return values, outputs

@@ -20,7 +20,7 @@ from modules.kernels import (
 )
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
-from tests.helpers.devices import DEVICE, generator
+from tests.helpers.devices import DEVICE, generator, no_default_device
 from tests.helpers.measures import LargestTensor
 from tests.helpers.variants import BATCH, VARIANTS
 
@@ -316,9 +316,10 @@ def test_compiled_losses_and_gradients_equal_eager(name, bf16):
     for losses in (model.losses, torch.compile(model.losses, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         torch.manual_seed(3)  # the windows that teach are drawn
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
-            loss = model.objective(losses(windows))
-        loss.backward()
+        with no_default_device():
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
+                loss = model.objective(losses(windows))
+            loss.backward()
         results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for eager, compiled in zip(*results, strict=True):
         assert relative_error(compiled, eager.double()) < (0.02 if bf16 else 1e-5)

@@ -13,7 +13,7 @@ from modules.lora import Adapter
 from modules.quantised import quantise
 from modules.transformer import Transformer
 from settings.registry import kinds_of
-from tests.helpers.devices import DEVICE
+from tests.helpers.devices import DEVICE, no_default_device
 from tests.helpers.variants import BATCH, LENGTH, TRAINED, VARIANTS, config_of, factored, vary
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -270,14 +270,16 @@ def overfit(model: Transformer, windows: torch.Tensor, steps: int = 100, enough:
 @pytest.mark.parametrize("config", TRAINED.values(), ids=list(TRAINED))
 def test_one_batch_can_be_overfitted(config):
     """An adapter adapts a trained model: its base has learned the same batch read backwards, and is quantised then, if
-    it is to be."""
-    model = Transformer(config.replace(lora=None, quantised=None)).train()
-    windows = tokens(model.config, LENGTH + 1, batch=2)
-    if config.lora:
-        overfit(model, windows.flip(1), enough=0.02)
-        if config.quantised:
-            quantise(model, config.quantised)
-        Adapter.attach(model, config.lora.replace(rank=8, dropout=0.0)).model.train()
+    it is to be. What is random is drawn on the CPU, and so is the same on every device."""
+    with torch.device("cpu"):
+        model = Transformer(config.replace(lora=None, quantised=None)).train()
+        windows = tokens(model.config, LENGTH + 1, batch=2).to(DEVICE)
+        if config.lora:
+            overfit(model.to(DEVICE), windows.flip(1), enough=0.02)
+            if config.quantised:
+                quantise(model, config.quantised)
+            Adapter.attach(model.cpu(), config.lora.replace(rank=8, dropout=0.0)).model.train()
+    model.to(DEVICE)
     assert overfit(model, windows, steps=300 if config.lora else 100) < 0.1  # most need half of the steps
 
 
@@ -292,7 +294,7 @@ def test_loss_is_cross_entropy_of_the_next_token(config):
 @EVERY_VARIANT
 def test_compiled_equals_eager_in_one_graph(config):
     model = build(config)
-    ids = tokens(model.config)
+    ids, others = tokens(model.config), tokens(model.config)
     graphs = []
 
     def backend(graph, _):
@@ -301,9 +303,9 @@ def test_compiled_equals_eager_in_one_graph(config):
 
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend=backend)
-    with torch.no_grad():
+    with torch.no_grad(), no_default_device():
         torch.testing.assert_close(compiled(ids), model(ids), rtol=1e-5, atol=1e-6)
-        compiled(tokens(model.config))
+        compiled(others)
     assert len(graphs) == 1
 
 

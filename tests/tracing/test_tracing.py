@@ -22,6 +22,7 @@ from modules.norms import build_norm
 from modules.positions import PositionContext
 from modules.transformer import Transformer
 from settings.paths import ROOT
+from tests.helpers.devices import no_default_device
 from tests.helpers.plain_modules import make_plain
 from tests.helpers.traced_passes import BATCH, LENGTH, cached, shallow, tokens, traced
 from tests.helpers.variants import VARIANTS
@@ -116,11 +117,12 @@ def test_measures_agree_with_pytorch():
     ids = tokens(model)
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids)
-    kernel = 2 * 2 * 4 * BATCH * LENGTH * LENGTH * 10  # two layers: q·k and p·v, four heads of ten; not in its registry
+    kernel = 2 * 2 * 4 * BATCH * LENGTH * LENGTH * 10  # of each layer: q·k and p·v, four heads of ten
+    missing = 0 if any("attention" in str(name) for name in counter.get_flop_counts()["Global"]) else kernel
     with Trace(model, values=True, gradients=True, costs=True, keep=True) as shapes:
         model(ids).square().mean().backward()
     top = shapes.rows[0]
-    assert top.flops == counter.get_total_flops() + 2 * kernel
+    assert top.flops == counter.get_total_flops() + 2 * missing  # its registry has the kernel of a GPU alone
     assert top.parameters == sum(p.numel() for p in model.parameters())
     assert top.seconds >= max(row.seconds for row in shapes if row.path and row.kind == "module") > 0
     for row in shapes:
@@ -284,7 +286,7 @@ def hooks(model) -> int:
 @pytest.mark.parametrize("variant", ["gpt2", "llama-grouped", "alibi"])
 def test_a_trace_leaves_nothing_behind(variant):
     model = shallow(variant, 3)
-    before = dict(vars(model.blocks[0].attention))
+    before, mode = dict(vars(model.blocks[0].attention)), torch.overrides._get_current_function_mode()
     for fails in (False, True):
         ids = tokens(model).float() if fails else tokens(model)
         shapes = Trace(model, gradients=True, costs=True)
@@ -294,7 +296,7 @@ def test_a_trace_leaves_nothing_behind(variant):
         except RuntimeError:
             assert fails
         assert hooks(model) == 0 and sys.gettrace() is None
-        assert torch.overrides._get_current_function_mode() is None
+        assert torch.overrides._get_current_function_mode() is mode  # None, or that of a default device
     assert vars(model.blocks[0].attention) == before
     gc.collect()
 
@@ -326,6 +328,7 @@ def instructions(run) -> int:
         count += event == "opcode"
         return tracer
 
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at it when a tracer is set, and not later
     sys.settrace(tracer)
     try:
         run()
@@ -354,10 +357,11 @@ def test_off_costs_not_one_instruction():
 
 def test_off_compiles_whole():
     model, ids = logged_once()
-    explained = torch._dynamo.explain(model)(ids)
-    assert explained.graph_break_count == 0 and explained.graph_count == 1
-    whole = torch.compile(model, fullgraph=True, backend="eager")
-    assert torch.equal(whole(ids), model(ids))
+    with no_default_device():
+        explained = torch._dynamo.explain(model)(ids)
+        assert explained.graph_break_count == 0 and explained.graph_count == 1
+        whole = torch.compile(model, fullgraph=True, backend="eager")
+        assert torch.equal(whole(ids), model(ids))
 
 
 # --- live -----------------------------------------------------------------------------------------------------
