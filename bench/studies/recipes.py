@@ -5,7 +5,7 @@
 TINYSHAKESPEARE: the path of that text. A Llama of 2 × 128 learns tales, pydocs and Tiny Shakespeare, 600 steps of
 32 × 128 tokens. First the learning rates of AdamW and of Muon are tuned on tales, alike for both, on a seed that is not
 used again; then the share of it that Muon's matrices get. At their best rates both are compared on all three texts.
-Four settings of the model are tried with Muon on tales, each alone, and then those that gained, together.
+Four settings of the model are tried with Muon on tales, each alone; those that gained there together, and on all texts.
 
 Time at equal loss is the share of AdamW's steps after which a run's validation loss, a line between two measurements,
 first reaches AdamW's last, times how long its step takes. All trainings take one thread and bf16. It takes about an
@@ -32,7 +32,9 @@ MUON_RATES = (0.5, 1.0, 2.0)
 SETTINGS = {
     "muon, qk_norm": dict(qk_norm=True), "muon, logit_cap 30": dict(logit_cap=30.0),
     "muon, zero_init": dict(zero_init=True), "muon, window 32": dict(window=32),
+    "muon, qk_norm and zero_init": dict(qk_norm=True, zero_init=True),
 }
+ON_ALL = "muon, zero_init", "muon, qk_norm and zero_init"  # what gained on tales, on the other texts, too
 
 
 def recipe(steps: int, data: DataConfig | None = None, model: dict | None = None, **train) -> Preset:
@@ -85,12 +87,16 @@ def tuned(folder: Path, steps: int) -> tuple[dict[str, dict], list[Run]]:
 
 
 def compare(folder: Path, seeds: int, steps: int, best: dict[str, dict], shakespeare: Path) -> list[Run]:
-    """The runs of both optimizers on all texts, and of each setting with Muon on tales."""
+    """The runs of both optimizers on all texts, of each setting with Muon on tales, and of some on all texts."""
     variants = {
         named(name, text): recipe(steps, data, **train)
         for text, data in texts(shakespeare).items() for name, train in best.items()
     }
     variants |= {named(name, "tales"): recipe(steps, model=model, **best["muon"]) for name, model in SETTINGS.items()}
+    variants |= {
+        named(name, text): recipe(steps, data, SETTINGS[name], **best["muon"])
+        for text, data in texts(shakespeare).items() if text != "tales" for name in ON_ALL
+    }
     return train_variants(variants, seeds, folder)
 
 
