@@ -149,7 +149,8 @@ class TrainingState:
 
     def update(self, rate: float) -> None:
         """One update of the parameters at this learning rate. Deletes the gradients and counts the step."""
-        update(self.optimizer, rate)
+        with autocast(self.device, self.precision), matmul_precision(self.device, self.precision):
+            update(self.optimizer, rate)
         self.progress.step += 1
 
 

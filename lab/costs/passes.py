@@ -70,7 +70,8 @@ def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: st
         alive.phase = "the update"
         limit = math.inf if train.gradient_clip is None else train.gradient_clip
         nn.utils.clip_grad_norm_(model.parameters(), limit)
-        optimizer.step()
+        with autocast(torch.device(device), precision):
+            optimizer.step()
     return alive
 
 

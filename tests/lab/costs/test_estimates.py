@@ -105,7 +105,8 @@ def train_two_steps(config: ModelConfig, train: TrainConfig, precision: str) -> 
                 loss = model.objective(model.losses(part))
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
 
