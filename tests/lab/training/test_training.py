@@ -57,7 +57,7 @@ def test_stored_weights_are_those_of_the_best_validation(whole, data):
     assert float(facts["validation_loss"]) == log.validation_loss.min()
     assert int(facts["step"]) == log.step[log.validation_loss.idxmin()]
     again = evaluate(whole.load_model(DEVICE), data.validation, whole.tokenizer, TRAIN.evaluation_tokens)
-    rounding = 1e-12 if DEVICE == "cpu" else 1e-6  # a GPU's products are not the same bits in another model's memory
+    rounding = 1e-12 if DEVICE == "cpu" else 1e-6  # on a GPU they differ by rounding
     assert again.loss == pytest.approx(log.validation_loss.min(), abs=rounding)
 
 
