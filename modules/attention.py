@@ -37,11 +37,11 @@ class DotProductAttention(LoggingModule):
     def add_norms(self, config: ModelConfig) -> None:
         """Gives queries and keys norms, if the model has qk_norm: RMS norms, whatever kind its other norms are."""
         if config.qk_norm:
-            self.qk_norm = QueryKeyNorm(self.head_dim, config.norm.eps)
+            self.qk_norm = QueryKeyNorm(self.n_heads, self.head_dim, config.norm.eps)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, N·D) cut into N heads."""
-        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)  # (B, N, T, D)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, N, T, D)
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, place: PositionContext) -> Tensor:
         """What the queries (B, H, T, D) read from keys and values (B, G, S, D), computed as `fused` says."""
@@ -117,13 +117,12 @@ class Attention(DotProductAttention):
         self, x: Tensor, place: PositionContext, cache: LayerCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D); keys and values (B, G, S, D), those of earlier passes included if there is a cache."""
-        width, kv_width = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        q, k, v = self.qkv(x).split((width, kv_width, kv_width), dim=-1)  # (B, T, C), (B, T, GD), (B, T, GD)
-        q, k = self.split_heads(q), self.split_heads(k)  # (B, H, T, D), (B, G, T, D)
-        v = self.split_heads(v)  # (B, G, T, D)
+        heads = self.split_heads(self.qkv(x))  # (B, H+2G, T, D)
+        queries_and_keys = self.n_heads + self.n_kv_heads
+        qk, v = heads.split((queries_and_keys, self.n_kv_heads), dim=1)  # (B, H+G, T, D), (B, G, T, D)
         if self.qk_norm is not None:
-            q, k = self.qk_norm(q, k)  # (B, H, T, D), (B, G, T, D)
-        q, k = place.turn(q), place.turn(k)  # (B, H, T, D), (B, G, T, D)
+            qk = self.qk_norm(qk)  # (B, H+G, T, D)
+        q, k = place.turn(qk).split((self.n_heads, self.n_kv_heads), dim=1)  # (B, H, T, D), (B, G, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, D)
         return q, k, v  # (B, H, T, D), (B, G, S, D), (B, G, S, D)
@@ -142,8 +141,7 @@ class QueryKeyAttention(DotProductAttention):
 
     def queries_and_keys(self, x: Tensor, place: PositionContext) -> tuple[Tensor, Tensor]:
         """Queries and keys of the tokens of this pass, each (B, H, T, D)."""
-        q, k = self.qk(x).chunk(2, dim=-1)  # (B, T, C)
-        q, k = self.split_heads(q), self.split_heads(k)  # (B, H, T, D)
+        qk = self.split_heads(self.qk(x))  # (B, 2H, T, D)
         if self.qk_norm is not None:
-            q, k = self.qk_norm(q, k)  # (B, H, T, D)
-        return place.turn(q), place.turn(k)  # (B, H, T, D)
+            qk = self.qk_norm(qk)  # (B, 2H, T, D)
+        return place.turn(qk).chunk(2, dim=1)  # (B, H, T, D)

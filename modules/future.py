@@ -81,9 +81,11 @@ class CrossAttention(DotProductAttention):
         k, v = self.kv(vectors).chunk(2, dim=-1)  # (B, T, J, GD)
         k, v = self.split_heads(k.flatten(2)), self.split_heads(v.flatten(2))  # (B, JG, T, D)
         q = self.split_heads(self.q(x))  # (B, H, T, D)
+        qk = torch.cat((q, k), dim=1)  # (B, H+JG, T, D)
         if self.qk_norm is not None:
-            q, k = self.qk_norm(q, k)  # (B, H, T, D), (B, JG, T, D)
-        q, k = place.turn(q), place.turn(k)  # (B, H, T, D), (B, JG, T, D)
+            qk = self.qk_norm(qk)  # (B, H+JG, T, D)
+        qk = place.turn(qk)  # (B, H+JG, T, D)
+        q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]  # (B, H, T, D), (B, JG, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, JG, S, D)
         k, v = self.in_a_row(k, self.nothing[0]), self.in_a_row(v, self.nothing[1])  # (B, G, P, D)

@@ -270,7 +270,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_total: Tensor) -> tuple[Tensor, None, None]:
         y, answers, log_p, counts = ctx.saved_tensors  # (N, V), (N, 1), (N, 1), (N)
-        d_y = torch.softmax(y, dim=-1).scatter_(1, answers, log_p.expm1().to(y.dtype))  # (N, V)
+        d_y = torch.softmax(y, dim=-1, dtype=y.dtype).scatter_(1, answers, log_p.expm1().to(y.dtype))  # (N, V)
         return d_y.mul_((counts * d_total)[:, None].to(y.dtype)), None, None  # (N, V)
 
 

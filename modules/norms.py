@@ -97,16 +97,18 @@ class HeadNorm(Norm):
 class QueryKeyNorm(LoggingModule):
     """RMS norms of queries and keys, each over a head's D channels, with one trained weight (D) for either.
 
-    They bound the scores (Henry et al. 2020, arXiv 2010.04245; in this form in Gemma 3 and Qwen 3).
+    They bound the scores (Henry et al. 2020, arXiv 2010.04245; in this form in Gemma 3 and Qwen 3). n_heads: H, those
+    of the queries.
     """
 
-    def __init__(self, head_dim: int, eps: float):
+    def __init__(self, n_heads: int, head_dim: int, eps: float):
         super().__init__()
-        self.eps = eps
+        self.n_heads, self.eps = n_heads, eps
         self.query_weight, self.key_weight = (nn.Parameter(torch.ones(head_dim)) for _ in range(2))  # (D), (D)
 
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (B, H, T, D) and keys (B, N, T, D), normed."""
-        q = F.rms_norm(q, q.shape[-1:], eps=self.eps) * self.query_weight.to(q.dtype)  # (B, H, T, D)
-        k = F.rms_norm(k, k.shape[-1:], eps=self.eps) * self.key_weight.to(k.dtype)  # (B, N, T, D)
-        return q, k  # (B, H, T, D), (B, N, T, D)
+    def forward(self, qk: Tensor) -> Tensor:
+        """Heads of queries and behind them heads of keys, N in all: (B, N, T, D)."""
+        n_keys = qk.shape[1] - self.n_heads
+        weights = self.query_weight.expand(self.n_heads, 1, -1), self.key_weight.expand(n_keys, 1, -1)  # (…, 1, D)
+        normed = F.rms_norm(qk, qk.shape[-1:], eps=self.eps)  # (B, N, T, D)
+        return normed * torch.cat(weights).to(qk.dtype)  # (B, N, T, D)

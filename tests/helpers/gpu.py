@@ -27,7 +27,9 @@ FILES = {
         "test_greedy_generation_follows_the_forward_pass_with_and_without_the_cache",
         "test_the_logits_of_a_level_never_exist_all_at_once", "test_one_batch_can_be_memorised",
     ),
-    "modules/test_multi_token.py": ("test_heads_go_one_after_the_other",),
+    "modules/test_multi_token.py": (
+        "test_heads_go_one_after_the_other", "test_the_logits_of_the_heads_never_exist_all_at_once",
+    ),
     "modules/test_lora.py": (),
     "modules/test_heads.py": (),
     "tracing/test_tracing.py": ("test_attention_weights_are_logged_during_generation",),

@@ -89,7 +89,7 @@ BUILT = {
     mlp.GatedMLP: lambda: mlp.GatedMLP(40, 64, "silu", bias=True),
     multi_token.MultiTokenBlock: lambda: multi_token.MultiTokenBlock(VARIANTS["multi-token"], 2),
     norms.HeadNorm: lambda: norms.HeadNorm(PLAIN.norm, 4, 40),
-    norms.QueryKeyNorm: lambda: norms.QueryKeyNorm(10, 1e-5),
+    norms.QueryKeyNorm: lambda: norms.QueryKeyNorm(4, 10, 1e-5),
     positions.Position: lambda: positions.Position(PLAIN),
     residual.ResidualBlock: lambda: residual.ResidualBlock(PLAIN),
     shaped.ShapedAttention: lambda: shaped.ShapedAttention(SHAPED),

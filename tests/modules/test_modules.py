@@ -193,7 +193,7 @@ def test_attention_dropout_zeroes_weights_and_scales_the_rest(fused):
     shares = module(x, plain_place(1)).flatten(1) / values
     dropped = shares.abs() < 1e-5
     assert_close(shares[~dropped], torch.full_like(shares[~dropped], 1 / 0.8))
-    assert dropped.float().mean() == pytest.approx(0.2, abs=0.02)
+    assert dropped.float().mean().item() == pytest.approx(0.2, abs=0.02)
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
@@ -225,12 +225,12 @@ def test_residual_dropout_falls_on_each_sub_layer_and_not_on_the_stream():
         block.mlp.down.weight.zero_()
     x = torch.randn(1, 50, 400)
     added = block(x, plain_place(50)) - x
-    assert (added.abs() < 1e-5).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert (added.abs() < 1e-5).float().mean().item() == pytest.approx(0.25, abs=0.02)
     with torch.no_grad():
         block.mlp.down.weight.normal_()
         block.attention.out.weight.zero_()
     added = block(x, plain_place(50)) - x
-    assert (added.abs() < 1e-5).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert (added.abs() < 1e-5).float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
 # --- dropout ------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_dropout_rate_is_annealed_and_off_in_eval():
         for dropout, rate in ((model[0], 0.4), (model[1][0], 0.2)):
             out = dropout(x)
             assert dropout.active_rate == pytest.approx(rate * share)
-            assert (out == 0).float().mean() == pytest.approx(rate * share, abs=0.01)
+            assert (out == 0).float().mean().item() == pytest.approx(rate * share, abs=0.01)
             assert_close(out[out != 0], torch.full_like(out[out != 0], 1 / (1 - rate * share)))
     set_dropout_share(model, 1.0)
     model.eval()

@@ -170,7 +170,7 @@ def test_non_finite_loss_names_step_layer_and_checkpoint(tmp_path, data):
 
 
 def test_compiled_training_gives_the_same_losses(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function: torch._dynamo.optimize("aot_eager")(function))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: torch._dynamo.optimize("aot_eager")(function))
     model = MODEL.replace(dropout=DropoutConfig())
     eager, compiled = (
         [s.loss for s in train(new_run(tmp_path, choice, model, steps=3, compile=choice, dropout_final=1.0), data)]
