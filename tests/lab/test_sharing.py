@@ -79,7 +79,7 @@ def test_an_imported_run_is_the_run_and_writes_the_same_text(run, shared, there)
         name: data for name, data in contents(run.folder.with_name("gone")).items()
         if name not in ("notes.txt", "checkpoint", "checkpoint/state.safetensors")
     }
-    assert (imported.model_config, imported.train_config) == (MODEL, TRAIN)
+    assert (imported.model_config, imported.train_config) == (MODEL, TRAIN.settled(MODEL))
     text = generate_text(imported.load_model(), imported.tokenizer, "Once", max_tokens=20, seed=3)
     original = Run.open("gone", run.folder.parent)
     assert text == generate_text(original.load_model(), original.tokenizer, "Once", max_tokens=20, seed=3)
