@@ -1,6 +1,7 @@
-"""Kernels written by hand, because PyTorch's own leave half of a CPU idle. Same results, measured to be faster.
+"""What is computed in another way on a CPU than on a GPU, because it is faster there. The results are the same.
 
-All are plain tensor code; those with gradients compute them by formula. The bench folder measures the gain.
+Kernels written by hand are plain tensor code; those with gradients compute them by formula. The bench folder measures
+the gain.
 """
 
 import math

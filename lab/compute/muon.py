@@ -1,6 +1,6 @@
 """Muon, with all matrices of one shape updated together."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from math import sqrt
 
 import torch
@@ -14,21 +14,24 @@ class Muon(torch.optim.Muon):
 
     One by one, the 48 matrices of GPT-2 need some 1,400 small kernels, which keep a GPU waiting: an update took eight
     times as long there. And torch's own always multiplies in bfloat16, which takes twenty times as long on a CPU
-    without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The settings and the
-    state are those of torch.optim.Muon, and under autocast the results, too.
+    without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The state is that of
+    torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too.
     """
 
+    def __init__(self, parameters: Iterable, lr: float, weight_decay: float, momentum: float):
+        super().__init__(parameters, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
             for parameters in alike.values():
-                self.update(parameters, group)
+                self.update_alike(parameters, group)
 
-    def update(self, parameters: list[Tensor], group: dict) -> None:
+    def update_alike(self, parameters: list[Tensor], group: dict) -> None:
         """Updates parameters (O, I) of one shape."""
         for parameter in parameters:
             if not self.state[parameter]:

@@ -1,9 +1,7 @@
 """The optimizer: Muon for hidden matrices and AdamW for all other parameters, or AdamW for all."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from config import TrainConfig
 from lab.compute.muon import Muon
@@ -33,13 +31,13 @@ class Optimizers(torch.optim.Optimizer):
         self.connect()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
+    def step(self) -> None:
         for part in self.parts:
             part.step()
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101); for hidden matrices Muon, if the settings say so.
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), with Muon for hidden matrices unless it is ruled out.
 
     Muon (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982) makes the momentum of a matrix orthogonal, so that all
     its directions are learned alike. An update is scaled to the size of one of AdamW, 0.2 · √max(rows, columns), so
@@ -62,7 +60,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         return adamw
     muon = Muon(
         [{"params": hidden, "rate_share": config.muon_rate}], lr=config.learning_rate,
-        weight_decay=config.weight_decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw",
+        weight_decay=config.weight_decay, momentum=config.muon_momentum,
     )
     return Optimizers(muon, adamw)
 

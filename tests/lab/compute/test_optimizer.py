@@ -108,8 +108,8 @@ def test_muon_of_many_matrices_at_once_is_torchs_own(seeded, shape):
     starts = [mine.detach().clone() for mine in ours]
     for other, start in zip(theirs, starts):
         other.data.copy_(start)
-    settings = dict(lr=0.05, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
-    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    settings = dict(lr=0.05, weight_decay=0.1, momentum=0.9)
+    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         for mine, other in zip(ours, theirs):
             mine.grad = torch.randn(shape)
