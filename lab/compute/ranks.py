@@ -219,7 +219,7 @@ class Ranks:
         texts: dict[str, list[int]] = {}
         for rank, text in problems.items():
             texts.setdefault(text, []).append(rank)
-        if len(texts) == 1 and own is not None and self.rank in problems and isinstance(own, GlassboxError | OSError):
+        if len(texts) == 1 and own is not None and self.rank in problems and not is_lost_contact(own):
             raise own
         told = [text if self.rank in ranks else f"rank {ranks[0]}: {text}" for text, ranks in texts.items()]
         raise RunError("; ".join(told)) from own
@@ -281,7 +281,8 @@ def meet(timeout: float, sharded: bool) -> Ranks:
     try:
         store, rank, size = next(rendezvous("env://", timeout=seconds))
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        store = distributed.PrefixStore(f"glassbox/{next(_meetings)}", store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a further one may find the store of the first
+        store = distributed.PrefixStore(f"glassbox/{attempt}/{next(_meetings)}", store)
         group = distributed.PrefixStore("group", store)
         distributed.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=seconds)
     except (RuntimeError, ValueError, OSError) as error:

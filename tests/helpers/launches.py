@@ -56,7 +56,7 @@ def start(size: int, *command: str, options: tuple[str, ...] = (), **environment
 
 
 def start_training(
-    folder: Path, size: int, *flags: str, fault: str = "none:0:0", options: tuple[str, ...] = ()
+    folder: Path, size: int, *flags: str, fault: str = "none:-1:0", options: tuple[str, ...] = ()
 ) -> subprocess.Popen:
     """`torchrun tools.py train` of a small model, whose runs appear in `folder`."""
     (folder / "terminal.py").write_text(TERMINAL, encoding="utf-8")
