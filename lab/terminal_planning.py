@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from config import ModelConfig, Preset, TrainConfig
+from lab.costs.machines import MFU
 from lab.terminal_flags import FLAGS, kinds_as_choices, option
 from lab.terminal_training import Training, starting_point
 from settings.errors import ConfigError
@@ -22,7 +23,7 @@ class Planning:
     hardware: str  # h100, h100x8 (a node of eight), 2xh100x8 (two nodes), a100-80gb, rtx-4090, ..., cpu, cpux2.
     tokens: Annotated[int | None, tyro.conf.arg(name="train.tokens")] = None  # In place of --train.steps.
     price: float | None = None  # Of one card, or of this machine, for an hour.
-    mfu: float = 0.4  # The share of a card's peak that the training is assumed to reach.
+    mfu: float = MFU  # The share of a card's peak that the training is assumed to reach.
     preset: str = Training.preset
     config: Path | None = None
     like: str | None = None

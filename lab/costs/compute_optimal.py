@@ -4,7 +4,7 @@ Hoffmann et al. 2022 (arXiv 2203.15556) trained models of 70 million to 16 billi
 size N for C FLOPs as N ∝ C^a in three ways, with D = C / 6N tokens: the exponents are those of table 2, where a range
 is from the 10th to the 90th percentile of a bootstrap; the sizes that the first two pass through are those of tables 3
 and A3. The third way fits the loss L(N, D) = E + A / N^α + B / D^β. Besiroglu et al. 2024 (arXiv 2404.10102) fitted it
-again to the same runs, and found the range of the first fit far too narrow.
+again to the same runs, and found the range of the first fit far too narrow: it leaves out that fit's own exponent.
 """
 
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Law(NamedTuple):
         best, *ends = (
             self.parameters * (flops / self.flops) ** exponent for exponent in (self.exponent, self.low, self.high)
         )
-        return best, min(ends), max(ends)
+        return best, min(best, *ends), max(best, *ends)
 
 
 SIZE = 1e9  # parameters where the laws are anchored: a row of tables 3 and A3

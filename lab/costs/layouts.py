@@ -13,10 +13,11 @@ from lab.costs.fitting import MARGIN, divisors
 from lab.costs.machines import Machines
 from lab.costs.memory import Memory
 from lab.costs.parameters import weight_bytes
-from lab.costs.sharding import rank_memory
+from lab.costs.rank_memory import rank_memory
 from lab.costs.this_machine import Speed, measure_speed
 
 BUS = 0.7  # of a link's published speed that NCCL reaches; assumed
+SHORT = 0.02  # seconds of a GPU's passes; in shorter ones launching kernels counts as much as computing
 BACKWARD_SHARE = 2 / 3  # of the products of a pass, beside which DDP adds up gradients on a GPU
 
 
@@ -24,12 +25,13 @@ BACKWARD_SHARE = 2 / 3  # of the products of a pass, beside which DDP adds up gr
 class Layout:
     """A training on `machines`. sharding: "none" or "full". micro_batch: sequences of all ranks together, the most that
     fit, or those of the settings; where not even one of each rank fits, one of each. room: bytes that tensors of a rank
-    may take. seconds: of a step."""
+    may take. passes: seconds of the passes of one micro-batch. seconds: of a step."""
 
     sharding: str
     micro_batch: int
     memory: Memory
     room: float
+    passes: float
     seconds: float
 
     @property
@@ -68,8 +70,12 @@ def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding
     else:
         size = largest_within(room, [ranks * n for n in divisors(train.batch_size // ranks)], memory)
     share = share_of(train, ranks, size)
-    seconds = step_seconds(model, share, machines, sharding, speed)
-    return Layout(sharding=sharding, micro_batch=size, memory=memory(size), room=room, seconds=seconds)
+    passes = share.at_once * sequence_flops(model, share.gradient_checkpointing)[1] / speed.flops
+    waits = waiting_seconds(passes, share.accumulation, weight_bytes(model), machines, sharding)
+    return Layout(
+        sharding=sharding, micro_batch=size, memory=memory(size), room=room, passes=passes,
+        seconds=share.accumulation * passes + waits + speed.update,
+    )
 
 
 def largest_within(room: float, sizes: list[int], memory: Callable[[int], Memory]) -> int:
@@ -87,21 +93,11 @@ def speed_of(model: ModelConfig, train: TrainConfig, machines: Machines, precisi
     return Speed(flops, update_flops(model, train) / flops, precision, f"{peak:,g} TFLOP/s at most in {precision}")
 
 
-def step_seconds(model: ModelConfig, share: TrainConfig, machines: Machines, sharding: str, speed: Speed) -> float:
-    """Of a step: its passes, what they wait for other ranks, and the update."""
-    one = share.at_once * sequence_flops(model, share.gradient_checkpointing)[1] / speed.flops
-    waits = communication_seconds(model, share, machines, sharding)
-    hidden = 0.0 if machines.card is None else one * (1 if sharding == "full" else BACKWARD_SHARE)
-    times = share.accumulation if sharding == "full" else 1
-    return share.accumulation * one + times * max(0.0, waits - hidden) + speed.update
-
-
-def communication_seconds(model: ModelConfig, share: TrainConfig, machines: Machines, sharding: str) -> float:
-    """What ranks tell each other by rings, for each update or, fully sharded, for each micro-batch.
-
-    Replicated: gradients are added up, which takes 2 (R − 1) / R of their bytes. Sharded: parameters are gathered for
-    either pass, and gradients added up where they are kept: 3 (R − 1) / R.
-    """
-    times = 3 if sharding == "full" else 2
-    part = (machines.ranks - 1) / machines.ranks
-    return times * part * weight_bytes(model) / (1e9 * BUS * machines.link)
+def waiting_seconds(passes: float, n_parts: int, size: int, machines: Machines, sharding: str) -> float:
+    """Of a step of n_parts micro-batches: how long ranks wait for each other's `size` bytes of parameters, or for as
+    many of gradients. passes: seconds of the passes of one micro-batch. A GPU computes while it sends."""
+    around = (machines.ranks - 1) / machines.ranks * size / (1e9 * BUS * machines.link)
+    beside = passes if machines.card else 0.0
+    if sharding == "full":  # parameters come for either pass, and in the last micro-batch gradients go
+        return (n_parts - 1) * max(0.0, 2 * around - beside) + max(0.0, 3 * around - beside)
+    return max(0.0, 2 * around - BACKWARD_SHARE * beside)  # a ring adds gradients up, and tells all ranks the sums

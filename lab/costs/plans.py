@@ -14,15 +14,14 @@ from lab.costs.compute_optimal import FITTED_FROM, FITTED_TO, LAWS, TOKENS_PER_P
 from lab.costs.estimates import sequence_flops, si
 from lab.costs.fitting import MARGIN
 from lab.costs.hardware import CARDS
-from lab.costs.layouts import BUS, Layout, kernels_for, lay_out, share_of, speed_of
-from lab.costs.machines import Machines, read_machines
+from lab.costs.layouts import BUS, SHORT, Layout, kernels_for, lay_out, speed_of
+from lab.costs.machines import MFU, Machines, read_machines
 from lab.costs.parameters import count_parameters
-from lab.costs.sharding import rank_memory
+from lab.costs.rank_memory import rank_memory
 from lab.costs.this_machine import Speed
 from lab.display.rows import Row, rows_as_html, rows_as_text
 from settings.errors import ConfigError
 
-MFU = 0.4  # assumed where nothing else is said; this repository's trainings of GPT-2 reach about as much on an H200
 MOST_CARDS = 1024  # that a plan looks for where a training does not fit
 WORDS = {"none": "replicated (DDP)", "full": "sharded (FSDP2)"}
 
@@ -91,17 +90,19 @@ class Plan:
         model, train = self.model, self.train
         each = f"{train.batch_size} × {model.context_length:,} tokens"
         yield "parameters", f"{count_parameters(model):,}", ""
-        yield "training", si(self.tokens, "tokens"), f"{self.steps:,} steps of {each}, {si(self.flops, 'FLOP')}"
+        yield "tokens", f"{self.tokens:,}", f"{self.steps:,} steps of {each}"
+        yield "FLOPs", si(self.flops, "FLOP"), "forward and backward, nothing computed again"
         room = si(next(iter(self.layouts.values())).room, "B")
-        yield "hardware", str(self.machines), f"{self.speed.how}; room for {room} of tensors in each rank"
+        yield "hardware", str(self.machines), f"{self.speed.how}; room for {room} of tensors"
 
     def memory_rows(self, layout: Layout) -> Iterator[Row]:
         alone = self.machines.ranks == 1
         fits = "fits" if layout.fits else "does not fit"
-        each = f"{layout.micro_batch // self.machines.ranks:,} of {layout.micro_batch:,} sequences at once"
+        each = layout.micro_batch // self.machines.ranks
+        at_once = f"{each:,} sequence{'s' * (each > 1)} at once"
         yield (
             "memory" if alone else f"memory per rank, {WORDS[layout.sharding]}", si(layout.memory.total, "B"),
-            f"{fits}; tensors at the fullest moment, {layout.memory.moment}, with {each}",
+            f"{fits}, with {at_once}; the fullest moment is {layout.memory.moment}",
         )
         yield from ((f"  {name}", si(size, "B"), "") for name, size in layout.memory.parts().items())
 
@@ -113,8 +114,8 @@ class Plan:
             yield "sharding needed", self.sharding, self.launch()
         batch = f"of all ranks together; a batch of {self.train.batch_size:,} takes {self.accumulation}"
         yield "micro-batch", f"{self.chosen.micro_batch:,}", batch
-        yield "time", duration(self.seconds), f"{self.chosen.seconds:.3g} s for a step"
-        yield "speed", si(self.tokens_per_second, "tokens/s"), ""
+        yield "time", duration(self.seconds), f"{1000 * self.chosen.seconds:.3g} ms for a step"
+        yield "tokens per second", f"{self.tokens_per_second:,.0f}", ""
         if self.cost is not None:
             what = "card" if self.machines.card else "machine"
             yield "cost", f"{self.cost:,.2f}", f"at {self.price:g} for an hour of one {what}"
@@ -127,32 +128,35 @@ class Plan:
     def launch(self) -> str:
         """How the training is started."""
         nodes = f"--nnodes {self.machines.nodes} " * (self.machines.nodes > 1)
+        threads = f"OMP_NUM_THREADS={self.speed.threads} " * (self.speed.threads > 1)  # torchrun's own is 1
         flag = " --sharding full" * (self.sharding == "full")
-        return f"torchrun {nodes}--nproc-per-node {self.machines.each} tools.py train ...{flag}"
+        return f"{threads}torchrun {nodes}--nproc-per-node {self.machines.each} tools.py train ...{flag}"
 
     def optimal_rows(self) -> Iterator[Row]:
         """What the laws of Hoffmann et al. and their critics suggest for as many FLOPs."""
         size = rule_of_thumb(self.flops)
         beyond = not FITTED_FROM <= size <= FITTED_TO
         yield (
-            "compute-optimal", si(size, "parameters"),
-            f"and {si(tokens_for(size, self.flops), 'tokens')}: {TOKENS_PER_PARAMETER} tokens for each parameter"
-            + "; all of these were fitted to models of 70M to 16B parameters, so here they extrapolate" * beyond,
+            "compute-optimal", si(size, ""),
+            f"parameters and {si(tokens_for(size, self.flops), '')} tokens, {TOKENS_PER_PARAMETER} for each"
+            + ". Fitted to models of 70M to 16B: this extrapolates" * beyond,
         )
         for law in LAWS:
             best, low, high = law.suggest(self.flops)
             said = f"{si(low, '')} to {si(high, '')} by the range of its exponent"
-            yield f"  {law.name}", si(best, ""), f"{said}; {si(tokens_for(best, self.flops), 'tokens')}"
+            yield f"  {law.name}", si(best, ""), f"{said}; {si(tokens_for(best, self.flops), '')} tokens"
 
     def assumptions(self) -> Iterator[str]:
         machines = self.machines
         if machines.card:
             yield f"{self.mfu:.0%} of the peak (MFU), {machines.card.source}; eager kernels"
-            yield f"1 / {MARGIN['cuda']} of a card's {machines.card.memory:g} GB for tensors; workspace and gaps take the rest"
+            yield f"1 / {MARGIN['cuda']} of a card's {machines.card.memory:g} GB for tensors, the rest for workspace"
+            if self.chosen.passes < SHORT:
+                yield "no time to launch kernels: passes this short wait for it, so a step takes longer"
             if kernels_for(machines) == "cpu":
                 yield "a CPU's kernels, since this PyTorch is built without CUDA: they keep more of attention"
         else:
-            yield f"1 / {MARGIN['cpu']} of the free memory for tensors; each process holds about 0.3 GB besides"
+            yield f"1 / {MARGIN['cpu']} of the free memory for tensors; beside them a process holds about 0.3 GB"
             yield "processes that do not slow each other" if machines.ranks > 1 else "a machine that does nothing else"
         if machines.ranks > 1:
             beside = "beside the passes" if machines.card else "between the passes"
@@ -217,27 +221,31 @@ def precision_on(machines: Machines, train: TrainConfig) -> str:
 
 def find_remedies(plan: Plan) -> Iterator[str]:
     """What would hold this training with one sequence in each rank, where the plan's machines do not."""
-    model, train, card = plan.model, plan.train, plan.machines.card
-
-    def bytes_with(train: TrainConfig, ranks: int) -> int:
-        share = share_of(train.replace(batch_size=ranks, micro_batch_size=None), ranks)
-        return rank_memory(model, share, plan.speed.precision, kernels_for(plan.machines), ranks).total
-
+    train, card, ranks = plan.train, plan.machines.card, plan.machines.ranks
     recomputed = train.replace(gradient_checkpointing=True)
-    sharded = plan.machines.ranks
-    room = plan.chosen.room
-    if not train.gradient_checkpointing and bytes_with(recomputed, sharded) <= room:
-        yield "set gradient_checkpointing=True"
+    single = train.replace(batch_size=ranks, micro_batch_size=None)
+    for way, words in ((single, f"batch_size={ranks}"), (recomputed, "gradient_checkpointing=True")):
+        if way != train and smallest_bytes(plan, way, ranks) <= plan.chosen.room:
+            yield f"set {words}"
     if card is None:
         return
-    counts = [2**i for i in range(1, MOST_CARDS.bit_length()) if 2**i > sharded]
-    enough = next((n for n in counts if bytes_with(train, n) <= room), None)
-    if enough:
-        yield f"{enough} × {card.key} with full sharding"
-    needed = bytes_with(train, 1) * MARGIN["cuda"] / 1e9
+    counts = [2**i for i in range(1, MOST_CARDS.bit_length()) if 2**i > ranks]
+    for way, words in ((train, ""), (recomputed, " and gradient_checkpointing")):
+        enough = next((n for n in counts if smallest_bytes(plan, way, n) <= plan.chosen.room), None)
+        if enough:
+            yield f"take {enough} × {card.key} with full sharding{words}"
+            break
+    needed = smallest_bytes(plan, train, 1) * MARGIN["cuda"] / 1e9
     larger = min((c for c in CARDS if c.memory >= needed and c.bf16), key=lambda c: c.memory, default=None)
     if larger:
-        yield f"one card of {larger.memory:g} GB, such as {larger.key}"
+        yield f"take one card of {larger.memory:g} GB, such as {larger.key}"
+
+
+def smallest_bytes(plan: Plan, train: TrainConfig, ranks: int) -> int:
+    """Of a step on so many ranks, fully sharded, with one sequence in each at a time."""
+    parts = 2 if train.batch_size > plan.machines.ranks else 1  # with two, gradients add up, as with more
+    share = train.replace(batch_size=parts, micro_batch_size=1)
+    return rank_memory(plan.model, share, plan.speed.precision, kernels_for(plan.machines), ranks).total
 
 
 def duration(seconds: float) -> str:

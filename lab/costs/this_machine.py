@@ -24,12 +24,14 @@ SHARE = 0.7  # of the product's speed that a training of a large model reaches; 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one process. flops: per second in passes. update: seconds of one. how: what was measured, in words."""
+    """Of one process. flops: per second in passes. update: seconds of one. how: what was measured, in words. threads:
+    of a process on a CPU."""
 
     flops: float
     update: float
     precision: str
     how: str
+    threads: int = 0
 
 
 @contextmanager
@@ -52,7 +54,7 @@ def measure_speed(model: ModelConfig, share: TrainConfig, ranks: int) -> Speed:
         if trial is None:
             flops = product_speed()
             said = f"{flops / 1e9:,.0f} GFLOP/s in a product of {SIDE} × {SIDE} matrices, of which {SHARE:.0%} assumed"
-            return Speed(SHARE * flops / crowd, 0.0, "fp32", said)
+            return Speed(SHARE * flops / crowd, 0.0, "fp32", said, part)
         return time_trial(trial, model, share, crowd)
 
 
@@ -77,7 +79,8 @@ def time_trial(trial: ModelConfig, model: ModelConfig, share: TrainConfig, crowd
     sizes = [update_flops(one, share) or count_parameters(one) for one in (model, trial)]
     seconds_of_update = time_update(built, share, precision) * sizes[0] / sizes[1]
     said = f"passes of {rows} sequence{'s' * (rows > 1)} through {trial.n_layers} layers, measured"
-    return Speed(rows * flops / seconds[precision] / crowd, crowd * seconds_of_update, precision, said)
+    rate = rows * flops / seconds[precision] / crowd
+    return Speed(rate, crowd * seconds_of_update, precision, said, torch.get_num_threads())
 
 
 def time_update(model: Transformer, share: TrainConfig, precision: str) -> float:
