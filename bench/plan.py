@@ -48,7 +48,9 @@ def train(ranks: int, sharding: str, start: Preset, give_back: bool) -> tuple[fl
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     shared = ["--sharding", sharding] if ranks > 1 else []
     threads = max(1, torch.get_num_threads() // ranks)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | {"MALLOC_MMAP_THRESHOLD_": "65536"} * give_back
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    if give_back:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "settings.json"
         write_settings(file, start)
