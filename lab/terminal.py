@@ -28,7 +28,7 @@ from lab.terminal_planning import Planning, parse_planning, plan
 from lab.terminal_speed import generation_speed
 from lab.terminal_tokenizer import tokenizer
 from lab.terminal_training import Training, parse_training, resume, train
-from settings.errors import ConfigError, DataError, GlassboxError
+from settings.errors import ConfigError, DataError, GlassboxError, ToldByAnotherRank
 from settings.json_text import parse_json
 from settings.messages import short
 from settings.paths import ROOT
@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes them again at its end
         return 141  # the status a shell gives to a program that SIGPIPE ended
+    except ToldByAnotherRank:
+        return 1
     except (GlassboxError, OSError) as error:  # an OSError names the file or device
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ import tyro
 from config import DistilConfig, ModelConfig, Preset, TrainConfig
 from lab.adapting.classifier_settings import ClassifierConfig
 from lab.terminal_flags import FLAGS, kinds_as_choices
-from lab.terminal_training import default_name, say_progress, starting_point, train_on
+from lab.terminal_training import RANK_TIMEOUT, Sharding, default_name, say_progress, starting_point, train_new
 from settings.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Distilling:
     name: str | None = None  # The student's; by default from the preset's and the teacher's, numbered where taken.
     preset: str = "llama-tiny"  # An architecture and a size: gpt2-tiny, llama-small, alibi-character, ...
     like: str | None = None  # A run whose settings to start from, instead of a preset's.
+    sharding: Sharding = "none"  # full: with torchrun, weights, gradients and optimizer are split over the processes.
+    rank_timeout: float = RANK_TIMEOUT  # Seconds that a process waits in a step for the others.
     model: ModelConfig
     train: TrainConfig
 
@@ -68,7 +70,8 @@ def distil(settings: Distilling) -> None:
     from lab.runs.run import Run
 
     name = settings.name or default_name(settings.like or settings.preset, f"from-{settings.teacher}")
-    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress))
+    numbered = settings.name is None
+    train_new(settings, lambda: Run.create(name, settings.model, settings.train, numbered=numbered, tell=say_progress))
 
 
 def merge(run: Positional[str], name: str | None = None) -> None:

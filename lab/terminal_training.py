@@ -2,9 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,6 +13,8 @@ from config import VOCABULARIES, LoRAConfig, ModelConfig, Preset, TrainConfig, l
 from lab.terminal_flags import FLAGS, kinds_as_choices, option, with_kinds
 from settings.errors import ConfigError
 
+Sharding = Literal["none", "full"]
+RANK_TIMEOUT = 300.0
 QUICK_SIZE, QUICK_STEPS, QUICK_TOKENS = "128x4", 200, 10_000_000  # of --quick
 
 
@@ -24,6 +27,8 @@ class Training:
 
     A part of another kind, as in --model.position.kind alibi, has that kind's settings as flags. --idea FILE imports a
     file that registers an idea first.
+
+    torchrun --nproc-per-node N tools.py train ... trains in N processes, each on an equal part of every batch.
     """
 
     name: str | None = None  # The run's; by default from the preset's and the data's, numbered where taken.
@@ -36,6 +41,8 @@ class Training:
     epochs: float | None = None  # In place of --train.steps: how often each training token is read.
     write_config: Path | None = None  # Writes all settings into this file, for --config, and trains nothing.
     lora: LoRAConfig | None = None  # With --from.
+    sharding: Sharding = "none"  # full: with torchrun, weights, gradients and optimizer are split over the processes.
+    rank_timeout: float = RANK_TIMEOUT  # Seconds that a process waits in a step for the others.
     model: ModelConfig
     train: TrainConfig
 
@@ -107,30 +114,49 @@ def trial(train: TrainConfig, arguments: list[str]) -> TrainConfig:
 
 
 def train(settings: Training) -> None:
+    if settings.write_config is not None:
+        write_config(settings)
+        return
+    train_new(settings, lambda: create(settings))
+
+
+def train_new(settings, create: Callable) -> None:
+    """Trains the run that `create` makes, in each process that torchrun started. settings: what was asked for."""
+    from lab.compute.ranks import join_ranks
+    from lab.training.launch import check_same_request, create_together
+
+    with join_ranks(settings.sharding == "full", settings.rank_timeout) as ranks:
+        check_same_request(ranks, settings)
+        train_on(create_together(ranks, create), settings.sharding)
+
+
+def write_config(settings: Training) -> None:
+    """Writes the settings into the file that they name."""
+    from lab.comparison.settings_file import write_settings
+
+    settings = settings if settings.epochs is None else with_steps(settings)
+    write_settings(settings.write_config, Preset(settings.model, settings.train))
+    file = shlex.quote(str(settings.write_config))
+    print(f"wrote {file}; python tools.py train --config {file} trains with it")
+
+
+def create(settings: Training):
+    """The run that the arguments describe."""
+    from lab.adapting.fine_tuning import fine_tune
     from lab.runs.run import Run
 
     if settings.epochs is not None:
         settings = with_steps(settings)
-    if settings.write_config is not None:
-        from lab.comparison.settings_file import write_settings
-
-        write_settings(settings.write_config, Preset(settings.model, settings.train))
-        file = shlex.quote(str(settings.write_config))
-        print(f"wrote {file}; python tools.py train --config {file} trains with it")
-        return
     name = settings.name
     if settings.base is not None:
-        from lab.adapting.fine_tuning import fine_tune
-
-        train_on(fine_tune(
+        return fine_tune(
             Run.open(settings.base), settings.train, model=settings.model, lora=settings.lora, name=name,
             restart=settings.restart,
-        ))
-        return
+        )
     if name is None:
         start = settings.like or (settings.config and settings.config.stem) or settings.preset
         name = default_name(start, *settings.train.data.sources)
-    train_on(Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress))
+    return Run.create(name, settings.model, settings.train, numbered=settings.name is None, tell=say_progress)
 
 
 def say_progress(what: str) -> None:
@@ -162,26 +188,39 @@ def default_name(start: str, *sources: str) -> str:
     return name_from("-".join([Path(start).name, *(Path(source).stem for source in sources)]))
 
 
-def resume(run: tyro.conf.Positional[str]) -> None:
+def resume(
+    run: tyro.conf.Positional[str], sharding: Sharding = "none", rank_timeout: float = RANK_TIMEOUT
+) -> None:
     """Go on with a run that was stopped, to the numbers it would have reached without the stop.
 
     Args:
         run: The run's name, or its folder.
+        sharding: full: with torchrun, weights, gradients and optimizer are split over the processes.
+        rank_timeout: Seconds that a process waits in a step for the others.
     """
+    from lab.compute.ranks import join_ranks
     from lab.runs.run import Run
 
-    train_on(Run.open(run))
+    with join_ranks(sharding == "full", rank_timeout) as ranks:
+        train_on(ranks.attempt(lambda: Run.open(run)), sharding)
 
 
-def train_on(run) -> None:
-    """The terminal's training loop."""
+def train_on(run, sharding: Sharding = "none") -> None:
+    """The terminal's training loop. Of several processes, the first shows it."""
+    from lab.compute.ranks import current_ranks
     from lab.training.live import live
     from lab.training.loop import train as steps_of
 
-    run.listener = say_progress
-    data = run.load_data()
+    ranks = current_ranks()
+    run.listener = say_progress if ranks.is_first else None
+    data = ranks.in_turn(run.load_data)
+    steps = steps_of(run, data, sharding=sharding)
+    if not ranks.is_first:
+        for _ in steps:
+            pass
+        return
     try:
-        for _ in live(steps_of(run, data), run, floor=data.floor):
+        for _ in live(steps, run, floor=data.floor):
             pass
         print(run.summary(data.floor))
     finally:  # after an error, the warnings about layers help most

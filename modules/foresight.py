@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from config import ModelConfig
@@ -27,7 +27,12 @@ class Foresight(LoggingModule):
 
     A bag of words learns only from its own loss. No gradient of the layers that read a level's vectors passes through
     the vocabulary to its prediction. So the prediction stays what the model expects, and training is cheaper.
+
+    rank, ranks: which part of a batch's rows it gets, of how many processes that train together; `set_rows_share` sets
+    it for a whole model.
     """
+
+    rank, ranks = 0, 1
 
     def __init__(self, config: ModelConfig, level: int, pool: Pool):
         super().__init__()
@@ -75,19 +80,20 @@ class Foresight(LoggingModule):
         if self.forecast is None:
             read = read[:, :complete]  # (B, N, C)
             if self.training:
-                apart = without_overlap(bags)  # (B, 1), (B, O)
+                apart = without_overlap(bags, self.rank, self.ranks)  # (B, 1), (B, O)
                 read, bags = read[apart], bags[apart]  # (B, O, C), (B, O, W)
             rows = in_autocast_type(read).flatten(0, 1)  # (P, C)
             weight, cap = parts.head.unembedding(), parts.head.cap  # (V, C)
             total = BagLoss.apply(rows, weight, bags.flatten(0, 1), self.offset, CHUNK, cap)  # ()
             return {self.name: total / len(rows)}  # ()
         vectors, pooled = vectors[:, :complete], self.target(windows, parts.embedding)  # (B, N, J, C)
-        standard = standardised(pooled)  # (B, N, J, C)
+        standard = standardised(pooled, self.ranks)  # (B, N, J, C)
         if self.predicts == "vector_cosine":
             loss = 1 - F.cosine_similarity(vectors, standard, dim=-1).mean()  # ()
         else:
             loss = F.mse_loss(vectors, standard)  # ()
-        spreads = {f"{self.name}_spread": spread(vectors), f"{self.name}_target_spread": spread(pooled)}  # ()
+        spreads = {f"{self.name}_spread": spread(vectors, self.ranks)}  # ()
+        spreads[f"{self.name}_target_spread"] = spread(pooled, self.ranks)  # ()
         return {self.name: loss} | spreads  # ()
 
     @torch.no_grad()
@@ -103,31 +109,51 @@ class Foresight(LoggingModule):
         return {self.name: weight} | dict.fromkeys(watched, 0.0)
 
 
-def without_overlap(complete: Tensor) -> tuple[Tensor, Tensor]:
+def set_rows_share(model: nn.Module, rank: int, ranks: int) -> None:
+    """Tells every level of a model which part of a batch's rows it gets: part `rank` of `ranks` equal ones."""
+    for module in model.modules():
+        if isinstance(module, Foresight):
+            module.rank, module.ranks = rank, ranks
+
+
+def without_overlap(complete: Tensor, rank: int = 0, ranks: int = 1) -> tuple[Tensor, Tensor]:
     """The indices of rows (B, 1) and positions (B, O) of those windows (B, N, W) that follow each other, from a random
     start.
 
     Neighbouring windows share all but one of their tokens. Every W-th window is used, so that no token counts twice.
+    The starts of all rows of the batch are drawn, of which these are part `rank` of `ranks`.
     """
     n_rows, n_windows, size = complete.shape
     stride = min(size, n_windows)
     count = n_windows // stride
-    starts = torch.randint(n_windows - stride * (count - 1), (n_rows, 1), device=complete.device)  # (B, 1)
+    last = n_windows - stride * (count - 1)
+    starts = torch.randint(last, (n_rows * ranks, 1), device=complete.device)  # (B, 1)
+    starts = starts[n_rows * rank : n_rows * (rank + 1)]  # (B, 1)
     positions = starts + stride * torch.arange(count, device=complete.device)  # (B, O)
     return torch.arange(n_rows, device=complete.device)[:, None], positions  # (B, 1), (B, O)
 
 
-def standardised(x: Tensor) -> Tensor:
-    """(B, N, J, C) with mean 0 and deviation 1 over all positions.
+def standardised(x: Tensor, ranks: int = 1) -> Tensor:
+    """(B, N, J, C) with mean 0 and deviation 1 over all positions, of all ranks.
 
     So a constant prediction can't win, and neither can shrinking the targets.
     """
-    centred = x - x.mean(dim=(0, 1), keepdim=True)  # (B, N, J, C)
-    return centred / (centred.square().mean(dim=(0, 1), keepdim=True) + 1e-8).sqrt()  # (B, N, J, C)
+    centred = x - over_ranks(x.mean(dim=(0, 1), keepdim=True), ranks)  # (B, N, J, C)
+    variance = over_ranks(centred.square().mean(dim=(0, 1), keepdim=True), ranks)  # (1, 1, J, C)
+    return centred / (variance + 1e-8).sqrt()  # (B, N, J, C)
 
 
-def spread(x: Tensor) -> Tensor:
+def spread(x: Tensor, ranks: int = 1) -> Tensor:
     """√(variance over positions / mean square) of (B, N, J, C): 1 for vectors around 0, 0 where all are the same."""
     x = x.detach().float()  # (…, J, C)
-    variance = (x - x.mean(dim=(0, 1), keepdim=True)).square().mean()  # ()
-    return (variance / x.square().mean().clamp(min=1e-30)).sqrt()  # ()
+    centre = over_ranks(x.mean(dim=(0, 1), keepdim=True), ranks)  # (1, 1, J, C)
+    variance = over_ranks((x - centre).square().mean(), ranks)  # ()
+    return (variance / over_ranks(x.square().mean(), ranks).clamp(min=1e-30)).sqrt()  # ()
+
+
+def over_ranks(mean: Tensor, ranks: int) -> Tensor:
+    """The mean over a batch, from the mean over each rank's equal part of its rows. Without a gradient for several."""
+    if ranks == 1:
+        return mean
+    distributed.all_reduce(mean)
+    return mean / ranks  # (…)

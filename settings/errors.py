@@ -27,3 +27,7 @@ class GenerationError(GlassboxError, ValueError):
 
 class IdeaError(GlassboxError, ValueError):
     """A part of one's own that can't be registered, or that breaks a law of its family."""
+
+
+class ToldByAnotherRank(GlassboxError):
+    """Ends a process whose training failed, where another of its ranks tells the user why."""

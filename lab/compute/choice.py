@@ -9,6 +9,7 @@ from config import TrainConfig
 from lab.compute.compiling import compiler_problem, failure_in
 from lab.compute.device import precisions
 from lab.compute.pass_times import COMPILED, PassTimes
+from lab.compute.ranks import current_ranks
 
 # Seconds that a training must still take, not compiled, before compiling is tried. On CUDA compiling takes 20 to 60
 # seconds and makes steps 1.3 to 2 times as fast; on a CPU half a minute, and a step a fifth faster.
@@ -35,7 +36,8 @@ def choose(
     settings in config that an earlier measurement chose, among "precision" and "compile". steps: how many are still to
     be taken (None: all). Raises what PyTorch raises where memory runs out in every way.
     """
-    times, device = PassTimes(model, windows, config.accumulation == 1), windows.device.type
+    at_once = config.accumulation == 1 and not current_ranks().launched
+    times, device = PassTimes(model, windows, at_once), windows.device.type
     steps = steps or config.steps
     precision, why = choose_precision(times, config, origin("precision", kept))
     seconds = times.of([precision])[precision] * config.accumulation * steps

@@ -6,6 +6,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from lab.compute.sharding import local, own_rows, stack_whole
 from modules.losses import in_autocast_type
 
 
@@ -16,6 +17,9 @@ class Muon(torch.optim.Muon):
     times as long there. And torch's own always multiplies in bfloat16, which takes twenty times as long on a CPU
     without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The state is that of
     torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too.
+
+    Of parameters that are split over ranks each keeps its rows of the momenta; the matrices to make orthogonal are
+    gathered, and every rank computes all of them.
     """
 
     def __init__(self, parameters: Iterable, lr: float, weight_decay: float, momentum: float):
@@ -36,15 +40,15 @@ class Muon(torch.optim.Muon):
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        gradients, kept = [parameter.grad for parameter in parameters], group["momentum"]
+        like, kept, rate = parameters[0], group["momentum"], group["lr"]
+        momenta = [local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
+        gradients, weights = [local(parameter.grad) for parameter in parameters], list(map(local, parameters))
         torch._foreach_lerp_(momenta, gradients, 1 - kept)
-        directions = torch._foreach_lerp(gradients, momenta, kept)  # Nesterov: one step ahead
-        updates = orthogonal(torch.stack(directions), group["ns_coefficients"], group["ns_steps"], group["eps"])
-        rate = group["lr"]
-        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
-        updates = updates.mul_(-rate * 0.2 * sqrt(max(parameters[0].shape)))
-        torch._foreach_add_(parameters, list(updates.unbind()))
+        directions = stack_whole(torch._foreach_lerp(gradients, momenta, kept), like)  # Nesterov: one step ahead
+        updates = orthogonal(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
+        updates = own_rows(updates.mul_(-rate * 0.2 * sqrt(max(like.shape))), like)
+        torch._foreach_add_(weights, list(updates.unbind()))
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

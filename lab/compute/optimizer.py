@@ -52,8 +52,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     rest = [p for p in trained if id(p) not in own]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() == 1], "weight_decay": 0.0},
     ]
+    if numbers := [p for p in rest if not p.dim()]:  # by themselves: they are whole where the others are split
+        groups.append({"params": numbers, "weight_decay": 0.0})
     fused = trained[0].device.type in ("cpu", "cuda")
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
     if not hidden:

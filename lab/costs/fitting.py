@@ -9,8 +9,9 @@ import torch
 
 from config import ModelConfig, TrainConfig
 from lab.compute.device import pick_device, remedy_for_memory, training_memory_limit
+from lab.compute.ranks import current_ranks
 from lab.costs.estimates import si
-from lab.costs.memory import training_memory
+from lab.costs.memory import Memory, training_memory
 from settings.errors import ConfigError, IdeaError
 
 # What a step is taken to need, as a multiple of the estimate. CPU: malloc keeps a third to a half of the tensors back.
@@ -30,15 +31,28 @@ def step_bytes_at(
     precisions, where the settings leave them open. Raises IdeaError for a part that can't run without numbers."""
     open_ones = ("fp32", "bf16") if config.precision == "auto" else (config.precision.replace("tf32", "fp32"),)
     sized = config.replace(micro_batch_size=size)
-    return of(training_memory(model, sized, precision, device).total for precision in open_ones)
+    return of(bytes_of_rank(training_memory(model, sized, precision, device)) for precision in open_ones)
+
+
+def bytes_of_rank(memory: Memory) -> int:
+    """What a step takes of one rank's memory, without the blocks that sharding gathers for a while."""
+    ranks, split = current_ranks(), memory.weights + memory.gradients + memory.optimizer
+    return memory.total - (split - split // ranks.size if ranks.sharded else 0)
+
+
+def room_for_rank(device: torch.device) -> int:
+    """Bytes that this process can use: ranks of one machine share its memory, and each has a GPU of its own."""
+    return training_memory_limit(device) // (current_ranks().local_size if device.type == "cpu" else 1)
 
 
 def largest_fitting(
     model: ModelConfig, config: TrainConfig, device: torch.device, most: int | None = None
 ) -> int | None:
-    """The largest divisor of the batch size, up to `most`, that fits with MARGIN by the estimate; None: none does."""
-    sizes = [size for size in divisors(config.batch_size) if size <= (most or config.batch_size)]
-    room = training_memory_limit(device) / MARGIN[device.type]
+    """The largest divisor of a rank's part of the batch, up to `most`, that fits with MARGIN by the estimate; None if
+    none does. Without torchrun that part is the whole batch."""
+    batch = config.batch_size // current_ranks().size
+    sizes = [size for size in divisors(batch) if size <= (most or batch)]
+    room = room_for_rank(device) / MARGIN[device.type]
     n_fitting = bisect_right(sizes, room, key=lambda size: step_bytes_at(model, config, size, device.type))
     return sizes[n_fitting - 1] if n_fitting else None
 
@@ -56,7 +70,8 @@ def check_micro_batch(model: ModelConfig, config: TrainConfig, device: torch.dev
                 f"divisor of batch_size={config.batch_size}"
             )
         return
-    size, room = 1 if wanted == "auto" else wanted, training_memory_limit(device)
+    ranks = current_ranks().size
+    size, room = 1 if wanted == "auto" else max(1, wanted // ranks), room_for_rank(device)
     try:
         needed = step_bytes_at(model, config, size, device.type, of=min)
     except IdeaError:
@@ -66,8 +81,8 @@ def check_micro_batch(model: ModelConfig, config: TrainConfig, device: torch.dev
     if needed <= room:
         return
     fitting = largest_fitting(model, config, device, most=max(1, size // 2))
-    remedy = f"set micro_batch_size={fitting}" if fitting and fitting < size else smaller_model(config)
-    sequences = "even one sequence" if size == 1 else f"micro_batch_size={size}"
+    remedy = f"set micro_batch_size={fitting * ranks}" if fitting and fitting < size else smaller_model(config)
+    sequences = "even one sequence" if size == 1 else f"micro_batch_size={wanted}"
     raise ConfigError(
         f"{sequences} can't fit into memory: by the estimate a step takes {si(needed, 'B')}, and {device.type} has "
         f"{si(room, 'B')} for it; {remedy}"
@@ -83,9 +98,10 @@ def explain_out_of_memory(model: ModelConfig, config: TrainConfig) -> Iterator[N
 
 def remedies(model: ModelConfig, config: TrainConfig) -> str:
     """What to change after memory has run out in a step with these settings."""
-    size, found = config.at_once, []
+    ranks, found = current_ranks().size, []
+    size = config.at_once // ranks
     if size > 1:
-        smaller = max(n for n in divisors(config.batch_size) if n <= size // 2)
+        smaller = max(n for n in divisors(config.batch_size // ranks) if n <= size // 2)
         fitting, why = smaller, ""
         device = pick_device(config.device)
         if device.type in MARGIN:
@@ -94,7 +110,8 @@ def remedies(model: ModelConfig, config: TrainConfig) -> str:
                 why = f"; by the estimate {fitting} fit" if fitting else "; by the estimate not even one fits"
             except IdeaError:  # a part of one's own: nothing is known but that it were too many
                 pass
-        found.append(f"set micro_batch_size={fitting or 1} (now {size} sequences pass the model at once{why})")
+        sequences = f"{size} sequences{' of each rank' * (ranks > 1)}"
+        found.append(f"set micro_batch_size={(fitting or 1) * ranks} (now {sequences} pass the model at once{why})")
     return "; or ".join([*found, smaller_model(config)])
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.compute.eval_mode import eval_mode
+from lab.compute.ranks import current_ranks
+from lab.compute.sharding import without_gradients
 from lab.data.token_file import TokenFile
 from lab.data.tokenizers import Tokenizer
 from lab.evaluation.scores import Scores
@@ -44,7 +46,10 @@ def evaluate_text(model: nn.Module, text: str, tokenizer: Tokenizer, top: Sequen
 
 
 def _scores(model: nn.Module, windows: Iterable[np.ndarray], tokenizer: Tokenizer, top: Sequence[int]) -> Scores:
-    found = measure_windows(model, windows, losses_and_ranks if top else lambda head, *rows: head.token_losses(*rows))
+    if current_ranks().size > 1 and not top:
+        found = measure_split(model, list(windows), token_losses)
+    else:
+        found = measure_windows(model, windows, losses_and_ranks if top else token_losses)
     losses = [measured[0] if top else measured for _, measured in found]
     targets = np.concatenate([batch[:, 1:].ravel() for batch, _ in found])
     ranks = np.concatenate([measured[1].ravel() for _, measured in found]).astype(np.int32) if top else None
@@ -88,11 +93,35 @@ def measure_windows(
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Each of the windows (B, T+1) with measure(head, hidden, targets), on the CPU; in eval mode."""
     device, found = next(model.parameters()).device, []
-    with torch.inference_mode(), eval_mode(model):
+    with without_gradients(), eval_mode(model):
         for batch in windows:
             inputs, targets = shift(torch.from_numpy(batch).to(device))
             found.append((batch, measure(model.head, model.hidden(inputs), targets).cpu()))
     return found
+
+
+def measure_split(
+    model: nn.Module, windows: list[np.ndarray], measure: Callable[[Head, Tensor, Tensor], Tensor]
+) -> list[tuple[np.ndarray, Tensor]]:
+    """The same, for a number for each target, on the ranks that train together: each measures every R-th batch, and all
+    get all numbers."""
+    ranks, n_rounds = current_ranks(), -(-len(windows) // current_ranks().size)
+    turns = [windows[rank :: ranks.size] for rank in range(ranks.size)]
+    mine = turns[ranks.rank] + windows[:1] * (n_rounds - len(turns[ranks.rank]))  # all take part in each round
+    numbers = torch.cat([measured.flatten() for _, measured in measure_windows(model, mine, measure)])
+    most = max(sum(batch[:, 1:].size for batch in turn) for turn in turns)
+    device = next(model.parameters()).device
+    rows = ranks.gather(F.pad(numbers, (0, max(0, most - len(numbers))))[:most].to(device)).cpu()
+    found = [None] * len(windows)
+    for rank, (turn, row) in enumerate(zip(turns, rows)):
+        parts = row[: sum(batch[:, 1:].size for batch in turn)].split([batch[:, 1:].size for batch in turn])
+        found[rank :: ranks.size] = [(batch, part.view(batch[:, 1:].shape)) for batch, part in zip(turn, parts)]
+    return found
+
+
+def token_losses(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """−log p of each target: (B, T)."""
+    return head.token_losses(hidden, targets)
 
 
 def losses_and_ranks(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from config import ModelConfig
 from lab.compute.eval_mode import eval_mode
+from lab.compute.sharding import without_gradients
 from lab.data.tokenizers import Tokenizer
 from lab.display.token_box import readable
 from lab.generation.decoding import DECODE, Decoder
@@ -63,10 +64,10 @@ def generate(
         raise GenerationError(f"decode must be one of {allowed}, not {decode!r}")
     request = Request(prompts=prompts, max_tokens=max_tokens, sampling=sampling, stop_tokens=stop_tokens, seed=seed,
                       vocab_size=vocab_size)
-    return _steps(model, request.checked(model.config), decode if cache else None)
+    steps = without_gradients()(_steps)  # wraps each step on its own: the loop around us keeps its gradients
+    return steps(model, request.checked(model.config), decode if cache else None)
 
 
-@torch.inference_mode()  # wraps each step on its own: the loop around us keeps its gradients
 def _steps(model: Transformer, request: Request, decode: str | None) -> Iterator[Generated]:
     """decode: as in `generate`; None reads without a cache."""
     generators = request.row_generators()

@@ -8,6 +8,7 @@ from config import DistilConfig, ModelConfig, TrainConfig
 from lab.compute.compiling import check_compiler
 from lab.compute.device import check_precision, pick_device
 from lab.compute.optimizer import matrices_of_muon
+from lab.compute.ranks import current_ranks
 from lab.costs.fitting import check_micro_batch
 from lab.costs.parameters import stored_shapes
 from lab.data.packing import TokenData
@@ -56,6 +57,7 @@ def check_trainable(
         )
     for side in (data.train, data.validation):
         side.n_windows(model.context_length)
+    current_ranks().check(config, device)
     check_micro_batch(model, config, device)
 
 

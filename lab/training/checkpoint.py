@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, TrainConfig
+from lab.compute.sharding import part_like, whole
 from lab.compute.training_state import Progress, TrainingState
 from lab.runs.run import Run
 from lab.runs.settings import settings_by_name
@@ -28,20 +29,29 @@ ADAMW, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 
 def save_checkpoint(run: Run, state: TrainingState) -> None:
     """Writes one file, so that its parts always fit together. Raises RunError, and writes nothing, if a weight is not
-    finite."""
+    finite.
+
+    Every rank must call it: the first gets all rows of what is split over them, and writes the same file as one process
+    does. So a training can go on with any number of ranks.
+    """
     if not run.folder.is_dir():
         raise RunError(f"{run.folder} is gone: the run was deleted or moved while it trained; make a new one")
     names = trained_parameters(state.learner)
     tensors = {f"model/{name}": parameter for parameter, name in names.items()}
     for parameter, values in state.optimizer.state.items():
         tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in values.items()}
-    step = state.progress.step
+    step, first, kept = state.progress.step, state.ranks.is_first, {}
     for name, tensor in tensors.items():
+        tensor = whole(tensor)
         if not tensor.isfinite().all():
             raise RunError(f"after step {step}, {name} is not finite: the training has diverged. {still_holds(run)}")
+        if first:
+            kept[name] = tensor.cpu() if state.sharded else tensor
+    if not first:
+        return
     settings = {"model": run.model_config.to_dict(), "train": run.train_config.to_dict()}
     facts = {"progress": asdict(state.progress), "settings": settings, "tokenizer": run.tokenizer.fingerprint}
-    write_tensors(run.checkpoint_path, tensors, facts | {"tensors": len(tensors)})
+    write_tensors(run.checkpoint_path, kept, facts | {"tensors": len(kept)})
 
 
 def load_checkpoint(run: Run, state: TrainingState) -> None:
@@ -59,11 +69,12 @@ def load_checkpoint(run: Run, state: TrainingState) -> None:
     names = trained_parameters(state.learner)
     with torch.no_grad():
         for parameter, name in names.items():
-            parameter.copy_(tensors[f"model/{name}"])
+            parameter.copy_(part_like(tensors[f"model/{name}"], parameter))
     states = {}
     for index, parameter in enumerate(p for group in state.optimizer.param_groups for p in group["params"]):
         prefix = f"optimizer/{names[parameter]}/"
-        values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        values = {key: part_like(value, parameter) if value.dim() else value for key, value in stored.items()}
         states |= {index: values} if values else {}
     # load_state_dict puts each tensor on the device where the optimizer needs it
     groups = state.optimizer.state_dict()["param_groups"]

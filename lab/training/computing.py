@@ -1,8 +1,10 @@
 """Choosing how a run computes, when its training starts or goes on."""
 
-from lab.compute.choice import choose
+from dataclasses import asdict
+
+from lab.compute.choice import Choice, choose
 from lab.compute.compiling import compiler_problem
-from lab.compute.device import is_repeatable
+from lab.compute.device import is_repeatable, precisions
 from lab.compute.training_state import TrainingState
 from lab.costs.fitting import explain_out_of_memory
 from lab.runs.run import Run
@@ -14,31 +16,55 @@ NOT_REPEATABLE = "; a repeated step differs in its last digits, because attentio
 
 def choose_computing(run: Run, state: TrainingState) -> None:
     """Sets precision, compiling and the size of micro-batches as the settings say; "auto" is what was measured before
-    on this device, or is now.
+    on this device, or is now, by the first rank on its part of a batch.
 
     A new choice is stored in the checkpoint: a training that is killed at any moment goes on as chosen.
     """
-    progress, device_type = state.progress, state.device.type
-    if progress.step >= state.config.steps:
+    if state.progress.step >= state.config.steps:
         return
-    resized = settle_micro_batch(run, state)
-    config = state.config
+    is_new, progress = state.ranks.first(lambda: measure_computing(run, state))
+    vars(state.progress).update(progress)
+    if state.config.micro_batch_size == "auto":
+        state.config = state.config.replace(micro_batch_size=state.progress.micro_batch_size)
+    if is_new:
+        save_checkpoint(run, state)
+
+
+def measure_computing(run: Run, state: TrainingState) -> tuple[bool, dict]:
+    """Chooses on this rank. Returns whether the choice is new, and the progress that holds it."""
+    progress, device_type = state.progress, state.device.type
+    resized, config = settle_micro_batch(run, state), state.config
     asked = f"{config.precision} {config.compile} {device_type}"
     kept = measured_before(state)
     settings = config.replace(**kept)
     chosen = (progress.precision, "on" if progress.compiled else "off")
     if resized or (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
-        run.tell("measuring how long a step takes" + ", in both precisions" * (settings.precision == "auto"))
-        with state.seeded(), explain_out_of_memory(run.model_config, config):
-            windows, left = next(state.batch()), config.steps - progress.step
-            progress.precision, progress.compiled, why = choose(state.learner, windows, settings, kept, left)
+        progress.precision, progress.compiled, why = unmeasured(state) if state.sharded else measured(run, state, kept)
         size = f"micro-batches of {config.at_once}, the most that fit; " if progress.micro_batch_size else ""
+        ranks = f"{state.ranks.size} ranks{', sharded' * state.sharded}; " if state.ranks.launched else ""
         exact = "" if is_repeatable(state.device, progress.precision) else NOT_REPEATABLE
-        progress.why = f"{device_type}, {size}{why}{exact}"
+        progress.why = f"{device_type}, {ranks}{size}{why}{exact}"
         run.tell(progress.why)
-    if resized or progress.chosen_for != asked:
-        progress.chosen_for = asked
-        save_checkpoint(run, state)
+    is_new, progress.chosen_for = resized or progress.chosen_for != asked, asked
+    return is_new, asdict(progress)
+
+
+def measured(run: Run, state: TrainingState, kept: dict[str, str]) -> Choice:
+    """What is fastest for this rank's part of a micro-batch. kept: settings that were chosen before."""
+    config = state.config.replace(**kept)
+    run.tell("measuring how long a step takes" + ", in both precisions" * (config.precision == "auto"))
+    with state.seeded(), explain_out_of_memory(run.model_config, state.config):
+        windows, left = next(state.batch()), config.steps - state.progress.step
+        return choose(state.learner, windows, config, kept, left)
+
+
+def unmeasured(state: TrainingState) -> Choice:
+    """What a model that is split over ranks computes in: no rank can run a step alone to measure it."""
+    config = state.config
+    auto = precisions(state.device)[-1] if state.device.type == "cuda" else "fp32"
+    precision = auto if config.precision == "auto" else config.precision
+    on = "on" if config.compile == "on" else "off"
+    return Choice(precision, on == "on", f"{precision}, compile {on}; nothing is measured where a model is sharded")
 
 
 def measured_before(state: TrainingState) -> dict[str, str]:

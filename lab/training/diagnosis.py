@@ -6,23 +6,28 @@ import torch
 from torch import Tensor
 
 from lab.compute.device import autocast, matmul_precision
+from lab.compute.readings import Found
+from lab.compute.sharding import local
 from lab.compute.training_state import TrainingState
 from lab.runs.run import Run
 from lab.training.checkpoint import still_holds
 from settings.errors import RunError
 
 
-def check_finite(run: Run, state: TrainingState, numbers: dict[str, float], step: int) -> None:
-    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite.
+def check_finite(run: Run, state: TrainingState, found: Found, step: int) -> None:
+    """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite on every rank.
 
     step: from 1. If its update is done already, the weights are no longer those that gave the numbers, and the message
     names the number instead of the part that it came from.
     """
-    wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
+    rank = next((rank for rank, names in enumerate(found.not_finite) if names[:1] not in ([], ["gradient_norm"])), 0)
+    wrong = found.not_finite[rank]
     if wrong:
         name = {"loss": "the loss", "gradient_norm": "the norm of the gradients"}.get(wrong[0], f"the loss {wrong[0]}")
-        where = name if state.progress.step == step else find_non_finite(state)
-        raise RunError(f"step {step}: {where} is not finite. {still_holds(run)}. {advice(state)}")
+        done = state.progress.step == step
+        where = name if done else state.ranks.exchange(find_non_finite(state))[rank]
+        of_rank = f" on rank {rank}" if state.ranks.size > 1 and wrong[0] != "gradient_norm" else ""
+        raise RunError(f"step {step}: {where}{of_rank} is not finite. {still_holds(run)}. {advice(state)}")
 
 
 def check_validation_loss(run: Run, state: TrainingState, loss: float) -> None:
@@ -57,7 +62,7 @@ def find_non_finite(state: TrainingState) -> str:
     if found:
         return f"the output of {found[0]}"
     parameters = state.learner.named_parameters()
-    gradients = [name for name, p in parameters if p.grad is not None and not p.grad.isfinite().all()]
+    gradients = [name for name, p in parameters if p.grad is not None and not local(p.grad).isfinite().all()]
     return f"the gradient of {gradients[-1]}" if gradients else "the loss"
 
 

@@ -20,7 +20,7 @@ def settle_micro_batch(run: Run, state: TrainingState) -> bool:
         progress.micro_batch_size = 0
         return before != 0
     same_device = progress.chosen_for.split()[-1:] == [state.device.type]
-    kept = before if same_device else 0
+    kept = before if same_device and before % state.ranks.size == 0 else 0
     if not kept:
         run.tell("looking for the largest micro-batch that fits into memory")
     progress.micro_batch_size = kept or find_micro_batch(state)
@@ -30,11 +30,15 @@ def settle_micro_batch(run: Run, state: TrainingState) -> bool:
 
 def find_micro_batch(state: TrainingState) -> int:
     """The largest divisor of the batch size that fits by the estimate, and in which a step ran without running out of
-    memory. One sequence is not tried: the training itself says what to do where not even that fits."""
-    most = largest_fitting(state.model.config, state.config, state.device) or 1
-    for size in reversed(divisors(state.config.batch_size)):
-        if size == 1 or (size <= most and fits(state, size)):
-            return size
+    memory. One sequence is not tried: the training itself says what to do where not even that fits.
+
+    The sequences of all ranks together: each takes an equal part. Of a model that is split over the ranks no rank can
+    try a step alone: there the estimate decides.
+    """
+    most, ranks = largest_fitting(state.model.config, state.config, state.device) or 1, state.ranks.size
+    for size in reversed(divisors(state.config.batch_size // ranks)):
+        if size == 1 or (size <= most and (state.sharded or fits(state, size * ranks))):
+            return size * ranks
 
 
 def fits(state: TrainingState, size: int) -> bool:

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lab.compute.sharding import total_norm
 from lab.training.log import StepLog
 from modules.mlp import BaseMLP
 from modules.transformer import Transformer
@@ -35,10 +36,11 @@ DEAD = 0.5  # of a layer's units at the last watched step; early in training man
 class Watch:
     """Measures a step of `model` and appends the numbers to `log`. Between watched steps no hook exists.
 
-    learner: what computes the losses of a step, if not the model itself.
+    learner: what computes the losses of a step, if not the model itself. log: None on every rank but the first, whose
+    part of the first micro-batch gives the numbers of activations; the gradients are those of all ranks.
     """
 
-    def __init__(self, model: Transformer, log: StepLog, learner: nn.Module | None = None):
+    def __init__(self, model: Transformer, log: StepLog | None, learner: nn.Module | None = None):
         self.model, self.log, self.learner = model, log, model if learner is None else learner
         self.seen: list[tuple[str, str, Tensor]] = []
 
@@ -51,6 +53,8 @@ class Watch:
     def write(self, step: int) -> None:
         """Writes the activations measured and the present gradients as the rows of `step`."""
         seen = self.seen + [(layer, "gradient", norm) for layer, norm in gradient_norms(self.model).items()]
+        if self.log is None:
+            return
         values = torch.stack([value for *_, value in seen]).tolist()  # one wait for the device instead of many
         self.log.append(COLUMNS, [(step, layer, kind, value) for (layer, kind, _), value in zip(seen, values)])
 
@@ -126,7 +130,7 @@ def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
             parts = name.split(".")
             layer = ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
             gradients.setdefault(layer, []).append(parameter.grad)
-    return {layer: torch.nn.utils.get_total_norm(tensors) for layer, tensors in gradients.items()}
+    return {layer: total_norm(tensors) for layer, tensors in gradients.items()}
 
 
 # --- what the numbers mean, in words ----------------------------------------------------------------------------------

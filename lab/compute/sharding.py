@@ -1,0 +1,134 @@
+"""Parameters that are split over the ranks by FSDP2 (Zhao et al. 2023, arXiv 2304.11277; `fully_shard`).
+
+Each rank keeps some rows of every parameter, of its gradient and of the optimizer's state. A block's parameters are
+gathered when it runs, and let go afterwards. A parameter of a single number can't be split: every rank keeps it whole.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lab.compute.ranks import current_ranks
+
+if TYPE_CHECKING:
+    from modules.transformer import Transformer
+
+
+def shard(learner: nn.Module, model: "Transformer", size: int) -> None:
+    """Splits the parameters of `learner`, which is `model` or holds it, over `size` ranks.
+
+    Each block is gathered by itself, unless it shares parameters with another part; all else stays gathered from the
+    model's pass to the end of its backward pass.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    device = next(model.parameters()).device
+    settings = {"mesh": init_device_mesh(device.type, (size,)), "ignored_params": set(single_numbers(learner))}
+    shared = shared_parameters(model)
+    own = [block for block in model.blocks if shared.isdisjoint(map(id, block.parameters()))]
+    for block in own:
+        fully_shard(block, **settings)
+        if block.loss_weights:  # it has losses of its own, outside its forward pass
+            register_fsdp_forward_method(block, "losses")
+    fully_shard(model, reshard_after_forward=False, **settings)
+    if learner is not model:
+        fully_shard(learner, reshard_after_forward=False, **settings)
+        register_fsdp_forward_method(learner, "losses")
+    for method in ("losses", "hidden"):
+        register_fsdp_forward_method(model, method)
+
+
+def shared_parameters(model: "Transformer") -> set[int]:
+    """The ids of the parameters that several blocks have, or a block and the rest of the model."""
+    parts = [*model.blocks, *(part for name, part in model.named_children() if name != "blocks")]
+    of_parts = [set(map(id, part.parameters())) for part in parts]
+    found = [parameter for ids in of_parts for parameter in ids]
+    return {parameter for parameter in found if found.count(parameter) > 1}
+
+
+def single_numbers(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters () that no rank can have a part of."""
+    return [parameter for parameter in module.parameters() if not parameter.dim()]
+
+
+def without_gradients() -> AbstractContextManager:
+    """A context without gradients: inference mode, whose tensors can't be used in training afterwards, as the gathered
+    parameters of a sharded model must be."""
+    return torch.no_grad() if current_ranks().sharded else torch.inference_mode()
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this rank has only a part of it (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's rows."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows, gathered from the ranks; every rank must ask."""
+    return tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()
+
+
+def part_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Of a whole tensor what this rank has of `like`, which has the same shape."""
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    tensor = tensor.to(like.device)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # nothing is sent
+
+
+def stack_whole(rows: list[Tensor], like: Tensor) -> Tensor:
+    """(N, O, I): all rows of N matrices like this one, of which `rows` are this rank's."""
+    stacked = torch.stack(rows)
+    if not is_sharded(like):
+        return stacked
+    from torch.distributed.tensor import DTensor, Shard
+
+    shape = torch.Size((len(rows), *like.shape))
+    stride = (math.prod(like.shape), like.shape[1], 1)
+    return DTensor.from_local(stacked, like.device_mesh, [Shard(1)], shape=shape, stride=stride).full_tensor()
+
+
+def own_rows(matrices: Tensor, like: Tensor) -> Tensor:
+    """Of (N, O, I) the rows that this rank has of each."""
+    if not is_sharded(like):
+        return matrices
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    return distribute_tensor(matrices, like.device_mesh, [Shard(1)], src_data_rank=None).to_local()
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The L2 norm over all of them, some of which may be split and some whole."""
+    groups = [[gradient for gradient in gradients if is_sharded(gradient) == split] for split in (True, False)]
+    norms = [whole(torch.nn.utils.get_total_norm(group)) for group in groups if group]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def clip_sharded(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """As torch.nn.utils.clip_grad_norm_, for parameters some of which are split and some whole."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = total_norm(gradients)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def average_single_numbers(learner: nn.Module, size: int) -> None:
+    """Gives each parameter () the mean of its gradients on all ranks; `fully_shard` leaves it out."""
+    from torch import distributed
+
+    gradients = [parameter.grad for parameter in single_numbers(learner) if parameter.grad is not None]
+    if gradients:
+        together = torch.stack(gradients) / size
+        distributed.all_reduce(together)
+        torch._foreach_copy_(gradients, list(together.unbind()))
