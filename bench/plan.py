@@ -13,16 +13,16 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
+from unittest import mock
 
 import pandas as pd
 import psutil
-import torch
 
 from bench.timing import table
 from config import Preset, preset
 from lab.comparison.settings_file import write_settings
-from lab.costs.plans import plan
+from lab.costs.plans import Plan, plan
 from settings.paths import ROOT
 
 STEPS, WARM, BATCH = 10, 3, 16  # steps of a training, and how many of the first are not counted
@@ -40,15 +40,14 @@ def settings(optimizer: str, small: bool = False) -> Preset:
     ))
 
 
-def train(ranks: int, sharding: str, start: Preset, give_back: bool) -> tuple[float, float]:
+def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: bool) -> tuple[float, float]:
     """Bytes at most resident in a rank, and median seconds of a step, of a training that leaves nothing behind.
 
-    give_back: whether malloc returns at once what is freed.
+    n_threads: of a rank. give_back: whether malloc returns at once what is freed.
     """
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     shared = ["--sharding", sharding] if ranks > 1 else []
-    threads = max(1, torch.get_num_threads() // ranks)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
     if give_back:
         environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with tempfile.TemporaryDirectory() as folder:
@@ -79,18 +78,30 @@ def peak_until_end(process: subprocess.Popen) -> float:
 
 
 def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
-    """A row of the table: planned, measured and their ratio, in memory and time."""
+    """A row of the table: planned, measured and their ratio, in memory and time.
+
+    Passes are timed anew for each plan, and again after the training that it is compared with: the machine may do other
+    work meanwhile.
+    """
     start, small = settings(optimizer), settings(optimizer, small=True)
-    layouts = [plan(each, f"cpux{ranks}").layouts[sharding] for each in (start, small)]
-    planned = layouts[0].memory.total - layouts[1].memory.total
-    resident = [train(ranks, sharding, each, give_back=True)[0] for each in (start, small)]
-    seconds = train(ranks, sharding, start, give_back=False)[1]
-    measured = resident[0] - resident[1]
+    before = plan_anew(start, ranks)
+    n_threads = before.speed.threads
+    seconds = train(ranks, sharding, start, n_threads, give_back=False)[1]
+    planned_seconds = mean(each.layouts[sharding].seconds for each in (before, plan_anew(start, ranks)))
+    resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in (start, small)]
+    totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in (start, small)]
+    planned, measured = totals[0] - totals[1], resident[0] - resident[1]
     return [
         f"{ranks}, {sharding}, {optimizer}", f"{planned / 1e6:.0f}", f"{measured / 1e6:.0f}",
-        f"{planned / measured:.2f}", f"{1e3 * layouts[0].seconds:.0f}", f"{1e3 * seconds:.0f}",
-        f"{layouts[0].seconds / seconds:.2f}",
+        f"{planned / measured:.2f}", f"{1e3 * planned_seconds:.0f}", f"{1e3 * seconds:.0f}",
+        f"{planned_seconds / seconds:.2f}",
     ]
+
+
+def plan_anew(start: Preset, ranks: int) -> Plan:
+    """The plan for processes of this machine, with no time that was measured before."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"GLASSBOX_CACHE": folder}):
+        return plan(start, f"cpux{ranks}")
 
 
 def main(cases: tuple[tuple[int, str], ...] = CASES, optimizers: tuple[str, ...] = ("adamw", "muon")) -> None:

@@ -13,7 +13,7 @@ from lab.costs.fitting import MARGIN, divisors
 from lab.costs.machines import Machines
 from lab.costs.memory import Memory
 from lab.costs.parameters import weight_bytes
-from lab.costs.rank_memory import rank_memory
+from lab.costs.rank_memory import rank_memory, share_of
 from lab.costs.this_machine import Speed, measure_speed
 
 BUS = 0.7  # of a link's published speed that NCCL reaches; assumed
@@ -49,12 +49,6 @@ def room_of(machines: Machines) -> float:
 def kernels_for(machines: Machines) -> str:
     """Whose kernels' tensors are counted: the GPU's where this PyTorch knows them."""
     return "cuda" if machines.card and torch.backends.cuda.is_built() else "cpu"
-
-
-def share_of(train: TrainConfig, ranks: int, micro_batch: int | None = None) -> TrainConfig:
-    """The training as one of the ranks sees it. micro_batch: of all ranks together; None: the whole batch."""
-    size = micro_batch or train.batch_size
-    return train.replace(batch_size=train.batch_size // ranks, micro_batch_size=size // ranks)
 
 
 def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding: str, speed: Speed) -> Layout:

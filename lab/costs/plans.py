@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from config import ModelConfig, Preset, TrainConfig
+from lab.compute.ranks import check_divided
 from lab.costs.compute_optimal import FITTED_FROM, FITTED_TO, LAWS, TOKENS_PER_PARAMETER, rule_of_thumb, tokens_for
 from lab.costs.estimates import sequence_flops, si
 from lab.costs.fitting import MARGIN
@@ -194,12 +195,7 @@ def plan(
         raise ConfigError(f"price={price:g} must be 0 or more, for an hour of one card or of this machine")
     if not 0 < mfu <= 1:
         raise ConfigError(f"mfu={mfu:g} is a share of a card's peak: from above 0 to 1; trainings reach 0.2 to 0.6")
-    if train.at_once % machines.ranks:
-        setting = "batch_size" if train.at_once == train.batch_size else "micro_batch_size"
-        raise ConfigError(
-            f"{machines.ranks} ranks do not divide {setting}={train.at_once}, the sequences that all ranks together "
-            f"pass through the model at once; set a multiple of {machines.ranks}, or plan other hardware"
-        )
+    check_divided(train, machines.ranks)
     speed = speed_of(model, train, machines, precision_on(machines, train), mfu)
     names = ("none", "full") if machines.ranks > 1 else ("none",)
     return Plan(

@@ -37,6 +37,12 @@ class ParameterBytes:
         return cls(outside + sum(blocks.values()), outside, max(blocks.values()))
 
 
+def share_of(train: TrainConfig, ranks: int, micro_batch: int | None = None) -> TrainConfig:
+    """The training as one of the ranks sees it. micro_batch: of all ranks together; None: the whole batch."""
+    size = micro_batch or train.batch_size
+    return train.replace(batch_size=train.batch_size // ranks, micro_batch_size=size // ranks)
+
+
 def rank_memory(model: ModelConfig, share: TrainConfig, precision: str, device: str, ranks: int = 1) -> Memory:
     """The fullest moment of a step of one of `ranks` fully sharded ranks; of one rank, of a step without sharding.
 

@@ -1,5 +1,6 @@
 """How fast this machine's CPU trains a model: a short measurement of passes of the model itself, or of a product."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ class Speed:
     threads: int = 0
 
 
+def n_cores() -> int:
+    """The processor cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Inside, PyTorch computes on n threads."""
@@ -47,8 +54,9 @@ def threads(n: int) -> Iterator[None]:
 
 def measure_speed(model: ModelConfig, share: TrainConfig, ranks: int) -> Speed:
     """How fast one of `ranks` processes computes passes and updates of this model. share: the training as one rank sees
-    it. The processes are assumed not to slow each other: each has its part of this machine's threads."""
-    part, crowd = max(1, torch.get_num_threads() // ranks), max(1, ranks // torch.get_num_threads())
+    it. Several share this machine's cores, and are assumed not to slow each other beyond that."""
+    part = torch.get_num_threads() if ranks == 1 else max(1, n_cores() // ranks)
+    crowd = max(1.0, ranks * part / n_cores())
     with threads(part):
         trial = trial_model(model, share)
         if trial is None:
@@ -66,7 +74,7 @@ def trial_model(model: ModelConfig, share: TrainConfig) -> ModelConfig | None:
     return next(fitting, None)
 
 
-def time_trial(trial: ModelConfig, model: ModelConfig, share: TrainConfig, crowd: int) -> Speed:
+def time_trial(trial: ModelConfig, model: ModelConfig, share: TrainConfig, crowd: float) -> Speed:
     """Passes and updates of the trial model, timed."""
     flops = sequence_flops(trial, share.gradient_checkpointing)[1]
     rows = max(1, min(share.at_once, int(TRIAL // flops)))

@@ -6,7 +6,10 @@ from lab.terminal import main
 from lab.terminal_planning import parse_planning
 from settings.errors import ConfigError
 
-SMALL = ["--model.n-layers", "1", "--model.width", "32", "--model.context-length", "64", "--train.batch-size", "8"]
+SMALL = [
+    "--model.n-layers", "1", "--model.width", "32", "--model.n-heads", "2", "--model.context-length", "64",
+    "--train.batch-size", "8",
+]
 
 
 def test_a_plan_is_a_table_and_makes_no_run(tmp_path, monkeypatch, capsys):
