@@ -25,18 +25,18 @@ from lab.comparison.settings_file import write_settings
 from lab.costs.plans import Plan, plan
 from settings.paths import ROOT
 
-STEPS, WARM, BATCH = 10, 3, 16  # steps of a training, and how many of the first are not counted
+BATCH, STEPS, WARM, FEW = 8, 6, 2, 3  # STEPS where steps are timed, the first WARM left out; FEW for memory alone
 CASES = ((1, "none"), (2, "none"), (2, "full"), (4, "none"), (4, "full"))  # ranks and sharding
 NEXT_TO_NOTHING = dict(n_layers=1, n_heads=1, width=8, context_length=32)
 
 
-def settings(optimizer: str, small: bool = False) -> Preset:
+def settings(optimizer: str, small: bool = False, steps: int = STEPS) -> Preset:
     """A Llama of 6 layers of width 256; small: one of next to no tensors."""
     model, train = preset("llama-256x6")
     model = model.replace(max_positions=None, **(NEXT_TO_NOTHING if small else {}))
     return Preset(model, train.replace(
-        steps=STEPS, batch_size=BATCH, micro_batch_size=BATCH, optimizer=optimizer, precision="fp32", compile="off",
-        device="cpu", evaluate_every=STEPS, evaluation_tokens=256, checkpoint_every=10**6,
+        steps=steps, batch_size=BATCH, micro_batch_size=BATCH, optimizer=optimizer, precision="fp32", compile="off",
+        device="cpu", evaluate_every=steps, evaluation_tokens=256, checkpoint_every=10**6,
     ))
 
 
@@ -58,7 +58,7 @@ def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: b
             process = subprocess.Popen(
                 [*command, "--name", "planned"], cwd=ROOT, env=environment, stdout=output, stderr=output
             )
-            peak = peak_until_end(process)
+            peak = peak_of_steps(process, Path(folder) / "planned" / "log_data.csv")
             if process.returncode:
                 output.seek(0)
                 raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-2000:]}")
@@ -66,14 +66,18 @@ def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: b
         return peak, median(log["seconds"].diff().iloc[WARM:])
 
 
-def peak_until_end(process: subprocess.Popen) -> float:
-    """The largest resident set, in bytes, of any process that it starts or is."""
+def peak_of_steps(process: subprocess.Popen, log: Path) -> float:
+    """The largest resident set, in bytes, of any process that it starts or is, before the last step. Waits for the end.
+
+    With the last step come pictures and what draws them.
+    """
     peak, first = 0, psutil.Process(process.pid)
-    while process.poll() is None:
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= FEW):
         with suppress(psutil.NoSuchProcess):  # one that has just ended
             for one in (first, *first.children(recursive=True)):
                 peak = max(peak, one.memory_info().rss)
         time.sleep(0.005)
+    process.wait()
     return peak
 
 
@@ -83,13 +87,14 @@ def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
     Passes are timed anew for each plan, and again after the training that it is compared with: the machine may do other
     work meanwhile.
     """
-    start, small = settings(optimizer), settings(optimizer, small=True)
+    start = settings(optimizer)
     before = plan_anew(start, ranks)
     n_threads = before.speed.threads
     seconds = train(ranks, sharding, start, n_threads, give_back=False)[1]
     planned_seconds = mean(each.layouts[sharding].seconds for each in (before, plan_anew(start, ranks)))
-    resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in (start, small)]
-    totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in (start, small)]
+    both = [settings(optimizer, small, FEW) for small in (False, True)]
+    resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in both]
+    totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in both]
     planned, measured = totals[0] - totals[1], resident[0] - resident[1]
     return [
         f"{ranks}, {sharding}, {optimizer}", f"{planned / 1e6:.0f}", f"{measured / 1e6:.0f}",

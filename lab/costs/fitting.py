@@ -32,8 +32,8 @@ def step_bytes_at(
     numbers."""
     ranks = current_ranks()
     open_ones = ("fp32", "bf16") if config.precision == "auto" else (config.precision.replace("tf32", "fp32"),)
-    share, split = share_of(config, ranks.size, size * ranks.size), ranks.size if ranks.sharded else 1
-    return of(rank_memory(model, share, precision, device, split).total for precision in open_ones)
+    share = share_of(config, ranks.size, size * ranks.size)
+    return of(rank_memory(model, share, precision, device, ranks).total for precision in open_ones)
 
 
 def room_for_rank(device: torch.device) -> int:

@@ -8,6 +8,7 @@ import torch
 
 from config import ModelConfig, TrainConfig
 from lab.compute.device import training_memory_limit
+from lab.compute.ranks import Ranks
 from lab.costs.estimates import sequence_flops, update_flops
 from lab.costs.fitting import MARGIN, divisors
 from lab.costs.machines import Machines
@@ -54,10 +55,11 @@ def kernels_for(machines: Machines) -> str:
 def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding: str, speed: Speed) -> Layout:
     """The layout with the micro-batch of the settings, or else the largest that fits."""
     ranks, room = machines.ranks, room_of(machines)
+    together = Ranks(size=ranks, sharded=sharding == "full")
 
     def memory(size: int) -> Memory:
         share = share_of(train, ranks, size)
-        return rank_memory(model, share, speed.precision, kernels_for(machines), ranks if sharding == "full" else 1)
+        return rank_memory(model, share, speed.precision, kernels_for(machines), together)
 
     if isinstance(train.micro_batch_size, int):
         size = train.micro_batch_size

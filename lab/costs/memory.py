@@ -31,7 +31,6 @@ class Memory:
     def total(self) -> int:
         return sum(self.parts().values())
 
-
     @classmethod
     def at_fullest(cls, moments: dict[str, dict[str, int]]) -> "Memory":
         """Of bytes by moment and kind, those of the moment when they are most."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from config import ModelConfig, Preset, TrainConfig
-from lab.compute.ranks import check_divided
+from lab.compute.ranks import Ranks, check_divided
 from lab.costs.compute_optimal import FITTED_FROM, FITTED_TO, LAWS, TOKENS_PER_PARAMETER, rule_of_thumb, tokens_for
 from lab.costs.estimates import sequence_flops, si
 from lab.costs.fitting import MARGIN
@@ -241,7 +241,8 @@ def smallest_bytes(plan: Plan, train: TrainConfig, ranks: int) -> int:
     """Of a step on so many ranks, fully sharded, with one sequence in each at a time."""
     parts = 2 if train.batch_size > plan.machines.ranks else 1  # with two, gradients add up, as with more
     share = train.replace(batch_size=parts, micro_batch_size=1)
-    return rank_memory(plan.model, share, plan.speed.precision, kernels_for(plan.machines), ranks).total
+    sharded = Ranks(size=ranks, sharded=True)
+    return rank_memory(plan.model, share, plan.speed.precision, kernels_for(plan.machines), sharded).total
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""The memory of one of several ranks that train a model together. Imports no torch by itself.
+"""The memory of one of several ranks that train a model together.
 
 Without sharding (DDP) a rank holds what one process would that trains on the rank's share of the batch: weights,
-gradients and optimizer state are whole, and only activations are fewer.
+gradients and optimizer state are whole, and only activations are fewer. The gradients lie in the buckets in which they
+travel, and these stay from step to step.
 
 With full sharding (FSDP2, arXiv 2304.11277) a rank keeps its part of weights, gradients and optimizer state. In a pass
 it gathers what it computes with: the parameters outside the blocks stay gathered, those of a block come and go, and
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from math import prod
 
 from config import ModelConfig, TrainConfig
+from lab.compute.ranks import ALONE, Ranks
 from lab.costs.memory import Memory, step_bytes
 from lab.costs.parameters import parameter_shapes
 from lab.costs.parts import BACKWARD, UPDATE
@@ -43,15 +45,18 @@ def share_of(train: TrainConfig, ranks: int, micro_batch: int | None = None) -> 
     return train.replace(batch_size=train.batch_size // ranks, micro_batch_size=size // ranks)
 
 
-def rank_memory(model: ModelConfig, share: TrainConfig, precision: str, device: str, ranks: int = 1) -> Memory:
-    """The fullest moment of a step of one of `ranks` fully sharded ranks; of one rank, of a step without sharding.
+def rank_memory(model: ModelConfig, share: TrainConfig, precision: str, device: str, ranks: Ranks = ALONE) -> Memory:
+    """The fullest moment of a step of one of these ranks.
 
     share: the training as one rank sees it, with its share of the batch and of the micro-batches.
     """
     moments = step_bytes(model, share, precision, device)
-    if ranks > 1:
+    if ranks.sharded and ranks.size > 1:
         sizes, whole = ParameterBytes.of(model), share.accumulation > 1
-        moments = {moment: split(moment, kinds, ranks, sizes, whole) for moment, kinds in moments.items()}
+        moments = {moment: split(moment, kinds, ranks.size, sizes, whole) for moment, kinds in moments.items()}
+    elif ranks.size > 1:
+        buckets = max(kinds.get("gradients", 0) for kinds in moments.values())
+        moments = {moment: kinds | {"gradients": buckets} for moment, kinds in moments.items()}
     return Memory.at_fullest(moments)
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from config import MLPConfig, ModelConfig, Preset, TrainConfig, preset
+from lab.compute.ranks import ALONE, Ranks
 from lab.costs.plans import Plan, duration, plan
 from lab.costs.rank_memory import ParameterBytes, rank_memory
 from settings.errors import ConfigError
@@ -16,6 +17,7 @@ LLAMA = ModelConfig(
 )
 TRAIN = TrainConfig(batch_size=8, optimizer="adamw")
 SMALL = preset("llama-tiny")
+EIGHT = Ranks(size=8, sharded=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_adamw_takes_16_bytes_for_each_parameter_or_the_ranks_part_of_them():
     of = {}
     for ranks in (1, 8):  # with two micro-batches all gradients are there at the loss
         share = TRAIN.replace(batch_size=1) if ranks > 1 else TRAIN.replace(batch_size=2, micro_batch_size=1)
-        of[ranks] = rank_memory(LLAMA, share, "bf16", "cpu", ranks)
+        of[ranks] = rank_memory(LLAMA, share, "bf16", "cpu", Ranks(size=ranks, sharded=True))
     assert kept(of[1]) == pytest.approx(16 * PARAMETERS, rel=2e-3)
     assert of[8].weights + of[8].optimizer == pytest.approx(12 * PARAMETERS / 8, rel=1e-2)
     assert kept(of[8]) <= 16 * PARAMETERS / 8 * 1.01
@@ -84,7 +86,7 @@ def test_what_ranks_gather_is_the_outside_and_blocks():
     sizes = ParameterBytes.of(model)
     assert sizes.outside == 4 * (2 * 32_000 * 512 + 512)
     assert sizes.total == sizes.outside + 6 * sizes.block
-    one, eight = (rank_memory(model, TRAIN.replace(batch_size=1), "fp32", "cpu", ranks) for ranks in (1, 8))
+    one, eight = (rank_memory(model, TRAIN.replace(batch_size=1), "fp32", "cpu", ranks) for ranks in (ALONE, EIGHT))
     assert one.gathered == 0 and eight.gathered >= sizes.outside + 2 * sizes.block
 
 
@@ -92,10 +94,17 @@ def test_gradients_stay_whole_while_micro_batches_add_up():
     model = LLAMA.replace(n_layers=6, width=512, n_heads=8)
     share = TRAIN.replace(batch_size=2)
     at_once, in_parts = (
-        rank_memory(model, share.replace(micro_batch_size=size), "fp32", "cpu", ranks=8) for size in (2, 1)
+        rank_memory(model, share.replace(micro_batch_size=size), "fp32", "cpu", EIGHT) for size in (2, 1)
     )
     sizes = ParameterBytes.of(model)
     assert in_parts.gradients >= sizes.total and at_once.gradients <= sizes.total / 8 + 1
+
+
+def test_replicas_keep_the_buckets_of_their_gradients():
+    """As large as all parameters, at the loss as well, where a process alone has no gradients yet."""
+    model, share = LLAMA.replace(n_layers=6, width=512, n_heads=8), TRAIN.replace(batch_size=1)
+    alone, replica = (rank_memory(model, share, "fp32", "cpu", ranks) for ranks in (ALONE, Ranks(size=8)))
+    assert replica.gradients == ParameterBytes.of(model).total and replica.total > alone.total
 
 
 def test_the_largest_micro_batch_fits_and_the_next_one_does_not(monkeypatch):
@@ -105,7 +114,7 @@ def test_the_largest_micro_batch_fits_and_the_next_one_does_not(monkeypatch):
 
     def bytes_of(size: int) -> int:
         share = small.train.replace(batch_size=8, micro_batch_size=size)
-        return rank_memory(small.model, share, "fp32", "cpu").total
+        return rank_memory(small.model, share, "fp32", "cpu", Ranks(size=2)).total
 
     monkeypatch.setattr(layouts, "room_of", lambda machines: bytes_of(4) + 1)
     found = plan(small, "h100x2")
