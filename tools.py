@@ -45,6 +45,7 @@ HOMES = {
     "lab.data.sources": ("list_sources", "load_documents"),
     "lab.costs.estimates": ("estimate",),
     "lab.costs.memory": ("decoding_memory",),
+    "lab.costs.plans": ("plan",),
     "lab.evaluation.evaluate": ("evaluate", "evaluate_text"),
     "lab.exchange.export": ("export_hf",),
     "lab.exchange.importing": ("import_hf",),

@@ -76,6 +76,7 @@ from lab.compute.schedule import learning_rates as learning_rates
 from lab.compute.schedule_preview import schedule_preview as schedule_preview
 from lab.costs.estimates import estimate as estimate
 from lab.costs.memory import decoding_memory as decoding_memory
+from lab.costs.plans import plan as plan
 from lab.data.bpe_training import learn_characters as learn_characters
 from lab.data.bpe_training import train_bpe as train_bpe
 from lab.data.fertility import fertility as fertility

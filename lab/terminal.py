@@ -24,6 +24,7 @@ from lab.terminal_generation import (
     parse_lesson,
     sampling,
 )
+from lab.terminal_planning import Planning, parse_planning, plan
 from lab.terminal_speed import generation_speed
 from lab.terminal_tokenizer import tokenizer
 from lab.terminal_training import Training, parse_training, resume, train
@@ -73,6 +74,8 @@ def run_command(arguments: list[str]) -> None:
         train(parse_training(arguments[1:]))
     elif arguments[:1] == ["distil"]:
         distil(parse_distilling(arguments[1:]))
+    elif arguments[:1] == ["plan"]:
+        plan(parse_planning(arguments[1:]))
     elif arguments[:1] == ["data"]:
         data(parse_previewing(arguments[1:]))
     elif arguments[:1] == ["generate"]:
@@ -81,7 +84,7 @@ def run_command(arguments: list[str]) -> None:
         sampling(parse_lesson(arguments[1:]))
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": Training, "distil": Distilling, "data": Previewing, "generate": Generation,
+            {"train": Training, "distil": Distilling, "plan": Planning, "data": Previewing, "generate": Generation,
              "sampling": SamplingLesson} | COMMANDS,
             prog="python tools.py", args=arguments, config=FLAGS,
             description="Glassbox: build, train, watch and compare small transformers. With any command, "

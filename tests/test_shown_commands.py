@@ -35,6 +35,7 @@ SMALL = {  # flags behind those that are shown, so that a command takes a second
     "distil": TINY[:-2],  # the tokenizer is the teacher's
     "sweep": ["--seeds", "1"],
     "find-rate": ["--steps", "10"],
+    "plan": ["--model.n-layers", "1", "--model.width", "16", "--model.n-heads", "2", "--model.context-length", "64"],
     "evaluate": ["--max-tokens", "512"],
     "sampling": ["--samples", "2", "--max-tokens", "5"],
     "generation-speed": ["--tokens", "4", "--batches", "1"],
@@ -88,7 +89,7 @@ def recorded(monkeypatch):
 
     for name, function in COMMANDS.items():
         monkeypatch.setitem(COMMANDS, name, noting(name, function))
-    for name in ("train", "distil", "data", "generate", "sampling"):
+    for name in ("train", "distil", "plan", "data", "generate", "sampling"):
         monkeypatch.setattr(terminal, name, noting(name, getattr(terminal, name)))
     return calls
 
@@ -97,7 +98,7 @@ def recorded(monkeypatch):
 def test_a_shown_command_has_valid_flags_and_existing_names(recorded, page, command):
     words = shlex.split(command)[1:]
     if "--help" in words or len(words) < 2:  # a command that is mentioned
-        assert set(words) <= {"--help", "train", "distil", *COMMANDS}
+        assert set(words) <= {"--help", "train", "distil", "plan", *COMMANDS}
         return
     made = page == "README.md" and (option(words, "--from") in made_by(page) or option(words, "--config"))
     if made:

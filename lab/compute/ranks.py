@@ -60,12 +60,7 @@ class Ranks:
 
     def check(self, config: TrainConfig, device: torch.device) -> None:
         """Raises ConfigError unless these ranks can share a batch of these settings, and each has a device."""
-        if config.at_once % self.size:
-            setting = "batch_size" if config.micro_batch_size in (None, "auto") else "micro_batch_size"
-            raise ConfigError(
-                f"{self.size} ranks do not divide {setting}={config.at_once}, the sequences that all ranks together "
-                f"pass through the model at once; set a multiple of {self.size}, or start another number of ranks"
-            )
+        check_divided(config, self.size)
         if self.launched and device.type == "cuda" and self.local_size > torch.cuda.device_count():
             raise ConfigError(
                 f"{self.local_size} ranks on this machine need a GPU each, and it has {torch.cuda.device_count()}: "
@@ -228,6 +223,16 @@ class Ranks:
 ALONE = Ranks()
 _joined: list[Ranks] = []  # the one that is open
 _meetings = itertools.count()  # of this process: each has its own names in the store
+
+
+def check_divided(config: TrainConfig, size: int) -> None:
+    """Raises ConfigError unless `size` ranks can take equal parts of what passes the model at once."""
+    if config.at_once % size:
+        setting = "batch_size" if config.micro_batch_size in (None, "auto") else "micro_batch_size"
+        raise ConfigError(
+            f"{size} ranks do not divide {setting}={config.at_once}, the sequences that all ranks together pass "
+            f"through the model at once; set a multiple of {size}, or take another number of ranks"
+        )
 
 
 def current_ranks() -> Ranks:

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lab.costs.parts import part_of
+from lab.costs.parts import BACKWARD, part_of
 from settings.errors import ConfigError, GlassboxError, IdeaError
 
 
@@ -71,9 +71,8 @@ class AliveBytes(TorchDispatchMode):
         super().__init__()
         self.inside, self.phase = inside, ""
         self.alive: dict[int, Allocation] = {}  # by the storage's address
-        self.now = self.peak = 0
-        self.fullest: list[Allocation] = []  # what was alive at the peak
-        self.moment = ""  # when that was, in words
+        self.now = 0
+        self.moments: dict[str, tuple[int, list[Allocation]]] = {}  # in words: the most bytes then, and what was alive
         self.fresh: list[Allocation] | None = None  # made since the forward pass began; None: no forward pass runs
 
     @classmethod
@@ -89,8 +88,9 @@ class AliveBytes(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self.allocation(tensor)
-        if self.now > self.peak:
-            self.peak, self.fullest, self.moment = self.now, list(self.alive.values()), self.describe()
+        moment = self.describe()
+        if moment not in self.moments or self.now > self.moments[moment][0]:
+            self.moments[moment] = self.now, list(self.alive.values())
         return result
 
     def allocation(self, tensor: Tensor) -> Allocation:
@@ -112,8 +112,8 @@ class AliveBytes(TorchDispatchMode):
         for tensor in tensors:
             self.allocation(tensor).kind = kind
 
-    def forget_peak(self) -> None:
-        self.peak = 0
+    def forget_moments(self) -> None:
+        self.moments.clear()
 
     def in_forward(self) -> bool:
         """Whether the forward pass runs, or the backward pass computes a checkpointed part of it again."""
@@ -134,7 +134,7 @@ class AliveBytes(TorchDispatchMode):
     def describe(self) -> str:
         if self.phase == "forward":
             return f"the forward pass of {part_of(self.inside.paths[-1])}" if self.inside.paths else "the loss"
-        return "" if self.phase == "backward" else self.phase  # the next gradient will tell which part that was
+        return BACKWARD if self.phase == "backward" else self.phase  # the next gradient will tell which part that was
 
     def follow(self, model: nn.Module) -> None:
         """Keeps track of which part of the model is computing, and of its gradients."""
@@ -146,14 +146,18 @@ class AliveBytes(TorchDispatchMode):
 
     def gradient_came(self, parameter: Tensor, path: str) -> None:
         self.allocation(parameter.grad).kind = "gradients"
-        self.moment = self.moment or f"the backward pass of {part_of(path)}"
+        moment = f"{BACKWARD} of {part_of(path)}"
+        reached = [self.moments.pop(BACKWARD, (0, [])), self.moments.get(moment, (0, []))]
+        self.moments[moment] = max(reached, key=lambda found: found[0])
 
-    def as_dict(self) -> dict[str, int | str]:
-        """The moment of the peak, and the bytes alive at it by what they were for."""
-        found = {"moment": self.moment or "the backward pass"}
-        for allocation in self.fullest:
-            kind = allocation.kind or "temporary"
-            found[kind] = found.get(kind, 0) + allocation.nbytes
+    def by_moment(self) -> dict[str, dict[str, int]]:
+        """The bytes alive when each moment was fullest, by what they were for."""
+        found: dict[str, dict[str, int]] = {}
+        for moment, (_, alive) in self.moments.items():
+            kinds = found[moment] = {}
+            for allocation in alive:
+                kind = allocation.kind or "temporary"
+                kinds[kind] = kinds.get(kind, 0) + allocation.nbytes
         return found
 
 

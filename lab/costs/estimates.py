@@ -18,20 +18,33 @@ checkpointing once or more).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from itertools import groupby
 
 from config import ModelConfig, Preset, TrainConfig
+from lab.costs.layers import count_by_layers
 from lab.costs.memory import Memory, decoding_memory, training_memory
 from lab.costs.parameters import parameters_by_part, weight_bytes
+from lab.display.rows import Row, rows_as_html, rows_as_text
 from lab.files.remembered import remembered
 
 
 @remembered
 def sequence_flops(config: ModelConfig, checkpointing: bool) -> list[int]:
+    """Of the forward pass of one sequence, and of its training step."""
     from lab.costs.passes import count_flops
 
-    return list(count_flops(config, checkpointing))
+    def count(shorter: ModelConfig) -> dict[str, dict[str, int]]:
+        return {"": dict(zip(("forward", "training"), count_flops(shorter, checkpointing)))}
+
+    return list(count_by_layers(config, count)[""].values())
+
+
+@remembered
+def update_flops(config: ModelConfig, train: TrainConfig) -> int:
+    """Of one update of all parameters, which does not depend on the batch."""
+    from lab.costs.passes import count_update
+
+    return count_by_layers(config, lambda shorter: {"": {"update": count_update(shorter, train)}})[""]["update"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -98,7 +111,7 @@ class Estimate:
         prefix = f"blocks.{layer - 1}."
         return {name.removeprefix(prefix): n for name, n in self.components.items() if name.startswith(prefix)}
 
-    def rows(self) -> Iterator[tuple[str, str, str]]:
+    def rows(self) -> Iterator[Row]:
         """The table's lines: what (indented where part of the line above), how much, and a remark."""
         model, train = self.model, self.train
         yield "parameters", f"{self.parameters:,}", ""
@@ -129,18 +142,10 @@ class Estimate:
         yield "decoding", si(self.decoding.total, "B"), f"one sequence of {model.position_limit:,} tokens"
 
     def __repr__(self) -> str:
-        rows = list(self.rows())
-        wide, narrow = (max(len(row[i]) for row in rows) for i in (0, 1))
-        return "\n".join(f"{what:{wide}}  {amount:>{narrow}}  {remark}".rstrip() for what, amount, remark in rows)
+        return rows_as_text(self.rows())
 
     def _repr_html_(self) -> str:
-        def cell(text: str, side: str) -> str:
-            indent = 0.5 + 0.7 * (len(text) - len(text.lstrip()))
-            return f'<td style="text-align:{side};padding-left:{indent:.1f}em">{escape(text.lstrip())}</td>'
-
-        sides = ("left", "right", "left")
-        lines = ("".join(map(cell, row, sides)) for row in self.rows())
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+        return rows_as_html(self.rows())
 
 
 def estimate(model: ModelConfig | Preset, train: TrainConfig | None = None, device: str = "cpu") -> Estimate:

@@ -11,7 +11,7 @@ from config import ModelConfig, TrainConfig
 from lab.compute.device import pick_device, remedy_for_memory, training_memory_limit
 from lab.compute.ranks import current_ranks
 from lab.costs.estimates import si
-from lab.costs.memory import Memory, training_memory
+from lab.costs.rank_memory import rank_memory, share_of
 from settings.errors import ConfigError, IdeaError
 
 # What a step is taken to need, as a multiple of the estimate. CPU: malloc keeps a third to a half of the tensors back.
@@ -27,17 +27,13 @@ def divisors(number: int) -> list[int]:
 def step_bytes_at(
     model: ModelConfig, config: TrainConfig, size: int, device: str, of: Callable[..., int] = max
 ) -> int:
-    """Bytes of a step in which `size` sequences pass the model at once, without a teacher. of: max or min of the
-    precisions, where the settings leave them open. Raises IdeaError for a part that can't run without numbers."""
+    """Bytes of one rank's step in which `size` of its sequences pass the model at once, without a teacher. of: max or
+    min of the precisions, where the settings leave them open. Raises IdeaError for a part that can't run without
+    numbers."""
+    ranks = current_ranks()
     open_ones = ("fp32", "bf16") if config.precision == "auto" else (config.precision.replace("tf32", "fp32"),)
-    sized = config.replace(micro_batch_size=size)
-    return of(bytes_of_rank(training_memory(model, sized, precision, device)) for precision in open_ones)
-
-
-def bytes_of_rank(memory: Memory) -> int:
-    """What a step takes of one rank's memory, without the blocks that sharding gathers for a while."""
-    ranks, split = current_ranks(), memory.weights + memory.gradients + memory.optimizer
-    return memory.total - (split - split // ranks.size if ranks.sharded else 0)
+    share = share_of(config, ranks.size, size * ranks.size)
+    return of(rank_memory(model, share, precision, device, ranks).total for precision in open_ones)
 
 
 def room_for_rank(device: torch.device) -> int:

@@ -1,20 +1,23 @@
 """The bytes of tensors at the fullest moment of a training step, and of decoding. Imports no torch by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config import ModelConfig, TrainConfig
+from lab.costs.layers import count_by_layers
 from lab.files.remembered import remembered
 from settings.errors import ConfigError
 
-PARTS = ("weights", "optimizer", "gradients", "activations", "cache", "temporary")
+PARTS = ("weights", "gathered", "optimizer", "gradients", "activations", "cache", "temporary")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes alive at the fullest moment, and which that is. activations: all that is kept for the backward pass."""
+    """Bytes alive at the fullest moment, and which that is. activations: all that is kept for the backward pass.
+    gathered: of a sharded training, what a rank holds for a moment of the other ranks' parameters and gradients."""
 
     moment: str
     weights: int
+    gathered: int = 0
     optimizer: int = 0
     gradients: int = 0
     activations: int = 0
@@ -28,19 +31,27 @@ class Memory:
     def total(self) -> int:
         return sum(self.parts().values())
 
+    @classmethod
+    def at_fullest(cls, moments: dict[str, dict[str, int]]) -> "Memory":
+        """Of bytes by moment and kind, those of the moment when they are most."""
+        return max((cls(moment=moment, **kinds) for moment, kinds in moments.items()), key=lambda memory: memory.total)
+
 
 @remembered
-def step_bytes(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> dict[str, int | str]:
+def step_bytes(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> dict[str, dict[str, int]]:
+    """By moment and kind. device: "cpu" or "cuda", whose kernels keep other tensors."""
     from lab.costs.passes import run_step
 
-    return run_step(config, train, precision, device).as_dict()
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"memory is measured for device 'cpu' or 'cuda', not {device!r}; choose one of these")
+    return count_by_layers(config, lambda shorter: run_step(shorter, train, precision, device).by_moment())
 
 
 @remembered
-def decoding_bytes(config: ModelConfig, batch: int, length: int) -> dict[str, int | str]:
+def decoding_bytes(config: ModelConfig, batch: int, length: int) -> dict[str, dict[str, int]]:
     from lab.costs.passes import run_decoding
 
-    return run_decoding(config, batch, length).as_dict()
+    return run_decoding(config, batch, length).by_moment()
 
 
 def training_memory(model: ModelConfig, train: TrainConfig, precision: str, device: str = "cpu") -> Memory:
@@ -49,9 +60,7 @@ def training_memory(model: ModelConfig, train: TrainConfig, precision: str, devi
     device: "cpu" or "cuda", whose kernels keep other tensors. For "cuda" PyTorch must be built with CUDA; a GPU need
     not be there. Raises ConfigError where it is not, IdeaError for a part that can't run without numbers.
     """
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"memory is measured for device 'cpu' or 'cuda', not {device!r}; choose one of these")
-    return Memory(**step_bytes(model, train, precision, device))
+    return Memory.at_fullest(step_bytes(model, train, precision, device))
 
 
 def decoding_memory(model: ModelConfig, batch: int = 1, length: int | None = None, bytes_per_value: int = 4) -> Memory:
@@ -68,6 +77,5 @@ def decoding_memory(model: ModelConfig, batch: int = 1, length: int | None = Non
             f"length must be from 1 to the {model.position_limit} positions this model accepts, not {length}; "
             "raise max_positions, or context_length for learned positions"
         )
-    measured = decoding_bytes(model, batch, length)  # in float32
-    sizes = {name: size * bytes_per_value // 4 for name, size in measured.items() if name in PARTS}
-    return Memory(moment=measured["moment"], **sizes)
+    fullest = Memory.at_fullest(decoding_bytes(model, batch, length))  # in float32
+    return replace(fullest, **{name: size * bytes_per_value // 4 for name, size in fullest.parts().items()})

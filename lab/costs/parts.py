@@ -1,4 +1,6 @@
-"""The names of the parts that costs are told by."""
+"""The names that costs are told by: of a model's parts, and of the moments of a training step."""
+
+BACKWARD, UPDATE = "the backward pass", "the update"
 
 
 def part_of(path: str) -> str:

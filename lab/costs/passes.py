@@ -11,6 +11,7 @@ from config import ModelConfig, TrainConfig
 from lab.compute.device import autocast
 from lab.compute.optimizer import build_optimizer
 from lab.costs.alive import AliveBytes, Inside, fake_tensors
+from lab.costs.parts import UPDATE
 from modules.transformer import Transformer
 
 
@@ -42,6 +43,17 @@ def count_flops(config: ModelConfig, checkpointing: bool) -> tuple[int, int]:
     return forward.get_total_flops(), training.get_total_flops()
 
 
+def count_update(config: ModelConfig, train: TrainConfig) -> int:
+    """FLOPs of an update: of Muon's products, since AdamW has none."""
+    model = meta_model(config)
+    optimizer = build_optimizer(model, train)
+    with torch.device("meta"), FlopCounterMode(display=False) as update:
+        for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    return update.get_total_flops()
+
+
 def tensors_of(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
@@ -59,7 +71,7 @@ def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: st
         optimizer.zero_grad(set_to_none=True)
         alive.name((t for state in optimizer.state.values() for t in state.values()), "optimizer")
         alive.follow(model)
-        alive.forget_peak()
+        alive.forget_moments()
         for part in windows(train, config.context_length):
             alive.phase = "forward"
             with autocast(torch.device(device), precision):
@@ -67,7 +79,7 @@ def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: st
             objective = model.objective(losses) / train.accumulation
             alive.phase = "backward"
             objective.backward()
-        alive.phase = "the update"
+        alive.phase = UPDATE
         limit = math.inf if train.gradient_clip is None else train.gradient_clip
         nn.utils.clip_grad_norm_(model.parameters(), limit)
         with autocast(torch.device(device), precision):
@@ -85,7 +97,7 @@ def run_decoding(config: ModelConfig, batch: int, length: int) -> AliveBytes:
         alive.name((t for layer in cache.layers for t in (layer.keys, layer.values)), "cache")
         alive.follow(model)
         alive.phase = "a step"
-        alive.forget_peak()
+        alive.forget_moments()
         with torch.no_grad():
             model(torch.zeros(batch, 1, dtype=torch.long), cache)
     return alive

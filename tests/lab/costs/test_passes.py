@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from config import TrainConfig, preset
+from lab.costs.memory import Memory
 from lab.costs.passes import count_flops, run_decoding, run_step
 from modules.mlp import GatedMLP
 from settings.errors import ConfigError, IdeaError
 
 MODEL, TRAIN = preset("llama-tiny").model, TrainConfig(batch_size=2)
+
+
+def fullest(*settings) -> Memory:
+    """Of a step with these settings on the CPU in float32."""
+    return Memory.at_fullest(run_step(*settings, "fp32", "cpu").by_moment())
 
 
 def test_random_numbers_and_the_collector_are_as_before():
@@ -21,15 +27,15 @@ def test_random_numbers_and_the_collector_are_as_before():
 
 def test_all_parts_of_the_memory_are_told_apart():
     model, train = MODEL.replace(vocab_size=300), TRAIN.replace(gradient_checkpointing=True, optimizer="adamw")
-    found = run_step(model, train, "fp32", "cpu").as_dict()
+    found = fullest(model, train).parts()
     parameters = 658_048 - (2048 - 300) * 128
     tables = 2 * 512 * 64  # cosines and sines
     assert found["weights"] == 4 * (parameters + tables)
     assert 8 * parameters <= found["optimizer"] <= 8 * parameters + 4 * 20  # and a number of steps for each
-    assert found.keys() == {"moment", "weights", "optimizer", "activations", "temporary", "gradients"}
+    assert found.keys() == {"weights", "optimizer", "activations", "temporary", "gradients"}
     hidden = parameters - 300 * 128 - (2 * MODEL.n_layers + 1) * 128  # all but the embedding and the norms
-    muon = run_step(model, train.replace(optimizer="muon"), "fp32", "cpu").as_dict()
-    assert found["optimizer"] - muon["optimizer"] == 4 * (hidden + 4 * MODEL.n_layers), "one moment, and no counter"
+    muon = fullest(model, train.replace(optimizer="muon"))
+    assert found["optimizer"] - muon.optimizer == 4 * (hidden + 4 * MODEL.n_layers), "one moment, and no counter"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_all_parts_of_the_memory_are_told_apart():
 )
 def test_the_fullest_moment_is_told(changes, checkpointing, moment):
     train = TRAIN.replace(gradient_checkpointing=checkpointing)
-    assert run_step(MODEL.replace(**changes), train, "fp32", "cpu").as_dict()["moment"] == moment
+    assert fullest(MODEL.replace(**changes), train).moment == moment
 
 
 @pytest.mark.parametrize("what", ("item", "if"))

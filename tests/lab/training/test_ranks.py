@@ -233,6 +233,6 @@ def test_impossible_ranks_are_one_message(tmp_path):
     assert process.returncode == 1
     assert errors_in(err) == [
         "error: 2 ranks do not divide batch_size=5, the sequences that all ranks together pass through the model at "
-        "once; set a multiple of 2, or start another number of ranks"
+        "once; set a multiple of 2, or take another number of ranks"
     ]
     assert not (tmp_path / "trained" / "x").exists()

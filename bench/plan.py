@@ -1,0 +1,122 @@
+"""What a plan says of trainings on this machine's CPU, against what they take: memory of a rank, and time of a step.
+
+Each training is a command of the terminal, alone or through torchrun, in float32 and not compiled. Memory is the peak
+of a process's resident set, of which a plan knows the tensors alone. So the peak of the same command for a model of
+next to no tensors is taken off: the interpreter, the libraries, the text. And malloc is told to return at once what is
+freed (MALLOC_MMAP_THRESHOLD_); by itself it keeps a third to a half of the tensors again. Time is without that.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from statistics import mean, median
+from unittest import mock
+
+import pandas as pd
+import psutil
+
+from bench.timing import table
+from config import Preset, preset
+from lab.comparison.settings_file import write_settings
+from lab.costs.plans import Plan, plan
+from settings.paths import ROOT
+
+BATCH, STEPS, WARM, FEW = 8, 6, 2, 3  # STEPS where steps are timed, the first WARM left out; FEW for memory alone
+CASES = ((1, "none"), (2, "none"), (2, "full"), (4, "none"), (4, "full"))  # ranks and sharding
+NEXT_TO_NOTHING = dict(n_layers=1, n_heads=1, width=8, context_length=32)
+
+
+def settings(optimizer: str, small: bool = False, steps: int = STEPS) -> Preset:
+    """A Llama of 6 layers of width 256; small: one of next to no tensors."""
+    model, train = preset("llama-256x6")
+    model = model.replace(max_positions=None, **(NEXT_TO_NOTHING if small else {}))
+    return Preset(model, train.replace(
+        steps=steps, batch_size=BATCH, micro_batch_size=BATCH, optimizer=optimizer, precision="fp32", compile="off",
+        device="cpu", evaluate_every=steps, evaluation_tokens=256, checkpoint_every=10**6,
+    ))
+
+
+def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: bool) -> tuple[float, float]:
+    """Bytes at most resident in a rank, and median seconds of a step, of a training that leaves nothing behind.
+
+    n_threads: of a rank. give_back: whether malloc returns at once what is freed.
+    """
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    shared = ["--sharding", sharding] if ranks > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
+    if give_back:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.json"
+        write_settings(file, start)
+        command = [sys.executable, *launch, "-m", "bench.into_folder", folder, "train", *shared, "--config", str(file)]
+        with open(Path(folder) / "output.txt", "w+", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                [*command, "--name", "planned"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            )
+            peak = peak_of_steps(process, Path(folder) / "planned" / "log_data.csv")
+            if process.returncode:
+                output.seek(0)
+                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-2000:]}")
+        log = pd.read_csv(Path(folder) / "planned" / "log_data.csv")
+        return peak, median(log["seconds"].diff().iloc[WARM:])
+
+
+def peak_of_steps(process: subprocess.Popen, log: Path) -> float:
+    """The largest resident set, in bytes, of any process that it starts or is, before the last step. Waits for the end.
+
+    With the last step come pictures and what draws them.
+    """
+    peak, first = 0, psutil.Process(process.pid)
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= FEW):
+        with suppress(psutil.NoSuchProcess):  # one that has just ended
+            for one in (first, *first.children(recursive=True)):
+                peak = max(peak, one.memory_info().rss)
+        time.sleep(0.005)
+    process.wait()
+    return peak
+
+
+def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
+    """A row of the table: planned, measured and their ratio, in memory and time.
+
+    Passes are timed anew for each plan, and again after the training that it is compared with: the machine may do other
+    work meanwhile.
+    """
+    start = settings(optimizer)
+    before = plan_anew(start, ranks)
+    n_threads = before.speed.threads
+    seconds = train(ranks, sharding, start, n_threads, give_back=False)[1]
+    planned_seconds = mean(each.layouts[sharding].seconds for each in (before, plan_anew(start, ranks)))
+    both = [settings(optimizer, small, FEW) for small in (False, True)]
+    resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in both]
+    totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in both]
+    planned, measured = totals[0] - totals[1], resident[0] - resident[1]
+    return [
+        f"{ranks}, {sharding}, {optimizer}", f"{planned / 1e6:.0f}", f"{measured / 1e6:.0f}",
+        f"{planned / measured:.2f}", f"{1e3 * planned_seconds:.0f}", f"{1e3 * seconds:.0f}",
+        f"{planned_seconds / seconds:.2f}",
+    ]
+
+
+def plan_anew(start: Preset, ranks: int) -> Plan:
+    """The plan for processes of this machine, with no time that was measured before."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"GLASSBOX_CACHE": folder}):
+        return plan(start, f"cpux{ranks}")
+
+
+def main(cases: tuple[tuple[int, str], ...] = CASES, optimizers: tuple[str, ...] = ("adamw", "muon")) -> None:
+    rows = []
+    for optimizer in optimizers:
+        for ranks, sharding in cases:
+            rows.append(compare(ranks, sharding, optimizer))
+            print(f"{rows[-1]}", flush=True)
+    model, train_config = settings("adamw")
+    title = f"Plan and training, {model.n_layers} × {model.width}, batch {train_config.batch_size}, CPU"
+    headings = ["ranks, sharding, optimizer", "planned, MB", "measured, MB", "ratio", "planned, ms a step",
+                "measured, ms", "ratio"]
+    print(table(title, headings, rows), flush=True)
