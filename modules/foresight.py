@@ -154,6 +154,6 @@ def spread(x: Tensor, ranks: int = 1) -> Tensor:
 def over_ranks(mean: Tensor, ranks: int) -> Tensor:
     """The mean over a batch, from the mean over each rank's equal part of its rows. Without a gradient for several."""
     if ranks == 1:
-        return mean
+        return mean  # (…)
     distributed.all_reduce(mean)
     return mean / ranks  # (…)

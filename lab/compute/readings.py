@@ -1,47 +1,34 @@
 """The numbers of a step on their way from the device to Python, and from all ranks to each."""
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from lab.compute.ranks import Ranks
-
-
-class Found(NamedTuple):
-    """The numbers of a step in float32: the mean of each loss over the ranks, the norm of the gradients, whether any
-    rank wishes to stop, and for each rank the names of its numbers that are not finite."""
-
-    losses: dict[str, float]
-    norm: float
-    stop: bool
-    not_finite: list[list[str]]
+from lab.compute.ranks import ALONE, Ranks
 
 
 class Readings:
-    """The losses of a step on this rank, and the norm of its gradients, read all at once and together with those of the
-    other ranks.
+    """Named scalars of one device, and of the other ranks, read all at once.
 
     Making it starts the copy, and waits for nothing: on CUDA the device can go on with what it is given next. `read`
     waits until the numbers are there, and for nothing that came after them.
     """
 
-    def __init__(self, losses: dict[str, Tensor], norm: Tensor, ranks: Ranks, stopping: bool):
-        self.names = [*losses, "gradient_norm"]
-        together = torch.stack([scalar.detach().float() for scalar in (*losses.values(), norm)])
-        together = ranks.gather(torch.cat((together, together.new_tensor([float(stopping)]))))
+    def __init__(self, scalars: dict[str, Tensor], ranks: Ranks = ALONE):
+        self.names = list(scalars)
+        together = ranks.gather(torch.stack([scalar.detach().float() for scalar in scalars.values()]))
         self.values = together.to("cpu", non_blocking=together.is_cuda)  # elsewhere nothing tells when it is there
         self.copied = None
         if together.is_cuda:
             self.copied = torch.cuda.Event()
             self.copied.record()
 
-    def read(self) -> Found:
+    def by_rank(self) -> list[dict[str, float]]:
+        """The numbers of each rank by name, in float32."""
         if self.copied is not None:
             self.copied.synchronize()
-        rows = self.values.tolist()
-        means = [sum(column) / len(rows) for column in zip(*rows)]
-        wrong = [[name for name, value in zip(self.names, row) if not math.isfinite(value)] for row in rows]
-        *losses, norm, stop = means
-        return Found(dict(zip(self.names, losses)), norm, stop > 0, wrong)
+        return [dict(zip(self.names, row)) for row in self.values.tolist()]
+
+    def read(self) -> dict[str, float]:
+        """The numbers by name; of several ranks the means."""
+        rows = self.by_rank()
+        return {name: sum(row[name] for row in rows) / len(rows) for name in self.names}

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lab.compute.device import autocast, matmul_precision
-from lab.compute.readings import Found
 from lab.compute.sharding import local
 from lab.compute.training_state import TrainingState
 from lab.runs.run import Run
@@ -14,19 +13,21 @@ from lab.training.checkpoint import still_holds
 from settings.errors import RunError
 
 
-def check_finite(run: Run, state: TrainingState, found: Found, step: int) -> None:
+def check_finite(run: Run, state: TrainingState, by_rank: list[dict[str, float]], step: int) -> None:
     """Raises RunError unless all numbers of the step, its losses and its gradient's norm, are finite on every rank.
 
     step: from 1. If its update is done already, the weights are no longer those that gave the numbers, and the message
     names the number instead of the part that it came from.
     """
-    rank = next((rank for rank, names in enumerate(found.not_finite) if names[:1] not in ([], ["gradient_norm"])), 0)
-    wrong = found.not_finite[rank]
+    wrong = [
+        (name, rank) for rank, numbers in enumerate(by_rank) for name in numbers if not math.isfinite(numbers[name])
+    ]
     if wrong:
-        name = {"loss": "the loss", "gradient_norm": "the norm of the gradients"}.get(wrong[0], f"the loss {wrong[0]}")
+        name, rank = min(wrong, key=lambda found: found[0] == "gradient_norm")  # the norm is the same on all ranks
+        said = {"loss": "the loss", "gradient_norm": "the norm of the gradients"}.get(name, f"the loss {name}")
         done = state.progress.step == step
-        where = name if done else state.ranks.exchange(find_non_finite(state))[rank]
-        of_rank = f" on rank {rank}" if state.ranks.size > 1 and wrong[0] != "gradient_norm" else ""
+        where = said if done else state.ranks.exchange(find_non_finite(state))[rank]
+        of_rank = f" on rank {rank}" if state.ranks.size > 1 and name != "gradient_norm" else ""
         raise RunError(f"step {step}: {where}{of_rank} is not finite. {still_holds(run)}. {advice(state)}")
 
 

@@ -191,23 +191,25 @@ def take_step(
     losses = state.backward(state.batch(), watch and watch.losses)
     if watch:
         watch.write(step)
-    readings = Readings(losses, state.clip(), state.ranks, stopping.is_set())
+    norm = state.clip()
+    wish = {"stop": norm.new_full((), float(stopping.is_set()))} if state.ranks.size > 1 else {}
+    readings = Readings(losses | {"gradient_norm": norm} | wish, state.ranks)
     if state.runs_ahead:
         state.update(rate)
         if step < config.steps and state.data.is_there:
             state.prepare_batch()
-    found = readings.read()
-    check_finite(run, state, found, step)
+    check_finite(run, state, readings.by_rank(), step)
+    losses = readings.read()
     if not state.runs_ahead:
         state.update(rate)
+    norm, stop = losses.pop("gradient_norm"), losses.pop("stop", 0.0) > 0
     spent, tokens = time.perf_counter() - start, config.batch_size * state.model.config.context_length
     progress.seconds += spent
-    losses = found.losses
     return Step(
         step=step, tokens=step * tokens, seconds=progress.seconds, loss=losses.pop("loss"),
-        learning_rate=rate, gradient_norm=found.norm, tokens_per_second=tokens / spent,
-        memory=memory_in_use(state.device), others=losses, shares=state.data.shares(config, step - 1),
-    ), found.stop
+        learning_rate=rate, gradient_norm=norm, tokens_per_second=tokens / spent, memory=memory_in_use(state.device),
+        others=losses, shares=state.data.shares(config, step - 1),
+    ), stop
 
 
 def measure(run: Run, state: TrainingState) -> dict[str, object]:

@@ -11,10 +11,9 @@ BATCH, LENGTH = 5, 18  # with the lengths below different from every size in the
 
 
 def shallow(variant: str, n_layers: int) -> Transformer:
-    """The variant with so many layers; with as many as it has where its architecture needs more than two."""
+    """The variant with so many layers, or as many as its block needs."""
     config = VARIANTS[variant]
-    needed = config.n_layers if config.n_layers > 2 else n_layers
-    return Transformer(config.replace(n_layers=needed, context_length=20))
+    return Transformer(config.replace(n_layers=max(n_layers, config.block.layers_needed), context_length=20))
 
 
 def tokens(model, length=LENGTH, batch=BATCH):

@@ -44,6 +44,11 @@ def vary(architecture: str, **changes) -> ModelConfig:
     return ModelConfig(**{**SIZES, **layers, **ARCHITECTURES[architecture], **changes})
 
 
+def fewest_layers(config: ModelConfig) -> ModelConfig:
+    """The same with as few layers as its block allows: further ones are compiled as these are."""
+    return config.replace(n_layers=config.block.layers_needed)
+
+
 def mlp(activation: str, gated: bool, ratio: float = 4.0) -> MLPConfig:
     return MLPConfig(activation=activation, gated=gated, ratio=ratio)
 
