@@ -7,6 +7,7 @@ freed (MALLOC_MMAP_THRESHOLD_); by itself it keeps a third to a half of the tens
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,12 +74,17 @@ def peak_of_steps(process: subprocess.Popen, log: Path) -> float:
     """
     peak, first = 0, psutil.Process(process.pid)
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= FEW):
-        with suppress(psutil.NoSuchProcess):  # one that has just ended
-            for one in (first, *first.children(recursive=True)):
-                peak = max(peak, one.memory_info().rss)
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):  # one that has just ended
+            peak = max(peak, *(peak_so_far(one.pid) for one in (first, *first.children(recursive=True))))
         time.sleep(0.005)
     process.wait()
     return peak
+
+
+def peak_so_far(process: int) -> int:
+    """Bytes that were resident at most, as Linux keeps count: a tensor that lives for a moment counts as well."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(found[1]) if found else 0  # a process that has just ended has none
 
 
 def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
