@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from lab.compute.ranks import Ranks, join_ranks
 from lab.runs.run import Run
@@ -29,29 +30,40 @@ PATIENCE = 120  # seconds after which a launch hangs
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("ranks")
+    """One for all workers of pytest-xdist, so that what takes long is done by one of them."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "ranks"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture(scope="module")
 def launched(folder) -> dict[int, list[dict]]:
     """What each rank of 2, and then of 4, wrote."""
     found = {}
-    for size in (2, 4):
-        process = start(size, "-m", "tests.helpers.rank_cases", str(folder))
-        out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, out + err
-        files = [folder / f"{size}-{rank}.json" for rank in range(size)]
-        found[size] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    with FileLock(folder / "launched.lock"):
+        for size in (2, 4):
+            files = [folder / f"{size}-{rank}.json" for rank in range(size)]
+            if not all(file.exists() for file in files):
+                process = start(size, "-m", "tests.helpers.rank_cases", str(folder))
+                out, err = process.communicate(timeout=PATIENCE)
+                assert process.returncode == 0, out + err
+            found[size] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     return found
 
 
 @pytest.fixture(scope="module")
 def alone(folder) -> dict[str, dict]:
     """The same trainings by one process."""
-    return {
-        name: numbers(train(Run.create(f"{name}-alone", *settings, folder)))
-        for name, settings in (CASES | MORE).items()
-    }
+    file = folder / "alone.json"
+    with FileLock(folder / "alone.lock"):
+        if not file.exists():
+            found = {
+                name: numbers(train(Run.create(f"{name}-alone", *settings, folder)))
+                for name, settings in (CASES | MORE).items()
+            }
+            file.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def assert_alike(found: dict, expected: dict, start: int = 0, end: int | None = None) -> None:
