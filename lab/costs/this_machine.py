@@ -25,8 +25,8 @@ SHARE = 0.7  # of the product's speed that a training of a large model reaches; 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one process. flops: per second in passes. update: seconds of one. how: what was measured, in words. threads:
-    of a process on a CPU."""
+    """Of one process. flops: per second in passes. update: seconds of one. how: what was measured or published, in
+    words. threads: of a process on a CPU."""
 
     flops: float
     update: float

@@ -3,6 +3,7 @@
 Training, Python's `evaluate`, the terminal's `evaluate` and a comparison all call the functions of this file.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -105,17 +106,16 @@ def measure_split(
 ) -> list[tuple[np.ndarray, Tensor]]:
     """The same, for a number for each target, on the ranks that train together: each measures every R-th batch, and all
     get all numbers."""
-    ranks, n_rounds = current_ranks(), -(-len(windows) // current_ranks().size)
-    turns = [windows[rank :: ranks.size] for rank in range(ranks.size)]
-    mine = turns[ranks.rank] + windows[:1] * (n_rounds - len(turns[ranks.rank]))  # all take part in each round
-    numbers = torch.cat([measured.flatten() for _, measured in measure_windows(model, mine, measure)])
-    most = max(sum(batch[:, 1:].size for batch in turn) for turn in turns)
-    device = next(model.parameters()).device
-    rows = ranks.gather(F.pad(numbers, (0, max(0, most - len(numbers))))[:most].to(device)).cpu()
-    found = [None] * len(windows)
-    for rank, (turn, row) in enumerate(zip(turns, rows)):
-        parts = row[: sum(batch[:, 1:].size for batch in turn)].split([batch[:, 1:].size for batch in turn])
-        found[rank :: ranks.size] = [(batch, part.view(batch[:, 1:].shape)) for batch, part in zip(turn, parts)]
+    ranks, device, found = current_ranks(), next(model.parameters()).device, []
+    padded = windows + windows[:1] * (-len(windows) % ranks.size)  # so that all take part in each round
+    mine = measure_windows(model, padded[ranks.rank :: ranks.size], measure)
+    most = max(batch[:, 1:].size for batch in windows)
+    for place, (_, measured) in enumerate(mine):
+        row = F.pad(measured.flatten(), (0, most - measured.numel()))  # the last batch may be smaller
+        batches = windows[place * ranks.size :][: ranks.size]
+        for batch, numbers in zip(batches, ranks.gather(row.to(device)).cpu()):
+            shape = batch[:, 1:].shape
+            found.append((batch, numbers[: math.prod(shape)].view(shape)))
     return found
 
 

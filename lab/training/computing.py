@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from config import TrainConfig
 from lab.compute.choice import Choice, choose
 from lab.compute.compiling import compiler_problem
 from lab.compute.device import is_repeatable, precisions
@@ -39,7 +40,8 @@ def measure_computing(run: Run, state: TrainingState) -> tuple[bool, dict]:
     settings = config.replace(**kept)
     chosen = (progress.precision, "on" if progress.compiled else "off")
     if resized or (settings.precision, settings.compile) != chosen or (progress.why and progress.chosen_for != asked):
-        progress.precision, progress.compiled, why = unmeasured(state) if state.sharded else measured(run, state, kept)
+        choice = unmeasured(state) if state.sharded else measured(run, state, settings, kept)
+        progress.precision, progress.compiled, why = choice
         size = f"micro-batches of {config.at_once}, the most that fit; " if progress.micro_batch_size else ""
         ranks = f"{state.ranks.size} ranks{', sharded' * state.sharded}; " if state.ranks.launched else ""
         exact = "" if is_repeatable(state.device, progress.precision) else NOT_REPEATABLE
@@ -49,9 +51,8 @@ def measure_computing(run: Run, state: TrainingState) -> tuple[bool, dict]:
     return is_new, asdict(progress)
 
 
-def measured(run: Run, state: TrainingState, kept: dict[str, str]) -> Choice:
-    """What is fastest for this rank's part of a micro-batch. kept: settings that were chosen before."""
-    config = state.config.replace(**kept)
+def measured(run: Run, state: TrainingState, config: TrainConfig, kept: dict[str, str]) -> Choice:
+    """What is fastest for this rank's part of a micro-batch. kept: what of config was chosen before."""
     run.tell("measuring how long a step takes" + ", in both precisions" * (config.precision == "auto"))
     with state.seeded(), explain_out_of_memory(run.model_config, state.config):
         windows, left = next(state.batch()), config.steps - state.progress.step

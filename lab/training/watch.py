@@ -53,7 +53,7 @@ class Watch:
     def write(self, step: int) -> None:
         """Writes the activations measured and the present gradients as the rows of `step`."""
         seen = self.seen + [(layer, "gradient", norm) for layer, norm in gradient_norms(self.model).items()]
-        if self.log is None:
+        if self.log is None:  # not the first rank, which needed it for the norms of what is split
             return
         values = torch.stack([value for *_, value in seen]).tolist()  # one wait for the device instead of many
         self.log.append(COLUMNS, [(step, layer, kind, value) for (layer, kind, _), value in zip(seen, values)])

@@ -7,15 +7,6 @@ from pathlib import Path
 
 from settings.paths import ROOT
 
-# The terminal's commands, with another folder in the place of trained/
-TERMINAL = """
-import os, sys
-from pathlib import Path
-import lab.runs.names
-from lab.terminal import main
-lab.runs.names.TRAINED = Path(os.environ["TRAINED"])
-sys.exit(main(sys.argv[1:]))
-"""
 # FAULT=kind:rank:step says what happens, where and when; only in the first attempt of an elastic launch
 FAULTY = '''
 import os
@@ -59,13 +50,10 @@ def start_training(
     folder: Path, size: int, *flags: str, fault: str = "none:-1:0", options: tuple[str, ...] = ()
 ) -> subprocess.Popen:
     """`torchrun tools.py train` of a small model, whose runs appear in `folder`."""
-    (folder / "terminal.py").write_text(TERMINAL, encoding="utf-8")
     (folder / "faulty.py").write_text(FAULTY, encoding="utf-8")
     idea = ["--idea", str(folder / "faulty.py"), "--model.mlp.activation", "faulty"]
-    return start(
-        size, str(folder / "terminal.py"), "train", *SMALL, *idea, *flags, options=options,
-        TRAINED=str(folder / "trained"), FAULT=fault, GLASSBOX_PLAIN="1",
-    )
+    command = ["-m", "bench.into_folder", str(folder / "trained"), "train"]
+    return start(size, *command, *SMALL, *idea, *flags, options=options, FAULT=fault, GLASSBOX_PLAIN="1")
 
 
 def errors_in(text: str) -> list[str]:

@@ -35,7 +35,7 @@ def architecture(name: str, **changes) -> ModelConfig:
     return ModelConfig(**ARCHITECTURES[name] | SIZE | changes)
 
 
-FUTURE = dict(n_layers=4, block=FutureBlockConfig(levels=2))
+FUTURE = dict(n_layers=3, block=FutureBlockConfig(levels=1))
 SHARED = dict(n_layers=4, block=FutureBlockConfig(levels=2, predicts="vector_cosine", share=True))
 CASES = {
     "llama": (architecture("llama"), TRAIN.replace(optimizer="adamw")),

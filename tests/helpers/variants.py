@@ -45,7 +45,7 @@ def vary(architecture: str, **changes) -> ModelConfig:
 
 
 def fewest_layers(config: ModelConfig) -> ModelConfig:
-    """The same with as few layers as its block allows: further ones are compiled as these are."""
+    """The same with as few layers as its block allows: further ones compute as these do."""
     return config.replace(n_layers=config.block.layers_needed)
 
 

@@ -16,7 +16,7 @@ TINY = {
     "future_sight.ipynb": {"leak_steps": 30, "held_out": 2048},
     "positions.ipynb": {"held_out": 4096},
     "token_streams.ipynb": {"held_out": 2048, "factors": [1, 16]},
-    "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test"},
+    "train.ipynb": {"steps": 8, "documents": 200, "run_name": "notebook-test", "planned": "gpt2-tiny"},
     "inference.ipynb": {"max_tokens": 12},
     "adapt.ipynb": {"steps": 4, "held_out": 1024, "documents": 60, "task_name": "pronoun-in-tale"},
     "build_tokenizer.ipynb": {

@@ -147,7 +147,8 @@ def test_training_memory_of_variants(name, precision):
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_training_memory_of_settings(architecture, changes, settings, precision):
-    assert_training_fits(VARIANTS[architecture].replace(context_length=160, **changes), precision, **settings)
+    config = fewest_layers(VARIANTS[architecture]).replace(context_length=160, **changes)
+    assert_training_fits(config, precision, **settings)
 
 
 @PRECISIONS
