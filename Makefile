@@ -27,11 +27,12 @@ bench: .venv/installed-bench
 notebooks: .venv/installed
 	for notebook in notebooks/*.ipynb; do $(BIN)/python tools.py notebook $$notebook --keep-outputs True || exit 1; done
 
+# Without --no-compile pip compiles all files of all packages, of which most are never imported: half of its time.
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	touch $@
 
 .venv/installed-%: .venv/installed %/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $*/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r $*/requirements.txt
 	touch $@

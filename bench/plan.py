@@ -1,9 +1,10 @@
 """What a plan says of trainings on this machine's CPU, against what they take: memory of a rank, and time of a step.
 
 Each training is a command of the terminal, alone or through torchrun, in float32 and not compiled. Memory is the peak
-of a process's resident set, of which a plan knows the tensors alone. So the peak of the same command for a model of
-next to no tensors is taken off: the interpreter, the libraries, the text. And malloc is told to return at once what is
-freed (MALLOC_MMAP_THRESHOLD_); by itself it keeps a third to a half of the tensors again. Time is without that.
+of a process's resident set in the steps after the first, of which a plan knows the tensors alone. So the peak of the
+same command for a model of next to no tensors is taken off: the interpreter, the libraries, the text. And malloc is
+told to return at once what is freed (MALLOC_MMAP_THRESHOLD_); by itself it keeps a third to a half of the tensors
+again. Time is without that.
 """
 
 import os
@@ -26,17 +27,18 @@ from lab.comparison.settings_file import write_settings
 from lab.costs.plans import Plan, plan
 from settings.paths import ROOT
 
-BATCH, STEPS, WARM, FEW = 8, 6, 2, 3  # STEPS where steps are timed, the first WARM left out; FEW for memory alone
+BATCH, STEPS, WARM = 8, 6, 2  # the first WARM steps are left out
 CASES = ((1, "none"), (2, "none"), (2, "full"), (4, "none"), (4, "full"))  # ranks and sharding
 NEXT_TO_NOTHING = dict(n_layers=1, n_heads=1, width=8, context_length=32)
+MANY = 300  # steps of such a model
 
 
-def settings(optimizer: str, small: bool = False, steps: int = STEPS) -> Preset:
+def settings(optimizer: str, small: bool = False, steps: int = STEPS, precision: str = "fp32") -> Preset:
     """A Llama of 6 layers of width 256; small: one of next to no tensors."""
     model, train = preset("llama-256x6")
     model = model.replace(max_positions=None, **(NEXT_TO_NOTHING if small else {}))
     return Preset(model, train.replace(
-        steps=steps, batch_size=BATCH, micro_batch_size=BATCH, optimizer=optimizer, precision="fp32", compile="off",
+        steps=steps, batch_size=BATCH, micro_batch_size=BATCH, optimizer=optimizer, precision=precision, compile="off",
         device="cpu", evaluate_every=steps, evaluation_tokens=256, checkpoint_every=10**6,
     ))
 
@@ -59,7 +61,7 @@ def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: b
             process = subprocess.Popen(
                 [*command, "--name", "planned"], cwd=ROOT, env=environment, stdout=output, stderr=output
             )
-            peak = peak_of_steps(process, Path(folder) / "planned" / "log_data.csv")
+            peak = peak_of_steps(process, Path(folder) / "planned" / "log_data.csv", start.train.steps)
             if process.returncode:
                 output.seek(0)
                 raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-2000:]}")
@@ -67,24 +69,43 @@ def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: b
         return peak, median(log["seconds"].diff().iloc[WARM:])
 
 
-def peak_of_steps(process: subprocess.Popen, log: Path) -> float:
-    """The largest resident set, in bytes, of any process that it starts or is, before the last step. Waits for the end.
+def peak_of_steps(process: subprocess.Popen, log: Path, steps: int) -> int:
+    """The largest resident set, in bytes, of any process that it starts or is, between its first step and the last.
 
-    With the last step come pictures and what draws them.
+    With the last one come pictures. Waits for the end.
     """
-    peak, first = 0, psutil.Process(process.pid)
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= FEW):
-        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):  # one that has just ended
-            peak = max(peak, *(peak_so_far(one.pid) for one in (first, *first.children(recursive=True))))
+    while process.poll() is None and steps_in(log) < 1:
+        time.sleep(0.005)
+    for one in running(process):
+        (one / "clear_refs").write_text("5")  # Linux sets the peak to what is resident now
+    peak = 0
+    while process.poll() is None and steps_in(log) < steps:
+        peak = max([peak, *map(peak_so_far, running(process))])
         time.sleep(0.005)
     process.wait()
     return peak
 
 
-def peak_so_far(process: int) -> int:
+def steps_in(log: Path) -> int:
+    """How many steps the log has, below its headings."""
+    return log.read_text().count("\n") - 1 if log.exists() else 0
+
+
+def running(process: subprocess.Popen) -> list[Path]:
+    """Where Linux tells of this process and of those that it started."""
+    try:
+        first = psutil.Process(process.pid)
+        return [Path(f"/proc/{one.pid}") for one in (first, *first.children(recursive=True))]
+    except psutil.NoSuchProcess:  # it has just ended
+        return []
+
+
+def peak_so_far(process: Path) -> int:
     """Bytes that were resident at most, as Linux keeps count: a tensor that lives for a moment counts as well."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    return 1024 * int(found[1]) if found else 0  # a process that has just ended has none
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        found = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+        return 1024 * int(found[1]) if found else 0  # one that is ending has none
+    return 0
 
 
 def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
@@ -98,7 +119,7 @@ def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
     n_threads = before.speed.threads
     seconds = train(ranks, sharding, start, n_threads, give_back=False)[1]
     planned_seconds = mean(each.layouts[sharding].seconds for each in (before, plan_anew(start, ranks)))
-    both = [settings(optimizer, small, FEW) for small in (False, True)]
+    both = [settings(optimizer), settings(optimizer, small=True, steps=MANY)]
     resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in both]
     totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in both]
     planned, measured = totals[0] - totals[1], resident[0] - resident[1]

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from settings.errors import GlassboxError
 
@@ -62,16 +63,25 @@ def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:
 
 def size(expression: str, sizes: dict[str, int]) -> int | None:
     """The number that H+2G or BT stands for; None if the size of a letter is not known."""
-    total, sign = 0, 1
+    total = 0
+    for number, factors, divisor in terms(expression):
+        if not sizes.keys() >= set(factors):
+            return None
+        total += number * math.prod(sizes[letter] for letter in factors) // divisor
+    return total
+
+
+@cache
+def terms(expression: str) -> list[tuple[int, str, int]]:
+    """The terms of an expression: the number in front with its sign, the letters that are multiplied, the divisor."""
+    found, sign = [], 1
     for part in re.split(r"([+-])", expression):
         if part in "+-":
             sign = 1 if part == "+" else -1
             continue
         number, factors, divisor = TERM.fullmatch(part).groups()
-        if not sizes.keys() >= set(factors):
-            return None
-        total += sign * int(number or 1) * math.prod(sizes[letter] for letter in factors) // int(divisor or 1)
-    return total
+        found.append((sign * int(number or 1), factors, int(divisor or 1)))
+    return found
 
 
 def letters(axes: Axes, shape: tuple[int, ...]) -> str:

@@ -103,12 +103,15 @@ class Flow:
         self.outputs = [Output(origin.node, origin.axes, tuple(x.shape), name) for name, x, origin in known]
 
     def _join(self, node: Node, inputs: list[Tensor], outputs: Named) -> None:
+        """Adds a new node, and an edge to it from each different input."""
         alike = {}  # a sum has the axes of its terms until a comment names them
+        joined = set()
         for x in inputs:
             if x in self.origins:
                 source, axes, name = self.origins[x]
                 alike[x.shape] = axes or alike.get(x.shape)
-                if not any((e.source, e.target, e.name) == (source, node, name) for e in self.edges):
+                if (source, name) not in joined:
+                    joined.add((source, name))
                     self.edges.append(Edge(source, node, tuple(x.shape), axes, name))
         self._make(node, [(name, x, axes or alike.get(x.shape)) for name, x, axes in outputs])
 

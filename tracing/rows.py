@@ -125,4 +125,15 @@ def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 def tensors(value: object) -> list[Tensor]:
-    return [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
+    """The tensors inside, in the order of `leaves`."""
+    if isinstance(value, Tensor):
+        return [value]
+    if type(value) not in (tuple, list):
+        return [] if isinstance(value, PLAIN) else [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
+    found = []
+    for part in value:  # arguments of every operation: mostly tensors and numbers
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif not isinstance(part, PLAIN):
+            found += tensors(part)
+    return found

@@ -18,7 +18,7 @@ from lab.costs.layers import alike_layers
 from lab.costs.parameters import count_parameters
 from modules.transformer import Transformer
 
-TRIAL = 2e11  # FLOPs at most of a pass that is timed: a second or two on a laptop
+TRIAL = 1e11  # FLOPs at most of a pass that is timed: half a second or a second on a laptop
 SIDE = 1024  # of the matrices of the product that is timed for larger models
 SHARE = 0.7  # of the product's speed that a training of a large model reaches; assumed
 

@@ -126,17 +126,28 @@ class Bigrams:
 
 
 def pair_counts(tokens: np.ndarray, level: Level, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each token v occurs first to last places after each token c: c · V + v in order, and the counts."""
-    found = []
-    for offset in range(level.first, level.last + 1):
-        for start in range(0, len(tokens) - offset, PIECE):
-            ahead = tokens[start + offset : start + offset + PIECE].astype(np.int64)
-            current = tokens[start : start + len(ahead)].astype(np.int64)
-            found.append(np.unique(current * vocab_size + ahead, return_counts=True))
+    """How often each token v occurs first to last places after each token c: c · V + v in order, and the counts.
+
+    A table of all V² pairs is counted in a tenth of the time that sorting takes, where it is no larger than a piece.
+    """
+    if vocab_size**2 <= PIECE:
+        table = np.zeros(vocab_size**2, dtype=np.int64)
+        for pairs in pieces_of_pairs(tokens, level, vocab_size):
+            table += np.bincount(pairs, minlength=len(table))
+        return table.nonzero()[0], table[table > 0]
+    found = [np.unique(pairs, return_counts=True) for pairs in pieces_of_pairs(tokens, level, vocab_size)]
     if not found:
         return np.empty(0, dtype=np.int64), np.empty(0)
     pairs, place = np.unique(np.concatenate([pairs for pairs, _ in found]), return_inverse=True)
     return pairs, np.bincount(place, weights=np.concatenate([counts for _, counts in found]))
+
+
+def pieces_of_pairs(tokens: np.ndarray, level: Level, vocab_size: int) -> Iterator[np.ndarray]:
+    """c · V + v for each token c and the tokens v ahead of it, at most PIECE at once."""
+    for offset in range(level.first, level.last + 1):
+        for start in range(0, len(tokens) - offset, PIECE):
+            ahead = tokens[start + offset : start + offset + PIECE].astype(np.int64)
+            yield tokens[start : start + len(ahead)].astype(np.int64) * vocab_size + ahead
 
 
 # --- the sums -------------------------------------------------------------------------------------------------
