@@ -1,7 +1,7 @@
 """The benchmarks, by default all that need neither a GPU nor a file:
 
 python -m bench [training] [presets] [attention] [decoding] [data] [streaming] [tracing] [blocks] [comparison] [future]
-    [exchange] [plan] [gpu] [alibi] [resume] [memory] [shakespeare] [FILE]
+    [exchange] [plan] [ranks] [gpu] [alibi] [resume] [memory] [shakespeare] [FILE]
 
 What follows `gpu` names its sections (training, decoding, alibi, resume, memory); FILE follows `shakespeare`.
 """
@@ -14,7 +14,7 @@ import torch
 
 ALL = (
     "training", "attention", "decoding", "data", "streaming", "tracing", "blocks", "comparison", "future", "exchange",
-    "plan",
+    "plan", "ranks",
 )
 
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean, median
 from unittest import mock
@@ -30,7 +31,7 @@ from settings.paths import ROOT
 BATCH, STEPS, WARM = 8, 6, 2  # the first WARM steps are left out
 CASES = ((1, "none"), (2, "none"), (2, "full"), (4, "none"), (4, "full"))  # ranks and sharding
 NEXT_TO_NOTHING = dict(n_layers=1, n_heads=1, width=8, context_length=32)
-MANY = 300  # steps of such a model
+MANY, PAUSE = 300, 0.02  # steps of such a model; seconds between two looks at a process
 
 
 def settings(optimizer: str, small: bool = False, steps: int = STEPS, precision: str = "fp32") -> Preset:
@@ -43,47 +44,51 @@ def settings(optimizer: str, small: bool = False, steps: int = STEPS, precision:
     ))
 
 
-def train(ranks: int, sharding: str, start: Preset, n_threads: int, give_back: bool) -> tuple[float, float]:
-    """Bytes at most resident in a rank, and median seconds of a step, of a training that leaves nothing behind.
+@contextmanager
+def training(
+    ranks: int, sharding: str, start: Preset, n_threads: int, environment: Mapping[str, str] = {}
+) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """The process of a training that leaves nothing behind, and its log. Waits for its end, which must be a good one.
 
-    n_threads: of a rank. give_back: whether malloc returns at once what is freed.
+    n_threads: of a rank. environment: variables beside those of this process.
     """
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     shared = ["--sharding", sharding] if ranks > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
-    if give_back:
-        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
-    with tempfile.TemporaryDirectory() as folder:
+    variables = os.environ | {"OMP_NUM_THREADS": str(n_threads)} | environment
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+", encoding="utf-8") as output:
         file = Path(folder) / "settings.json"
         write_settings(file, start)
-        command = [sys.executable, *launch, "-m", "bench.into_folder", folder, "train", *shared, "--config", str(file)]
-        with open(Path(folder) / "output.txt", "w+", encoding="utf-8") as output:
-            process = subprocess.Popen(
-                [*command, "--name", "planned"], cwd=ROOT, env=environment, stdout=output, stderr=output
-            )
-            peak = peak_of_steps(process, Path(folder) / "planned" / "log_data.csv", start.train.steps)
-            if process.returncode:
-                output.seek(0)
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-2000:]}")
-        log = pd.read_csv(Path(folder) / "planned" / "log_data.csv")
-        return peak, median(log["seconds"].diff().iloc[WARM:])
+        command = [sys.executable, *launch, "-m", "bench.into_folder", folder, "train", *shared]
+        command += ["--config", str(file), "--name", "planned"]
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output)
+        yield process, Path(folder) / "planned" / "log_data.csv"
+        if process.wait():
+            output.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-2000:]}")
 
 
-def peak_of_steps(process: subprocess.Popen, log: Path, steps: int) -> int:
-    """The largest resident set, in bytes, of any process that it starts or is, between its first step and the last.
+def step_seconds(ranks: int, sharding: str, start: Preset, n_threads: int) -> float:
+    """The median seconds of a step."""
+    with training(ranks, sharding, start, n_threads) as (process, log):
+        return median(pd.read_csv(log)["seconds"].diff().iloc[WARM:]) if process.wait() == 0 else 0.0
 
-    With the last one come pictures. Waits for the end.
+
+def step_peak(ranks: int, sharding: str, start: Preset, n_threads: int) -> int:
+    """The largest resident set, in bytes, of any process of a training, between its first step and the last.
+
+    With the last one come pictures.
     """
-    while process.poll() is None and steps_in(log) < 1:
-        time.sleep(0.005)
-    for one in running(process):
-        (one / "clear_refs").write_text("5")  # Linux sets the peak to what is resident now
-    peak = 0
-    while process.poll() is None and steps_in(log) < steps:
-        peak = max([peak, *map(peak_so_far, running(process))])
-        time.sleep(0.005)
-    process.wait()
-    return peak
+    with training(ranks, sharding, start, n_threads, {"MALLOC_MMAP_THRESHOLD_": "65536"}) as (process, log):
+        while process.poll() is None and steps_in(log) < 1:
+            time.sleep(PAUSE)
+        started = running(process)
+        for one in started:
+            (one / "clear_refs").write_text("5")  # Linux sets the peak to what is resident now
+        peak = 0
+        while process.poll() is None and steps_in(log) < start.train.steps:
+            peak = max([peak, *map(peak_so_far, started)])
+            time.sleep(PAUSE)
+        return peak
 
 
 def steps_in(log: Path) -> int:
@@ -93,11 +98,10 @@ def steps_in(log: Path) -> int:
 
 def running(process: subprocess.Popen) -> list[Path]:
     """Where Linux tells of this process and of those that it started."""
-    try:
+    with suppress(psutil.NoSuchProcess):  # it has just ended
         first = psutil.Process(process.pid)
         return [Path(f"/proc/{one.pid}") for one in (first, *first.children(recursive=True))]
-    except psutil.NoSuchProcess:  # it has just ended
-        return []
+    return []
 
 
 def peak_so_far(process: Path) -> int:
@@ -116,11 +120,10 @@ def compare(ranks: int, sharding: str, optimizer: str) -> list[str]:
     """
     start = settings(optimizer)
     before = plan_anew(start, ranks)
-    n_threads = before.speed.threads
-    seconds = train(ranks, sharding, start, n_threads, give_back=False)[1]
+    n_threads, both = before.speed.threads, [start, settings(optimizer, small=True, steps=MANY)]
+    seconds, _ = [step_seconds(ranks, sharding, each, n_threads) for each in both]  # leaves estimates for what follows
     planned_seconds = mean(each.layouts[sharding].seconds for each in (before, plan_anew(start, ranks)))
-    both = [settings(optimizer), settings(optimizer, small=True, steps=MANY)]
-    resident = [train(ranks, sharding, each, n_threads, give_back=True)[0] for each in both]
+    resident = [step_peak(ranks, sharding, each, n_threads) for each in both]
     totals = [plan(each, f"cpux{ranks}").layouts[sharding].memory.total for each in both]
     planned, measured = totals[0] - totals[1], resident[0] - resident[1]
     return [

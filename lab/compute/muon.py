@@ -6,6 +6,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from lab.compute.ranks import current_ranks
 from lab.compute.sharding import local, own_rows, stack_whole
 from modules.losses import in_autocast_type
 
@@ -18,8 +19,8 @@ class Muon(torch.optim.Muon):
     without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The state is that of
     torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too.
 
-    Of parameters that are split over ranks each keeps its rows of the momenta; the matrices to make orthogonal are
-    gathered, and every rank computes all of them.
+    Several ranks share the work: each makes some of the matrices orthogonal, and all get all of them. Of parameters
+    that are split over the ranks each keeps its rows of the momenta; the matrices to make orthogonal are gathered.
     """
 
     def __init__(self, parameters: Iterable, lr: float, weight_decay: float, momentum: float):
@@ -45,10 +46,27 @@ class Muon(torch.optim.Muon):
         gradients, weights = [local(parameter.grad) for parameter in parameters], list(map(local, parameters))
         torch._foreach_lerp_(momenta, gradients, 1 - kept)
         directions = stack_whole(torch._foreach_lerp(gradients, momenta, kept), like)  # Nesterov: one step ahead
-        updates = orthogonal(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        updates = orthogonal_by_ranks(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
         torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
         updates = own_rows(updates.mul_(-rate * 0.2 * sqrt(max(like.shape))), like)
         torch._foreach_add_(weights, list(updates.unbind()))
+
+
+def orthogonal_by_ranks(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """`orthogonal` of matrices (N, O, I) that every rank has: each computes ⌈N / ranks⌉ and sends them to all."""
+    ranks = current_ranks()
+    if ranks.size == 1:
+        return orthogonal(x, coefficients, steps, eps)
+    from torch import distributed
+
+    share = -(-len(x) // ranks.size)
+    mine = x[ranks.rank * share : (ranks.rank + 1) * share]
+    part = in_autocast_type(x.new_zeros(share, *x.shape[1:]))
+    if len(mine):
+        part[: len(mine)] = orthogonal(mine, coefficients, steps, eps)
+    found = part.new_empty(ranks.size * share, *x.shape[1:])
+    distributed.all_gather_into_tensor(found, part)
+    return found[: len(x)]
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

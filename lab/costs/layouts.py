@@ -67,10 +67,12 @@ def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding
         size = largest_within(room, [ranks * n for n in divisors(train.batch_size // ranks)], memory)
     share = share_of(train, ranks, size)
     passes = share.at_once * sequence_flops(model, share.gradient_checkpointing)[1] / speed.flops
-    waits = waiting_seconds(passes, share.accumulation, weight_bytes(model), machines, sharding)
+    shared = train.optimizer == "muon"  # ranks make some of the matrices orthogonal each, and send them to all
+    parts = share.accumulation
+    waits = waiting_seconds(passes, parts, weight_bytes(model), machines, sharding, shared)
     return Layout(
         sharding=sharding, micro_batch=size, memory=memory(size), room=room, passes=passes,
-        seconds=share.accumulation * passes + waits + speed.update,
+        seconds=parts * passes + speed.crowd * waits + speed.update / (ranks if shared else 1),
     )
 
 
@@ -89,11 +91,18 @@ def speed_of(model: ModelConfig, train: TrainConfig, machines: Machines, precisi
     return Speed(flops, update_flops(model, train) / flops, precision, f"{peak:,g} TFLOP/s at most in {precision}")
 
 
-def waiting_seconds(passes: float, n_parts: int, size: int, machines: Machines, sharding: str) -> float:
+def waiting_seconds(
+    passes: float, n_parts: int, size: int, machines: Machines, sharding: str, shared: bool
+) -> float:
     """Of a step of n_parts micro-batches: how long ranks wait for each other's `size` bytes of parameters, or for as
-    many of gradients. passes: seconds of the passes of one micro-batch. A GPU computes while it sends."""
+    many of gradients. passes: seconds of the passes of one micro-batch. shared: whether they send each other updates.
+
+    A GPU computes while it sends. On CPUs gloo adds up whole gradients even where each rank keeps its rows alone.
+    """
     around = (machines.ranks - 1) / machines.ranks * size / (1e9 * BUS * machines.link)
-    beside = passes if machines.card else 0.0
+    beside, after = passes if machines.card else 0.0, around * shared
     if sharding == "full":  # parameters come for either pass, and in the last micro-batch gradients go
-        return (n_parts - 1) * max(0.0, 2 * around - beside) + max(0.0, 3 * around - beside)
-    return max(0.0, 2 * around - BACKWARD_SHARE * beside)  # a ring adds gradients up, and tells all ranks the sums
+        gradients = around if machines.card else 2 * around
+        return (n_parts - 1) * max(0.0, 2 * around - beside) + max(0.0, 2 * around + gradients - beside) + after
+    # a ring adds gradients up, and tells all ranks the sums
+    return max(0.0, 2 * around - BACKWARD_SHARE * beside) + after

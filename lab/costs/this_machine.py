@@ -26,13 +26,14 @@ SHARE = 0.7  # of the product's speed that a training of a large model reaches; 
 @dataclass(frozen=True)
 class Speed:
     """Of one process. flops: per second in passes. update: seconds of one. how: what was measured or published, in
-    words. threads: of a process on a CPU."""
+    words. threads: of a process on a CPU. crowd: how many threads share a core of it."""
 
     flops: float
     update: float
     precision: str
     how: str
     threads: int = 0
+    crowd: float = 1.0
 
 
 def n_cores() -> int:
@@ -62,7 +63,7 @@ def measure_speed(model: ModelConfig, share: TrainConfig, ranks: int) -> Speed:
         if trial is None:
             flops = product_speed()
             said = f"{flops / 1e9:,.0f} GFLOP/s in a product of {SIDE} × {SIDE} matrices, of which {SHARE:.0%} assumed"
-            return Speed(SHARE * flops / crowd, 0.0, "fp32", said, part)
+            return Speed(SHARE * flops / crowd, 0.0, "fp32", said, part, crowd)
         return time_trial(trial, model, share, crowd)
 
 
@@ -88,7 +89,7 @@ def time_trial(trial: ModelConfig, model: ModelConfig, share: TrainConfig, crowd
     seconds_of_update = time_update(built, share, precision) * sizes[0] / sizes[1]
     said = f"passes of {rows} sequence{'s' * (rows > 1)} through {trial.n_layers} layers, measured"
     rate = rows * flops / seconds[precision] / crowd
-    return Speed(rate, crowd * seconds_of_update, precision, said, torch.get_num_threads())
+    return Speed(rate, crowd * seconds_of_update, precision, said, torch.get_num_threads(), crowd)
 
 
 def time_update(model: Transformer, share: TrainConfig, precision: str) -> float:
