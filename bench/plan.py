@@ -69,8 +69,11 @@ def training(
 
 def step_seconds(ranks: int, sharding: str, start: Preset, n_threads: int) -> float:
     """The median seconds of a step."""
+    seconds = 0.0
     with training(ranks, sharding, start, n_threads) as (process, log):
-        return median(pd.read_csv(log)["seconds"].diff().iloc[WARM:]) if process.wait() == 0 else 0.0
+        if process.wait() == 0:  # else leaving the `with` says what went wrong
+            seconds = median(pd.read_csv(log)["seconds"].diff().iloc[WARM:])
+    return seconds
 
 
 def step_peak(ranks: int, sharding: str, start: Preset, n_threads: int) -> int:

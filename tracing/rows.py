@@ -128,12 +128,6 @@ def tensors(value: object) -> list[Tensor]:
     """The tensors inside, in the order of `leaves`."""
     if isinstance(value, Tensor):
         return [value]
-    if type(value) not in (tuple, list):
-        return [] if isinstance(value, PLAIN) else [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
-    found = []
-    for part in value:  # arguments of every operation: mostly tensors and numbers
-        if isinstance(part, Tensor):
-            found.append(part)
-        elif not isinstance(part, PLAIN):
-            found += tensors(part)
-    return found
+    if type(value) in (tuple, list):  # the arguments of every operation
+        return [found for part in value for found in tensors(part)]
+    return [] if isinstance(value, PLAIN) else [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]

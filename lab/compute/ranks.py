@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ from settings.messages import short
 
 TIMEOUT = 300  # seconds that a rank waits for the others in a step
 ANSWER = 3.0  # seconds in which the ranks that still run answer after a failure
+GLANCE = 0.5  # seconds between two looks whether a rank has failed
+FAILURE = "failure"  # what the store has then
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 # What PyTorch says where another rank is not there any more
 LOST = re.compile(r"gloo|nccl|contact|connection|timed? ?out|socket|broken pipe|store|recv", re.IGNORECASE)
@@ -156,6 +158,26 @@ class Ranks:
     # --- after a failure ---
 
     @contextmanager
+    def saying_that_it_lives(self) -> Iterator[None]:
+        """Inside the `with`, a thread notes in the store that this process lives, once any rank has failed."""
+        ended = threading.Event()
+
+        def watch():
+            with suppress(RuntimeError):  # the store is gone with the process that kept it
+                while not ended.wait(GLANCE):
+                    if self.store.check([FAILURE]):
+                        self.store.set(f"alive/{self.rank}", "")
+                        return
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(GLANCE)
+
+    @contextmanager
     def explaining(self) -> Iterator[None]:
         """What fails inside the `with` is told by one rank, in one message."""
         try:
@@ -190,7 +212,8 @@ class Ranks:
         """What each rank that still runs says of the failure."""
         keys = [f"failed/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], said)
-        leave_group(failed=True)  # so that ranks that wait for this one hear of it
+        self.store.set(FAILURE, "")
+        leave_group(failed=True)  # where nothing else holds the group, ranks that wait for this one hear of it
         end = time.monotonic() + ANSWER
         while not self.store.check(keys) and time.monotonic() < end:
             time.sleep(0.02)
@@ -200,6 +223,8 @@ class Ranks:
         """Which ranks do not answer, in words."""
         if not missing:
             return f"the ranks lost contact in step {self.step} ({described(error)}); resume the run to go on"
+        # one that lives may still wait in a collective operation for others that have left it
+        missing = [rank for rank in missing if not self.store.check([f"alive/{rank}"])] or missing
         seen = {rank: self.store.get(key).decode() for rank in missing if self.store.check([key := f"step/{rank}"])}
         ranks = " and ".join(f"rank {rank} (last seen in step {seen.get(rank, 0)})" for rank in missing)
         return (
@@ -264,7 +289,7 @@ def join_ranks(sharded: bool = False, timeout: float = TIMEOUT) -> Iterator[Rank
     ranks = meet(timeout, sharded)
     _joined.append(ranks)
     try:
-        with told_before_sigterm(ranks):
+        with ranks.saying_that_it_lives(), told_before_sigterm(ranks):
             with ranks.explaining():
                 yield ranks
             ranks.leave()

@@ -68,11 +68,11 @@ def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding
     share = share_of(train, ranks, size)
     passes = share.at_once * sequence_flops(model, share.gradient_checkpointing)[1] / speed.flops
     shared = train.optimizer == "muon"  # ranks make some of the matrices orthogonal each, and send them to all
-    parts = share.accumulation
-    waits = waiting_seconds(passes, parts, weight_bytes(model), machines, sharding, shared)
+    parts, around = share.accumulation, speed.crowd * around_seconds(weight_bytes(model), machines)
+    update = speed.update / ranks + around if shared else speed.update
     return Layout(
         sharding=sharding, micro_batch=size, memory=memory(size), room=room, passes=passes,
-        seconds=parts * passes + speed.crowd * waits + speed.update / (ranks if shared else 1),
+        seconds=parts * passes + waiting_seconds(passes, parts, around, machines, sharding) + update,
     )
 
 
@@ -91,18 +91,20 @@ def speed_of(model: ModelConfig, train: TrainConfig, machines: Machines, precisi
     return Speed(flops, update_flops(model, train) / flops, precision, f"{peak:,g} TFLOP/s at most in {precision}")
 
 
-def waiting_seconds(
-    passes: float, n_parts: int, size: int, machines: Machines, sharding: str, shared: bool
-) -> float:
-    """Of a step of n_parts micro-batches: how long ranks wait for each other's `size` bytes of parameters, or for as
-    many of gradients. passes: seconds of the passes of one micro-batch. shared: whether they send each other updates.
+def around_seconds(size: int, machines: Machines) -> float:
+    """How long it takes until each rank has what the others have of `size` bytes."""
+    return (machines.ranks - 1) / machines.ranks * size / (1e9 * BUS * machines.link)
 
-    A GPU computes while it sends. On CPUs gloo adds up whole gradients even where each rank keeps its rows alone.
+
+def waiting_seconds(passes: float, n_parts: int, around: float, machines: Machines, sharding: str) -> float:
+    """Of a step of n_parts micro-batches: how long ranks wait for each other's parameters and gradients.
+
+    passes: seconds of the passes of one micro-batch. around: seconds in which all parameters, or as many gradients,
+    reach all ranks. A GPU computes while it sends. On CPUs gloo adds up whole gradients even where each rank keeps its
+    rows alone.
     """
-    around = (machines.ranks - 1) / machines.ranks * size / (1e9 * BUS * machines.link)
-    beside, after = passes if machines.card else 0.0, around * shared
+    beside = passes if machines.card else 0.0
     if sharding == "full":  # parameters come for either pass, and in the last micro-batch gradients go
         gradients = around if machines.card else 2 * around
-        return (n_parts - 1) * max(0.0, 2 * around - beside) + max(0.0, 2 * around + gradients - beside) + after
-    # a ring adds gradients up, and tells all ranks the sums
-    return max(0.0, 2 * around - BACKWARD_SHARE * beside) + after
+        return (n_parts - 1) * max(0.0, 2 * around - beside) + max(0.0, 2 * around + gradients - beside)
+    return max(0.0, 2 * around - BACKWARD_SHARE * beside)  # a ring adds gradients up, and tells all ranks the sums

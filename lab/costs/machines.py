@@ -11,7 +11,7 @@ MFU = 0.4  # assumed where nothing else is said; GPT-2 reached 0.37 on an H200 h
 CPU = "cpu"  # this machine, where each process is a rank
 MOST = 65_536  # ranks
 BETWEEN_NODES = 50.0  # GB/s for each card: a port of 400 Gb/s, as a DGX H100 has for each of its cards (its data sheet)
-GLOO = 0.7  # GB/s between processes that have a core each, for pieces of some MB: measured by `bench plan`
+GLOO = 0.7  # GB/s between processes that have a core each; assumed. So plans agree with trainings in `bench plan`
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def test_a_rank_whose_loss_is_no_number_is_named(tmp_path):
 
 def test_a_rank_that_dies_is_named_and_the_run_goes_on_by_itself(tmp_path):
     flags = ["--train.steps", "9", "--rank-timeout", "60"]
-    process = start_training(tmp_path, 2, *flags, fault="kill:1:6", options=("--max-restarts", "1"))
+    process = start_training(tmp_path, 4, *flags, fault="kill:1:6", options=("--max-restarts", "1"))
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     (error,) = errors_in(err)
