@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import NormConfig
+from modules.kernels import rms_norm
 from modules.logging_module import LoggingModule
 from settings.errors import ConfigError
 from settings.registry import built_in, part
@@ -42,7 +43,7 @@ class RMSNorm(Norm):
     """x / √(mean(x²) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.rms_norm(x, (self.width,), self.weight, self.eps)  # (B, T, C) or (B, T, H, D)
+        x = rms_norm(x, self.weight, self.eps)  # (B, T, C) or (B, T, H, D)
         return x if self.bias is None else x + self.bias  # (B, T, C) or (B, T, H, D)
 
     def scale(self, x: Tensor) -> Tensor:
@@ -110,5 +111,5 @@ class QueryKeyNorm(LoggingModule):
         """Heads of queries and behind them heads of keys, N in all: (B, N, T, D)."""
         n_keys = qk.shape[1] - self.n_heads
         weights = self.query_weight.expand(self.n_heads, 1, -1), self.key_weight.expand(n_keys, 1, -1)  # (…, 1, D)
-        normed = F.rms_norm(qk, qk.shape[-1:], eps=self.eps)  # (B, N, T, D)
+        normed = rms_norm(qk, None, self.eps)  # (B, N, T, D)
         return normed * torch.cat(weights).to(qk.dtype)  # (B, N, T, D)

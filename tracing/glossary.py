@@ -14,7 +14,7 @@ GLOSSARY = {
     "N": "rows",
     "K": "queries of a block",
     "P": "keys up to the block's end, or of all future vectors",
-    "I": "inputs of a linear map",
+    "I": "inputs of a linear map or a norm",
     "O": "outputs of a linear map",
     "A": "slices of a weight",
     "W": "tokens of a future window",

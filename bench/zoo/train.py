@@ -3,8 +3,8 @@
     python -m bench.zoo FOLDER [GLOB]
 
 trains those of GLOB (by default all) in FOLDER, one on each core, and holds each against the one that ships: on one
-machine the losses are the same to the last digit, for every training runs on one thread in a fixed precision. Stopped,
-it goes on where it was.
+machine the same code reaches the same losses to the last digit, for every training runs on one thread in a fixed
+precision. Stopped, it goes on where it was.
 """
 
 import fnmatch
