@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import NormConfig
-from modules.kernels import rms_norm
 from modules.logging_module import LoggingModule
+from modules.rms_norm import rms_norm
 from settings.errors import ConfigError
 from settings.registry import built_in, part
 

@@ -98,8 +98,8 @@ shows this for the learning rate and for the weight of multi-token's further los
 two single runs is about these two runs.
 
 `python -m bench.zoo FOLDER` trains all of them again in a folder of its own and compares each with the run that ships.
-On one machine and by the same code the losses are the same to the last digit. Since these were trained, the gradient of
-RMS norms is rounded otherwise. `python -m bench.zoo.page` wrote this page from the logs here.
+On one machine and by the same code the losses are the same to the last digit. Since these were trained, the code
+rounds the gradient of RMS norms differently. `python -m bench.zoo.page` wrote this page from the logs here.
 The shipped weights were rounded to bfloat16 after training; the losses are those measured in training.
 
 ## Tales

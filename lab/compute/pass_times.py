@@ -55,9 +55,9 @@ def time_passes(model: nn.Module, windows: Tensor, ways: list[str], at_once: boo
     Infinite for a way that runs out of memory; where all do, that error is raised.
     """
     losses_of = dict.fromkeys(ways, model.losses)
-    to_compile = [way for way in ways if way.endswith(COMPILED)]
-    if to_compile:  # to ask for it takes seconds, even before anything is compiled
-        losses_of |= dict.fromkeys(to_compile, compile_losses(model.losses, windows.device, at_once))
+    for way in ways:
+        if way.endswith(COMPILED):  # only then: asking for a compiled model takes a while before anything is compiled
+            losses_of[way] = compile_losses(model.losses, windows.device, at_once)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(1 + ROUNDS):
         if i == 1:

@@ -82,7 +82,7 @@ class Ranks:
         keys = [f"exchange/{self.exchanged}/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], json.dumps(value))
         while not self.store.check(keys):
-            if any(self.store.check([f"failed/{rank}"]) for rank in range(self.size)):
+            if self.store.check([FAILURE]):
                 raise RuntimeError("lost contact to a rank")
             time.sleep(0.02)  # a signal is handled in between
         return [json.loads(self.store.get(key)) for key in keys]
