@@ -1,13 +1,13 @@
 """Muon, with all matrices of one shape updated together."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from lab.compute.ranks import current_ranks
-from lab.compute.sharding import local, own_rows, stack_whole
+from lab.compute.sharding import is_sharded, local, row_counts, swap
 from modules.losses import in_autocast_type
 
 
@@ -19,8 +19,9 @@ class Muon(torch.optim.Muon):
     without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The state is that of
     torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too.
 
-    Several ranks share the work: each makes some of the matrices orthogonal, and all get all of them. Of parameters
-    that are split over the ranks each keeps its rows of the momenta; the matrices to make orthogonal are gathered.
+    Several ranks share the work: each makes some of the matrices orthogonal, and sends them to all. Of parameters that
+    are split over the ranks each keeps its rows of the momenta; it gets the other rows of the matrices that it makes
+    orthogonal, and sends back to each rank the rows of the results.
     """
 
     def __init__(self, parameters: Iterable, lr: float, weight_decay: float, momentum: float):
@@ -41,32 +42,55 @@ class Muon(torch.optim.Muon):
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        like, kept, rate = parameters[0], group["momentum"], group["lr"]
+        kept, rate = group["momentum"], group["lr"]
         momenta = [local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
         gradients, weights = [local(parameter.grad) for parameter in parameters], list(map(local, parameters))
         torch._foreach_lerp_(momenta, gradients, 1 - kept)
-        directions = stack_whole(torch._foreach_lerp(gradients, momenta, kept), like)  # Nesterov: one step ahead
-        updates = orthogonal_by_ranks(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
+
+        def directions(which: slice) -> Tensor:  # Nesterov: one step ahead of the momenta
+            return in_autocast_type(torch.stack(torch._foreach_lerp(gradients[which], momenta[which], kept)))
+
+        settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
+        updates = orthogonal_by_ranks(directions, parameters, settings)
+        updates.mul_(-rate * 0.2 * sqrt(max(parameters[0].shape)))
         torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
-        updates = own_rows(updates.mul_(-rate * 0.2 * sqrt(max(like.shape))), like)
         torch._foreach_add_(weights, list(updates.unbind()))
 
 
-def orthogonal_by_ranks(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """`orthogonal` of matrices (N, O, I) that every rank has: each computes ⌈N / ranks⌉ and sends them to all."""
-    ranks = current_ranks()
+def orthogonal_by_ranks(directions: Callable[[slice], Tensor], parameters: list[Tensor], settings: tuple) -> Tensor:
+    """`orthogonal` of the directions of N parameters (O, I), of which each rank computes ⌈N / ranks⌉: (N, O, I).
+
+    directions: gives those of some parameters, stacked. Of parameters that are split over the ranks it gives this
+    rank's rows, and so does the result. settings: the further arguments of `orthogonal`.
+    """
+    ranks, number = current_ranks(), len(parameters)
     if ranks.size == 1:
-        return orthogonal(x, coefficients, steps, eps)
+        return orthogonal(directions(slice(None)), *settings)
+    counts, like = row_counts(number, ranks.size), parameters[0]
+    if is_sharded(like):
+        return orthogonal_rows(directions(slice(None)), like.shape[0], counts, settings)
     from torch import distributed
 
-    share = -(-len(x) // ranks.size)
-    mine = x[ranks.rank * share : (ranks.rank + 1) * share]
-    part = in_autocast_type(x.new_zeros(share, *x.shape[1:]))
-    if len(mine):
-        part[: len(mine)] = orthogonal(mine, coefficients, steps, eps)
-    found = part.new_empty(ranks.size * share, *x.shape[1:])
+    first, mine = sum(counts[: ranks.rank]), counts[ranks.rank]
+    part = in_autocast_type(like.new_zeros(counts[0], *like.shape))
+    if mine:
+        part[:mine] = orthogonal(directions(slice(first, first + mine)), *settings)
+    found = part.new_empty(ranks.size * counts[0], *like.shape)
     distributed.all_gather_into_tensor(found, part)
-    return found[: len(x)]
+    return found[:number]
+
+
+def orthogonal_rows(rows: Tensor, n_rows: int, counts: list[int], settings: tuple) -> Tensor:
+    """This rank's rows (N, R, I) of the orthogonal matrices, from its rows (N, R, I) of N matrices of n_rows rows.
+
+    counts: how many of the matrices each rank computes.
+    """
+    ranks, width = current_ranks(), rows.shape[2]
+    rows_of = row_counts(n_rows, ranks.size)
+    parts = swap(list(rows.split(counts)), [(counts[ranks.rank], rows_there, width) for rows_there in rows_of])
+    found = orthogonal(torch.cat(parts, dim=1), *settings)  # (⌈N / ranks⌉, O, I)
+    parts = swap(list(found.split(rows_of, dim=1)), [(count, rows_of[ranks.rank], width) for count in counts])
+    return torch.cat(parts)
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

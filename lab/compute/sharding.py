@@ -1,11 +1,12 @@
 """Parameters that are split over the ranks by FSDP2 (Zhao et al. 2023, arXiv 2304.11277; `fully_shard`).
 
 Each rank keeps some rows of every parameter, of its gradient and of the optimizer's state. A block's parameters are
-gathered when it runs, and let go afterwards. A parameter of a single number can't be split: every rank keeps it whole.
+gathered when it runs, and let go afterwards; those of small blocks travel together, because ranks wait for each other
+in every message. A parameter of a single number can't be split: every rank keeps it whole.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -15,32 +16,58 @@ from torch import Tensor, nn
 from lab.compute.ranks import current_ranks
 
 if TYPE_CHECKING:
+    from modules.block import Block
     from modules.transformer import Transformer
 
+GROUP_BYTES = 25 * 2**20  # of the blocks that are gathered together, at most; as much as DDP sends at once
 
 def shard(learner: nn.Module, model: "Transformer", size: int) -> None:
     """Splits the parameters of `learner`, which is `model` or holds it, over `size` ranks.
 
-    Each block is gathered by itself, unless it shares parameters with another part; all else stays gathered from the
-    model's pass to the end of its backward pass.
+    Blocks are gathered as `block_groups` says, and let go after their pass. The last group is not: its backward pass
+    comes next. All else, and blocks that share parameters with other parts, stays gathered from the model's pass to the
+    end of its backward pass.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     device = next(model.parameters()).device
     settings = {"mesh": init_device_mesh(device.type, (size,)), "ignored_params": set(single_numbers(learner))}
-    shared = shared_parameters(model)
-    own = [block for block in model.blocks if shared.isdisjoint(map(id, block.parameters()))]
-    for block in own:
-        fully_shard(block, **settings)
-        if block.loss_weights:  # it has losses of its own, outside its forward pass
-            register_fsdp_forward_method(block, "losses")
+    groups = block_groups(model)
+    for group in groups:
+        fully_shard(group, reshard_after_forward=group is not groups[-1], **settings)
+        for block in group:
+            if block.loss_weights:  # it has losses of its own, outside its forward pass
+                register_fsdp_forward_method(block, "losses")
     fully_shard(model, reshard_after_forward=False, **settings)
     if learner is not model:
         fully_shard(learner, reshard_after_forward=False, **settings)
         register_fsdp_forward_method(learner, "losses")
     for method in ("losses", "hidden"):
         register_fsdp_forward_method(model, method)
+
+
+def block_groups(model: "Transformer") -> list[list["Block"]]:
+    """The blocks whose parameters are gathered together: those in a row that every pass runs, up to GROUP_BYTES, and
+    any other by itself. Blocks that share parameters are left out."""
+    shared = shared_parameters(model)
+    groups: list[list[Block]] = []
+    open_group = False  # whether the next block may join the last group
+    for block in model.blocks:
+        if not shared.isdisjoint(map(id, block.parameters())):
+            open_group = False
+            continue
+        joins = block.predicts_next and not block.loss_weights
+        if joins and open_group and sum(map(parameter_bytes, [*groups[-1], block])) <= GROUP_BYTES:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+        open_group = joins
+    return groups
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def shared_parameters(model: "Transformer") -> set[int]:
@@ -54,6 +81,15 @@ def shared_parameters(model: "Transformer") -> set[int]:
 def single_numbers(module: nn.Module) -> list[nn.Parameter]:
     """The parameters () that no rank can have a part of."""
     return [parameter for parameter in module.parameters() if not parameter.dim()]
+
+
+def split_again(model: nn.Module) -> None:
+    """Lets go of all that was gathered for a pass."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def without_gradients() -> AbstractContextManager:
@@ -87,25 +123,21 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # nothing is sent
 
 
-def stack_whole(rows: list[Tensor], like: Tensor) -> Tensor:
-    """(N, O, I): all rows of N matrices like this one, of which `rows` are this rank's."""
-    stacked = torch.stack(rows)
-    if not is_sharded(like):
-        return stacked
-    from torch.distributed.tensor import DTensor, Shard
-
-    shape = torch.Size((len(rows), *like.shape))
-    stride = (math.prod(like.shape), like.shape[1], 1)
-    return DTensor.from_local(stacked, like.device_mesh, [Shard(1)], shape=shape, stride=stride).full_tensor()
+def row_counts(n_rows: int, size: int) -> list[int]:
+    """How many rows of a parameter each of `size` ranks has: ⌈rows / ranks⌉, of which the last ones may have fewer."""
+    share = -(-n_rows // size)
+    return [max(0, min(share, n_rows - rank * share)) for rank in range(size)]
 
 
-def own_rows(matrices: Tensor, like: Tensor) -> Tensor:
-    """Of (N, O, I) the rows that this rank has of each."""
-    if not is_sharded(like):
-        return matrices
-    from torch.distributed.tensor import Shard, distribute_tensor
+def swap(parts: list[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Sends the i-th part to rank i, and returns what each rank sent to this one, of these shapes."""
+    from torch import distributed
 
-    return distribute_tensor(matrices, like.device_mesh, [Shard(1)], src_data_rank=None).to_local()
+    sizes = [math.prod(shape) for shape in shapes]
+    sent = torch.cat([part.reshape(-1) for part in parts])
+    received = sent.new_empty(sum(sizes))
+    distributed.all_to_all_single(received, sent, sizes, [part.numel() for part in parts])
+    return [values.view(shape) for values, shape in zip(received.split(sizes), shapes)]
 
 
 def total_norm(gradients: list[Tensor]) -> Tensor:

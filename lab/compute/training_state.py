@@ -28,7 +28,7 @@ from lab.compute.compiling import LossesOf, compile_losses
 from lab.compute.device import autocast, matmul_precision, pick_device, repeatable, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.compute.ranks import Ranks, current_ranks
-from lab.compute.sharding import average_single_numbers, clip_sharded, shard
+from lab.compute.sharding import average_single_numbers, clip_sharded, shard, split_again
 from lab.data.packing import TokenData
 from modules.distillation import Distillation
 from modules.dropout import Dropout, set_dropout_share
@@ -127,7 +127,7 @@ class TrainingState:
     def let_go(self) -> None:
         """After a pass without gradients: parameters that are split are not whole any more."""
         if self.sharded:
-            self.model.reshard()
+            split_again(self.model)
 
     def connect(self) -> None:
         """From now on `backward` averages the gradients over the ranks. Every rank must call it, before the first."""

@@ -5,38 +5,48 @@ gradients and optimizer state are whole, and only activations are fewer. The gra
 travel, and these stay from step to step.
 
 With full sharding (FSDP2, arXiv 2304.11277) a rank keeps its part of weights, gradients and optimizer state. In a pass
-it gathers what it computes with: the parameters outside the blocks stay gathered, those of a block come and go, and
-while one block computes the next one comes. In the backward pass the gradients of a block are whole until they have
-been added up over the ranks, from a second copy, and those outside the blocks until its end. Where a step has several
-micro-batches, gradients are added up over the ranks in the last one alone, so that until then all of them are whole.
+it gathers what it computes with: the parameters outside the blocks stay gathered, those of a group of blocks (see
+`block_groups`) come and go, and while one group computes the next one comes. In the backward pass the gradients of a
+group are whole until they have been added up over the ranks, from a second copy, and those outside the groups until its
+end. Where a step has several micro-batches, gradients are added up over the ranks in the last one alone, so that until
+then all of them are whole.
 """
 
 from dataclasses import dataclass
-from math import prod
+from itertools import pairwise
 
 from config import ModelConfig, TrainConfig
 from lab.compute.ranks import ALONE, Ranks
 from lab.costs.memory import Memory, step_bytes
-from lab.costs.parameters import parameter_shapes
 from lab.costs.parts import BACKWARD, UPDATE
+from lab.files.remembered import remembered
 
 
 @dataclass(frozen=True)
 class ParameterBytes:
-    """Of all parameters in float32, of those outside the blocks, and of those of the largest block."""
+    """Of all parameters in float32, of those outside the groups of blocks, of those of the largest group, and of the
+    most that two groups in a row have together."""
 
     total: int
     outside: int
-    block: int
+    group: int
+    in_a_row: int
 
     @classmethod
     def of(cls, model: ModelConfig) -> "ParameterBytes":
-        blocks: dict[str, int] = {}
-        for name, shape in parameter_shapes(model).items():
-            block = ".".join(name.split(".")[:2]) if name.startswith("blocks.") else ""
-            blocks[block] = blocks.get(block, 0) + 4 * prod(shape)
-        outside = blocks.pop("", 0)
-        return cls(outside + sum(blocks.values()), outside, max(blocks.values()))
+        total, *groups = sizes_of_groups(model)
+        in_a_row = max(map(sum, pairwise(groups)), default=sum(groups))
+        return cls(total, total - sum(groups), max(groups, default=0), in_a_row)
+
+
+@remembered
+def sizes_of_groups(model: ModelConfig) -> list[int]:
+    """The bytes of all parameters, and of those of each group of blocks that is gathered together."""
+    from lab.compute.sharding import block_groups, parameter_bytes
+    from lab.costs.passes import meta_model
+
+    built = meta_model(model.replace(quantised=None))
+    return [parameter_bytes(built), *(sum(map(parameter_bytes, group)) for group in block_groups(built))]
 
 
 def share_of(train: TrainConfig, ranks: int, micro_batch: int | None = None) -> TrainConfig:
@@ -68,9 +78,9 @@ def split(moment: str, kinds: dict[str, int], ranks: int, sizes: ParameterBytes,
     if moment == UPDATE or not whole:
         found["gradients"] = part(kinds.get("gradients", 0), ranks)
     if moment != UPDATE:
-        found["gathered"] = sizes.outside + 2 * sizes.block
+        found["gathered"] = sizes.outside + sizes.in_a_row
     if moment.startswith(BACKWARD):
-        found["gathered"] += 2 * sizes.block + (0 if whole else sizes.outside)
+        found["gathered"] += 2 * sizes.group + (0 if whole else sizes.outside)
     return found
 
 

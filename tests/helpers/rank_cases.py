@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import torch
 
 from config import ARCHITECTURES, DataConfig, FutureBlockConfig, ModelConfig, TrainConfig
+from lab.compute import sharding as sharding_module
 from lab.compute.ranks import Ranks, current_ranks, join_ranks
 from lab.data.packing import prepare
 from lab.runs.run import Run
@@ -158,6 +159,8 @@ def error_of(work: Callable[[Ranks, Path], None], folder: Path) -> list[str]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    if os.environ["WORLD_SIZE"] == "4":
+        sharding_module.GROUP_BYTES = 0  # blocks are gathered one by one; by two ranks, all together
     found, errors = {}, {}
     for sharding in ("none", "full"):
         with join_ranks(sharding == "full", timeout=60):

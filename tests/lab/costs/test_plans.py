@@ -81,13 +81,18 @@ def test_one_card_of_24_gb_does_not_hold_it_and_what_would_is_said():
     assert "time" not in rows_of(found) and "cost" not in rows_of(found)
 
 
-def test_what_ranks_gather_is_the_outside_and_blocks():
-    model = LLAMA.replace(n_layers=6, width=512, n_heads=8)
+@pytest.mark.parametrize("width, together", [(256, 8), (512, 2), (1024, 1)])
+def test_what_ranks_gather_is_the_outside_and_groups_of_blocks(width, together):
+    """At most 25 MiB of blocks travel together; a larger block by itself."""
+    model = LLAMA.replace(n_layers=16, width=width, n_heads=8)
     sizes = ParameterBytes.of(model)
-    assert sizes.outside == 4 * (2 * 32_000 * 512 + 512)
-    assert sizes.total == sizes.outside + 6 * sizes.block
+    block = 4 * (4 * width**2 + 3 * width * model.mlp.hidden(width) + 2 * width)
+    assert together == max(1, 25 * 2**20 // block)
+    assert sizes.outside == 4 * (2 * 32_000 * width + width)
+    assert sizes.group == together * block and sizes.in_a_row == 2 * sizes.group
+    assert sizes.total == sizes.outside + 16 * block
     one, eight = (rank_memory(model, TRAIN.replace(batch_size=1), "fp32", "cpu", ranks) for ranks in (ALONE, EIGHT))
-    assert one.gathered == 0 and eight.gathered >= sizes.outside + 2 * sizes.block
+    assert one.gathered == 0 and eight.gathered >= sizes.outside + sizes.in_a_row
 
 
 def test_gradients_stay_whole_while_micro_batches_add_up():
