@@ -5,7 +5,8 @@ the gain.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,17 @@ SHORTEST = 128  # tokens; one block of FlexAttention
 ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
 MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
+_longest = [LONGEST]  # in force
+
+
+@contextmanager
+def attention_by_pytorch() -> Iterator[None]:
+    """Inside the `with`, PyTorch's kernel computes causal attention everywhere, as it does on a GPU."""
+    _longest.append(0)
+    try:
+        yield
+    finally:
+        _longest.pop()
 
 
 def causal_attention(
@@ -42,7 +54,7 @@ def causal_attention(
     if window is not None and window >= q.shape[2]:
         window = None  # every query sees all keys up to its own
     slow = window is not None or (q.dtype == torch.bfloat16 and (q.requires_grad or v.requires_grad))
-    if not (slow and q.is_cpu and not dropout and most_keys(q.shape[2], first, each, window) <= LONGEST):
+    if not (slow and q.is_cpu and not dropout and most_keys(q.shape[2], first, each, window) <= _longest[-1]):
         plain = (first, each, window) == (0, 1, None)
         mask = None if plain else causal_mask(q.shape[2], first, each, q.device, window)  # (T, P)
         return F.scaled_dot_product_attention(

@@ -48,8 +48,10 @@ def room_of(machines: Machines) -> float:
 
 
 def kernels_for(machines: Machines) -> str:
-    """Whose kernels' tensors are counted: the GPU's where this PyTorch knows them."""
-    return "cuda" if machines.card and torch.backends.cuda.is_built() else "cpu"
+    """Whose kernels' tensors are counted: a card's where this PyTorch knows them. See `step_bytes`."""
+    if machines.card is None:
+        return "cpu"
+    return "cuda" if torch.backends.cuda.is_built() else "near-cuda"
 
 
 def lay_out(model: ModelConfig, train: TrainConfig, machines: Machines, sharding: str, speed: Speed) -> Layout:

@@ -38,13 +38,14 @@ class Memory:
 
 
 @remembered
-def step_bytes(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> dict[str, dict[str, int]]:
-    """By moment and kind. device: "cpu" or "cuda", whose kernels keep other tensors."""
+def step_bytes(config: ModelConfig, train: TrainConfig, precision: str, kernels: str) -> dict[str, dict[str, int]]:
+    """By moment and kind. kernels: those of the device "cpu" or "cuda", which keep other tensors, or "near-cuda", which
+    any PyTorch can count: those of a CPU, but for attention, where PyTorch's own keeps what a GPU's does."""
     from lab.costs.passes import run_step
 
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"memory is measured for device 'cpu' or 'cuda', not {device!r}; choose one of these")
-    return count_by_layers(config, lambda shorter: run_step(shorter, train, precision, device).by_moment())
+    if kernels not in ("cpu", "cuda", "near-cuda"):
+        raise ConfigError(f"memory is measured for device 'cpu' or 'cuda', not {kernels!r}; choose one of these")
+    return count_by_layers(config, lambda shorter: run_step(shorter, train, precision, kernels).by_moment())
 
 
 @remembered

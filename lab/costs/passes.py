@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from lab.compute.device import autocast
 from lab.compute.optimizer import build_optimizer
 from lab.costs.alive import AliveBytes, Inside, fake_tensors
 from lab.costs.parts import UPDATE
+from modules.kernels import attention_by_pytorch
 from modules.transformer import Transformer
 
 
@@ -58,9 +60,10 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def run_step(config: ModelConfig, train: TrainConfig, precision: str, device: str) -> AliveBytes:
-    """One training step with the optimizer's state in place."""
-    with fake_tensors(device) as alive:
+def run_step(config: ModelConfig, train: TrainConfig, precision: str, kernels: str) -> AliveBytes:
+    """One training step with the optimizer's state in place. kernels: see `step_bytes`."""
+    device, attention = ("cpu", attention_by_pytorch()) if kernels == "near-cuda" else (kernels, nullcontext())
+    with fake_tensors(device) as alive, attention:
         model = Transformer(config).train()
         model.gradient_checkpointing = train.gradient_checkpointing
         alive.name(tensors_of(model), "weights")

@@ -154,8 +154,8 @@ class Plan:
             yield f"1 / {MARGIN['cuda']} of a card's {machines.card.memory:g} GB for tensors, the rest for workspace"
             if self.chosen.passes < SHORT:
                 yield "no time to launch kernels: passes this short wait for it, so a step takes longer"
-            if kernels_for(machines) == "cpu":
-                yield "a CPU's kernels, since this PyTorch is built without CUDA: they keep more of attention"
+            if kernels_for(machines) == "near-cuda":
+                yield "a CPU's kernels, since this PyTorch is built without CUDA: a few tensors may differ"
         else:
             yield f"1 / {MARGIN['cpu']} of the free memory for tensors; beside them a process holds about 0.3 GB"
             yield "processes that do not slow each other" if machines.ranks > 1 else "a machine that does nothing else"

@@ -6,10 +6,10 @@ travel, and these stay from step to step.
 
 With full sharding (FSDP2, arXiv 2304.11277) a rank keeps its part of weights, gradients and optimizer state. In a pass
 it gathers what it computes with: the parameters outside the blocks stay gathered, those of a group of blocks (see
-`block_groups`) come and go, and while one group computes the next one comes. In the backward pass the gradients of a
-group are whole until they have been added up over the ranks, from a second copy, and those outside the groups until its
-end. Where a step has several micro-batches, gradients are added up over the ranks in the last one alone, so that until
-then all of them are whole.
+`block_groups`) come and go. In the forward pass the message in which a group came stays until the next one, and in the
+backward pass the next group comes while one computes. There the gradients of a group are whole until they have been
+added up over the ranks, from a second copy, and those outside the groups until its end. Where a step has several
+micro-batches, gradients are added up over the ranks in the last one alone, so that until then all of them are whole.
 """
 
 from dataclasses import dataclass
@@ -55,12 +55,13 @@ def share_of(train: TrainConfig, ranks: int, micro_batch: int | None = None) -> 
     return train.replace(batch_size=train.batch_size // ranks, micro_batch_size=size // ranks)
 
 
-def rank_memory(model: ModelConfig, share: TrainConfig, precision: str, device: str, ranks: Ranks = ALONE) -> Memory:
+def rank_memory(model: ModelConfig, share: TrainConfig, precision: str, kernels: str, ranks: Ranks = ALONE) -> Memory:
     """The fullest moment of a step of one of these ranks.
 
-    share: the training as one rank sees it, with its share of the batch and of the micro-batches.
+    share: the training as one rank sees it, with its share of the batch and of the micro-batches. kernels: see
+    `step_bytes`.
     """
-    moments = step_bytes(model, share, precision, device)
+    moments = step_bytes(model, share, precision, kernels)
     if ranks.sharded and ranks.size > 1:
         sizes, whole = ParameterBytes.of(model), share.accumulation > 1
         moments = {moment: split(moment, kinds, ranks.size, sizes, whole) for moment, kinds in moments.items()}
@@ -77,10 +78,11 @@ def split(moment: str, kinds: dict[str, int], ranks: int, sizes: ParameterBytes,
     found["optimizer"] = part(kinds.get("optimizer", 0), ranks)
     if moment == UPDATE or not whole:
         found["gradients"] = part(kinds.get("gradients", 0), ranks)
-    if moment != UPDATE:
-        found["gathered"] = sizes.outside + sizes.in_a_row
     if moment.startswith(BACKWARD):
-        found["gathered"] += 2 * sizes.group + (0 if whole else sizes.outside)
+        gradients = min(sizes.group, kinds.get("gradients", 0))  # the first ones of a group come one by one
+        found["gathered"] = sizes.outside + sizes.in_a_row + 2 * gradients + (0 if whole else sizes.outside)
+    elif moment != UPDATE:
+        found["gathered"] = sizes.outside + 2 * sizes.group
     return found
 
 

@@ -14,6 +14,7 @@ from modules.kernels import (
     LONGEST,
     CausalAttention,
     HeadLoss,
+    attention_by_pytorch,
     causal_attention,
     causal_mask,
     loss_of_all_logits,
@@ -153,6 +154,9 @@ def test_written_out_attention_serves_only_where_it_is_faster(monkeypatch):
     assert run(length=2 * LONGEST, window=LONGEST - BLOCK + 1) == 0
     assert run(dtype=torch.float32, gradient=False, window=3) == run(gradient=False, window=7) == 1
     assert run(gradient=False, window=8) == run(window=3, dropout=0.1) == 0
+    with attention_by_pytorch():
+        assert run() == run(window=3) == 0
+    assert run() == 1
 
 
 def test_attention_dropout_reaches_the_kernel():
