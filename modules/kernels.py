@@ -26,7 +26,7 @@ SHORTEST = 128  # tokens; one block of FlexAttention
 ALIGNED = 64  # a vocabulary that is a multiple of it lets a GPU use its fastest products
 MOST_LOGITS = 2**30  # at once on a GPU, where all of them take about 14 bytes each, the backward pass included
 LONGEST = 1024  # keys; for more, PyTorch's kernel is faster, because this one keeps T² weights for the backward pass
-_longest = [LONGEST]  # in force
+_longest = [LONGEST]  # the last one is in force
 
 
 @contextmanager

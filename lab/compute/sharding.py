@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GROUP_BYTES = 25 * 2**20  # of the blocks that are gathered together, at most; as much as DDP sends at once
 
+
 def shard(learner: nn.Module, model: "Transformer", size: int) -> None:
     """Splits the parameters of `learner`, which is `model` or holds it, over `size` ranks.
 
