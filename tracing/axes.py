@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterable
 from functools import cache
 
 from settings.errors import GlassboxError
@@ -44,7 +43,8 @@ def fitting(alternatives: tuple[Axes, ...], rank: int) -> Axes:
     return next((axes for axes in alternatives if len(axes) == rank), alternatives[0])
 
 
-def malformed(axes: Axes, glossary: Iterable[str]) -> str | None:
+@cache
+def malformed(axes: Axes, glossary: frozenset[str]) -> str | None:
     """Why the axes of a comment can't be read, or None."""
     for index, axis in enumerate(axes):
         if axis == ELLIPSIS:

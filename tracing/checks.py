@@ -34,7 +34,7 @@ def mismatches(rows: list[Row], glossary: Iterable[str], known: dict[str, int], 
     known: the sizes that the model itself gives. distinct: all sizes were chosen different, so two letters of one size
     are wrong as well, except those that MAY_AGREE.
     """
-    glossary = set(glossary)
+    glossary = frozenset(glossary)
     found = []
     readable = []
     for row in rows:
@@ -70,16 +70,20 @@ def same_size(rows: list[Row], sizes: dict[str, int], known: dict[str, int]) -> 
 
 def check_row(row: Row, sizes: dict[str, int]) -> str | None:
     """How a row's comment differs from its shape, or None."""
-    said, shape = "(" + ", ".join(row.claim) + ")", "(" + ", ".join(map(str, row.shape)) + ")"
     rank = len(row.claim)
     fits = len(row.shape) >= rank - 1 if row.claim[:1] == (ELLIPSIS,) else len(row.shape) == rank
     if not fits:
-        return f"{row.variable} is {shape}, {len(row.shape)} axes, but its comment says {said}"
+        return f"{row.variable} is {listed(row.shape)}, {len(row.shape)} axes, but its comment says {listed(row.claim)}"
     for axis, n in axis_sizes(row):
         options = [size(option, sizes) for option in axis.split("|")]
         if None in options:
             return f"{row.variable}: the size of {axis!r} is not known; no comment in this pass gives that letter alone"
         if n not in options:
             expected = " or ".join(map(str, options))
-            return f"{row.variable} is {shape}, but its comment says {said} and {axis} is {expected}"
+            said = f"its comment says {listed(row.claim)} and {axis} is {expected}"
+            return f"{row.variable} is {listed(row.shape)}, but {said}"
     return None
+
+
+def listed(axes: Iterable[object]) -> str:
+    return "(" + ", ".join(map(str, axes)) + ")"

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from tracing.axes import Axes
+from tracing.tensor_table import TensorTable
 
 JOINING = {
     "add": "+", "add_": "+", "__add__": "+", "__radd__": "+", "__iadd__": "+", "sub": "−", "mul": "×", "mul_": "×",
@@ -64,11 +64,11 @@ class Flow:
     nodes: list[Node] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
-    origins: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, repr=False)
+    origins: TensorTable[Origin] = field(default_factory=TensorTable, repr=False)
 
     def enter(self, name: str, tensor: Tensor, axes: Axes | None) -> None:
         """Adds an argument of the module."""
-        if tensor not in self.origins:
+        if self.origins.get(tensor) is None:
             self._make(Node("input", name), [("", tensor, axes)])
 
     def call(self, path: str, title: str, inputs: list[Tensor], outputs: Named) -> None:
@@ -80,35 +80,36 @@ class Flow:
         """Follows an operation between the parts. It becomes a node if it joins two values or is an activation."""
         if operation == "__setitem__":  # a stored value can be read again, as from a cache
             inputs, outputs = inputs[-1:], inputs[:1]
-        known = [x for x in inputs if x in self.origins]
+        known = [origin for origin in map(self.origins.get, inputs) if origin]
         if known and (operation in ACTIVATIONS or (operation in JOINING and len(known) > 1)):
-            self._join(Node("operation", JOINING.get(operation, operation)), known, [("", x, None) for x in outputs])
+            self._join(Node("operation", JOINING.get(operation, operation)), inputs, [("", x, None) for x in outputs])
         elif known:
             for out in outputs:
-                self.origins[out] = self.origins[known[0]]._replace(axes=None)
+                self.origins.set(out, Origin(known[0].node, None, known[0].name))
 
     def name(self, tensor: Tensor, axes: Axes | None, name: str) -> None:
         """Notes the name and axes that a statement gave a value."""
-        if tensor not in self.origins:
+        origin = self.origins.get(tensor)
+        if origin is None:
             return
-        node, known, _ = self.origins[tensor]
-        self.origins[tensor] = Origin(node, axes or known, name.removeprefix("return").strip())
+        node, known, _ = origin
+        self.origins.set(tensor, Origin(node, axes or known, name.removeprefix("return").strip()))
         for edge in self.edges:  # intermediate values of the same statement with the same shape
             if edge.target is node and edge.axes is None and edge.shape == tuple(tensor.shape):
                 edge.axes = axes
 
     def leave(self, returned: list[tuple[str, Tensor]]) -> None:
         """Notes what the module returned."""
-        known = [(name, x, self.origins[x]) for name, x in returned if x in self.origins]
-        self.outputs = [Output(origin.node, origin.axes, tuple(x.shape), name) for name, x, origin in known]
+        known = [(name, x, self.origins.get(x)) for name, x in returned]
+        self.outputs = [Output(origin.node, origin.axes, tuple(x.shape), name) for name, x, origin in known if origin]
 
     def _join(self, node: Node, inputs: list[Tensor], outputs: Named) -> None:
         """Adds a new node, and an edge to it from each different input."""
         alike = {}  # a sum has the axes of its terms until a comment names them
         joined = set()
-        for x in inputs:
-            if x in self.origins:
-                source, axes, name = self.origins[x]
+        for x, origin in zip(inputs, map(self.origins.get, inputs)):
+            if origin:
+                source, axes, name = origin
                 alike[x.shape] = axes or alike.get(x.shape)
                 if (source, name) not in joined:
                     joined.add((source, name))
@@ -118,4 +119,4 @@ class Flow:
     def _make(self, node: Node, outputs: Named) -> None:
         self.nodes.append(node)
         for name, x, axes in outputs:
-            self.origins[x] = Origin(node, axes, name)
+            self.origins.set(x, Origin(node, axes, name))

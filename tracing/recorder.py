@@ -11,14 +11,13 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import FrameType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from tracing.axes import Axes
 from tracing.checks import axis_sizes
@@ -27,12 +26,19 @@ from tracing.flops import FlopCounter
 from tracing.flow import Flow, Named
 from tracing.glossary import LOCAL
 from tracing.rows import Row, leaves, statistics, tensors
+from tracing.tensor_table import TensorTable
 from tracing.torch_internals import DisableTorchFunction
 from tracing.visits import Claimed, Visit, claimed_values
 
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 HERE = __file__.removesuffix("recorder.py")
 GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+@cache
+def is_own(file: str) -> bool:
+    """Whether this file may hold code of a model: it is not a library's, and none of the tracer's."""
+    return not file.startswith((*LIBRARIES, HERE, "<frozen"))
 
 
 class Measures(NamedTuple):
@@ -63,6 +69,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.model, self.measured, self.finished = model, measured, finished
         self.paths = {id(module): path for path, module in model.named_modules()}
+        self.sizes = {path: sum(p.numel() for p in module.parameters()) for path, module in model.named_modules()}
         self.rows: list[Row] = []
         self.flows: dict[str, Flow] = {}
         self.ran: set[tuple[str, str, int]] = set()  # path, file, line: of a function, and of a statement's start
@@ -76,11 +83,11 @@ class Recorder(TorchFunctionMode):
         self.calls: list[tuple[Row, float, int]] = []  # the modules that are running
         self.scopes: list[Flow] = []
         self.contexts: dict[int, str] = {}  # a hand-written function's context -> where it was applied
-        self.names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # tensor -> its variable and axes
+        self.names: TensorTable[tuple[str, Axes]] = TensorTable()  # a tensor's variable and axes
         for name, tensor in itertools.chain(self.model.named_parameters(), self.model.named_buffers()):
-            self.names[tensor] = (name, ())
+            self.names.set(tensor, (name, ()))
         self.failure: Failure | None = None
-        self.paused = False
+        self.paused = False  # while the recorder itself works, calls are not followed
         self.handles = [
             handle
             for module in itertools.islice(self.model.modules(), int(inside), None)
@@ -113,9 +120,7 @@ class Recorder(TorchFunctionMode):
     def _is_followed(self, frame: FrameType) -> bool:
         """Whether this is code of the model: not of a library, and not part of a statement, such as a comprehension."""
         code = frame.f_code
-        if code.co_name.startswith("<") or code.co_flags & GENERATORS:
-            return False
-        return not code.co_filename.startswith((*LIBRARIES, HERE, "<frozen"))
+        return is_own(code.co_filename) and not code.co_name.startswith("<") and not code.co_flags & GENERATORS
 
     def _path_of(self, frame: FrameType) -> str | None:
         """The path of the module whose method this is; None for other functions."""
@@ -124,7 +129,10 @@ class Recorder(TorchFunctionMode):
 
     def _entered(self, frame: FrameType, event: str, argument: object):
         earlier = self.tracer_before(frame, event, argument) if self.tracer_before else None
-        visit = self._visit(frame) if self._is_followed(frame) and not self.paused else None
+        if self.paused or not self._is_followed(frame):
+            return earlier
+        with DisableTorchFunction():
+            visit = self._visit(frame)
         if visit is None:
             return earlier
         # a debugger or a coverage tool that was active before still sees everything
@@ -153,13 +161,19 @@ class Recorder(TorchFunctionMode):
         for name, value in visit.arguments():
             for suffix, leaf in leaves(value):
                 if isinstance(leaf, Tensor):
-                    self.names.setdefault(leaf, (name + suffix, ()))
+                    if self.names.get(leaf) is None:
+                        self.names.set(leaf, (name + suffix, ()))
                     self.scopes[-1].enter(name + suffix, leaf, self._known_axes(leaf))
                     self._add(visit, "input", (name + suffix, leaf, self._known_axes(leaf)), line=line)
         return visit
 
     def _traced(self, visit: Visit, earlier: list, frame: FrameType, event: str, argument: object):
         earlier[:] = [local for local in (function(frame, event, argument) for function in earlier) if local]
+        with DisableTorchFunction():
+            self._follow(visit, frame, event, argument)
+        return partial(self._traced, visit, earlier)
+
+    def _follow(self, visit: Visit, frame: FrameType, event: str, argument: object) -> None:
         if event == "line":
             statement = visit.statements.get(frame.f_lineno)
             if statement is None or statement is not visit.current:
@@ -175,7 +189,6 @@ class Recorder(TorchFunctionMode):
                 inputs = tensors([value for _, value in visit.arguments()])
                 self.scopes[-1].call(visit.path, visit.function, inputs, self._named(argument))
             self.visits.remove(visit)
-        return partial(self._traced, visit, earlier)
 
     def _finish(self, visit: Visit, returned: object) -> None:
         """Adds the rows of the finished statement."""
@@ -196,28 +209,33 @@ class Recorder(TorchFunctionMode):
     # --- modules, by forward hooks ----------------------------------------------------------------------------
 
     def _called(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.paused = True
         if not self.visits and not self.calls:
             self.number += 1
         path = self.paths[id(module)]
         row = Row(
             "module", path, type(module).__name__, len(self.visits) + len(self.calls), self.number,
-            variable=type(module).__name__, parameters=sum(p.numel() for p in module.parameters()),
+            variable=type(module).__name__, parameters=self.sizes[path],
         )
         self.rows.append(row)
         self._emit(row)
         self.calls.append((row, time.perf_counter(), self.counter.total))
         self._open(path, called=True)
+        self.paused = False
 
     def _returned(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         row, start, flops = self.calls.pop()
-        self._close(output)
-        if self.scopes:
-            self.scopes[-1].call(row.path, row.owner, tensors((*args, *kwargs.values())), self._named(output))
-        first = next(iter(tensors(output)), None)
         if self.measured.costs:
             row.seconds, row.flops = time.perf_counter() - start, self.counter.total - flops
-        if first is not None:
-            self._measure(row, first, self._known_axes(first))
+        self.paused = True
+        with DisableTorchFunction():
+            self._close(output)
+            if self.scopes:
+                self.scopes[-1].call(row.path, row.owner, tensors((*args, *kwargs.values())), self._named(output))
+            first = next(iter(tensors(output)), None)
+            if first is not None:
+                self._measure(row, first, self._known_axes(first))
+        self.paused = False
 
     # --- operations, by the TorchFunctionMode -----------------------------------------------------------------
 
@@ -236,12 +254,14 @@ class Recorder(TorchFunctionMode):
         if self.visits and func is Tensor.__setitem__:
             self.visits[-1].stored.append(args[2])
         if self.scopes:
+            self.paused = True
             inputs, outputs = tensors((*args, *kwargs.values())), tensors(result)
             self.scopes[-1].operate(func.__name__, inputs, outputs)
+            self.paused = False
         return result
 
     def _operand(self, x: Tensor) -> Operand:
-        name, axes = self.names.get(x, ("", ()))
+        name, axes = self.names.get(x) or ("", ())
         if len(axes) != x.dim():  # names its axes by their sizes, with all letters that have this size
             said: dict[int, set[str]] = {}
             for row in self.rows[-200:]:
@@ -271,7 +291,7 @@ class Recorder(TorchFunctionMode):
 
     def _known_axes(self, x: Tensor) -> Axes | None:
         """The axes that the tensor's last comment gave."""
-        _, axes = self.names.get(x, ("", ()))
+        _, axes = self.names.get(x) or ("", ())
         return axes if axes and len(axes) == x.dim() else None
 
     def _add(self, visit: Visit, kind: str, claimed: Claimed, slot: int | None = None, **known) -> Row:
@@ -285,7 +305,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(value, Tensor):
             self._measure(row, value, claim)
             if kind == "statement":
-                self.names[value] = (name, claim or self._known_axes(value) or ())
+                self.names.set(value, (name, claim or self._known_axes(value) or ()))
                 self.scopes[-1].name(value, claim, name)
         else:
             row.describe(value)
@@ -295,9 +315,9 @@ class Recorder(TorchFunctionMode):
     def _emit(self, row: Row) -> None:
         """Hands a row to `finished`, whose own operations are not recorded."""
         if self.finished:
-            self.paused = True
+            paused, self.paused = self.paused, True
             self.finished(row)
-            self.paused = False
+            self.paused = paused
 
     def _measure(self, row: Row, x: Tensor, claim: Axes | None) -> None:
         with DisableTorchFunction(), torch.no_grad():

@@ -1,8 +1,8 @@
 """The rows of a trace: one for each value of a pass."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from tracing.axes import Axes, letters
 ROOT = __file__.rsplit("tracing", 1)[0]
 
 
+@cache
 def file_shown(file: str) -> str:
     """The path from the repository's folder on; for a cell of a notebook its number.
 
@@ -104,11 +105,10 @@ class Row:
 PLAIN = (type(None), bool, int, float, str)
 
 
-def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+def leaves(value: object, name: str = "") -> list[tuple[str, object]]:
     """The values inside tuples, lists, dicts and dataclasses, each with its place, as in `.xt` or `[0]`."""
     if isinstance(value, (Tensor, *PLAIN)):  # most values: they need no further look
-        yield name, value
-        return
+        return [(name, value)]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         parts = {f".{key}": part for key, part in zip(value._fields, value)}
     elif isinstance(value, (tuple, list)):
@@ -118,16 +118,25 @@ def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     elif is_dataclass(value) and not isinstance(value, type):
         parts = {f".{field.name}": getattr(value, field.name) for field in fields(value)}
     else:
-        yield name, value
-        return
+        return [(name, value)]
+    found = []
     for key, part in parts.items():
-        yield from leaves(part, name + key)
+        found += leaves(part, name + key)
+    return found
 
 
 def tensors(value: object) -> list[Tensor]:
     """The tensors inside, in the order of `leaves`."""
     if isinstance(value, Tensor):
         return [value]
-    if type(value) in (tuple, list):  # the arguments of every operation
-        return [found for part in value for found in tensors(part)]
-    return [] if isinstance(value, PLAIN) else [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
+    if isinstance(value, PLAIN):
+        return []
+    if type(value) not in (tuple, list):
+        return [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
+    found = []
+    for part in value:  # the arguments of every operation: most parts need no call
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif not isinstance(part, PLAIN):
+            found += tensors(part)
+    return found

@@ -183,6 +183,7 @@ def test_grammar_of_axes():
     assert claims("half of them (T)") is None
     sizes = {"H": 6, "G": 2, "B": 5, "T": 17}
     assert [size(text, sizes) for text in ("H+2G", "BT", "T-1", "H/2", "3", "K")] == [10, 85, 16, 3, 3, None]
-    assert malformed(("…", "B|1", "2G"), GLOSSARY) is None
-    assert "in front" in malformed(("B", "…"), GLOSSARY)
-    assert "not in the glossary" in malformed(("B", "Q"), GLOSSARY)
+    letters = frozenset(GLOSSARY)
+    assert malformed(("…", "B|1", "2G"), letters) is None
+    assert "in front" in malformed(("B", "…"), letters)
+    assert "not in the glossary" in malformed(("B", "Q"), letters)
