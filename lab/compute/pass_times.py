@@ -13,6 +13,7 @@ from modules.distillation import Distillation
 
 COMPILED = " compiled"  # ends the name of a way that is compiled, as in "bf16 compiled"
 ROUNDS, ENOUGH = 6, 10.0  # after the one that warms up: how many at most, and the seconds after which no more begin
+FEW, CLEARLY = 2, 1.2  # after so many rounds it is enough that one way is so many times as fast as any other in each
 IN_A_ROW = {"cuda": 4}  # passes without a wait between them, as a training sends them; elsewhere 1
 
 
@@ -62,7 +63,7 @@ def time_passes(model: nn.Module, windows: Tensor, ways: list[str], at_once: boo
     for i in range(1 + ROUNDS):
         if i == 1:
             begin = time.perf_counter()  # the first round warms up, and compiles
-        if i > 1 and time.perf_counter() - begin > ENOUGH:
+        if i > 1 and (time.perf_counter() - begin > ENOUGH or is_clear([times[1:] for times in seconds.values()])):
             break
         for way, times in seconds.items():
             if torch.inf in times:
@@ -77,6 +78,16 @@ def time_passes(model: nn.Module, windows: Tensor, ways: list[str], at_once: boo
             finally:
                 model.zero_grad(set_to_none=True)
     return {way: torch.inf if torch.inf in times else median(times[1:]) for way, times in seconds.items()}
+
+
+def is_clear(times: list[list[float]]) -> bool:
+    """Whether one way was CLEARLY faster than all others in every round, and there were FEW or more. times: by way."""
+    rounds = list(zip(*times))
+
+    def is_ahead(way: int) -> bool:
+        return all(CLEARLY * found[way] <= slower for found in rounds for slower in (*found[:way], *found[way + 1 :]))
+
+    return len(rounds) >= FEW and any(map(is_ahead, range(len(times))))
 
 
 def time_pass(model: nn.Module, losses_of, windows: Tensor, precision: str) -> float:

@@ -63,6 +63,30 @@ def test_slow_passes_are_timed_once_after_the_one_that_warms_up(model, monkeypat
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("bf16, rounds", [
+    ([1.0] * 9, 2), ([1.6] * 9, 2), ([1.6, 1.7, 1.6, 1.6], 6), ([1.0, 2.5, 1.0, 1.0], 6), ([2.5] * 9, 2), ([2.1] * 9, 6),
+], ids=["faster", "just clear", "once not clear", "once slower", "slower", "hardly slower"])
+def test_rounds_end_where_the_first_two_are_clear(model, monkeypatch, bf16, rounds):
+    """fp32 takes 2 seconds each time; the first of all rounds warms up."""
+    taken = {"fp32": iter([9.0] + [2.0] * 9), "bf16": iter([9.0, *bf16, *[2.0] * 9])}
+    seen = []
+
+    def time_pass(model, losses_of, windows, way):
+        seen.append(way)
+        return next(taken[way])
+
+    monkeypatch.setattr(pass_times, "time_pass", time_pass)
+    seconds = time_passes(model, WINDOWS, BOTH)
+    assert seen == BOTH * (1 + rounds)
+    assert seconds["fp32"] == 2.0
+
+
+def test_of_one_way_alone_a_few_rounds_are_enough(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pass_times, "time_pass", lambda *_: seen.append(1) or 1.0)
+    assert time_passes(model, WINDOWS, ["fp32"]) == {"fp32": 1.0} and len(seen) == 3
+
+
 def test_a_way_that_runs_out_of_memory_is_out_and_where_all_do_it_is_told(model, monkeypatch):
     losses, full = model.losses, ["bf16"]
 
