@@ -62,7 +62,7 @@ def causal_attention(
         )  # (B, H, T, E)
     if grouped:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # (B, H, P, E)
-    return CausalAttention.apply(q * scale, k, v, first, each, window)  # (B, H, T, E)
+    return written_out_attention(q * scale, k, v, first, each, window)  # (B, H, T, E)
 
 
 def blocks_for_training(length: int, window: int | None, device: torch.device) -> "BlockMask | None":
@@ -150,32 +150,42 @@ def causal_mask(length: int, first: int, each: int, device: torch.device, window
     return F.pad(seen.repeat_interleave(each, dim=1), (first, 0), value=True)  # (T, P)
 
 
+def written_out_attention(
+    q: Tensor, k: Tensor, v: Tensor, first: int = 0, each: int = 1, window: int | None = None
+) -> Tensor:
+    """softmax(q·kᵀ, causal) · v for q (B, H, T, D) and k, v (B, H, P, D), as `causal_attention` says."""
+    make = hidden_scores_apart if torch.compiler.is_compiling() else hidden_scores
+    hidden = make(q.shape[2], each, window, q.dtype, q.device)  # (K, O)
+    return CausalAttention.apply(q, k, v, hidden, first, each, window)  # (B, H, T, E)
+
+
 class CausalAttention(torch.autograd.Function):
     """o = p·v, p = softmax(q·kᵀ), one block of queries after the other, each with the keys that any of them sees.
 
-    Backward: dv = pᵀ·do, dp = do·vᵀ, ds = p·(dp − Σ p·dp), dq = ds·k, dk = dsᵀ·q (arXiv 2205.14135, appendix B.2).
+    hidden: from `hidden_scores`. Backward: dv = pᵀ·do, dp = do·vᵀ, ds = p·(dp − Σ p·dp), dq = ds·k, dk = dsᵀ·q
+    (arXiv 2205.14135, appendix B.2).
     """
 
     @staticmethod
     def forward(
-        ctx, q: Tensor, k: Tensor, v: Tensor, first: int, each: int, window: int | None = None
+        ctx, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, first: int, each: int, window: int | None = None
     ) -> Tensor:
         shape, length = q.shape, q.shape[2]
         q, k, v = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))  # (N, T, E), (N, P, E), (N, P, E)
-        out, weights = torch.empty_like(q), []  # (N, T, E)
+        out, weights = [], []
         for start in range(0, length, BLOCK):
             end = min(start + BLOCK, length)
             seen = keys_of_block(start, end, first, each, window)
             scores = q[:, start:end] @ k[:, seen].transpose(1, 2)  # (N, K, P)
-            hide_unseen(scores, start, first, each, window)
+            scores = scores + hidden_of_block(hidden, start, end, first, each, window)  # (N, K, P)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
-            out[:, start:end] = weights[-1] @ v[:, seen]  # (N, K, E)
+            out.append(weights[-1] @ v[:, seen])  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.keys = first, each, window
-        return out.view(*shape[:-1], -1)  # (B, H, T, E)
+        return torch.cat(out, dim=1).view(*shape[:-1], -1)  # (B, H, T, E)
 
     @staticmethod
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
         saved = ctx.saved_tensors  # read once, because checkpointing recomputes them at each access
         q, k, v = saved[:3]  # (N, T, E), (N, P, E), (N, P, E)
         weights = saved[3:]
@@ -193,7 +203,7 @@ class CausalAttention(torch.autograd.Function):
             d_q[:, start:end] = d_scores @ k[:, seen]  # (N, K, E)
             d_k[:, seen] += d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
-        return *heads, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+        return *heads, None, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
 
 
 def most_keys(length: int, first: int, each: int, window: int | None) -> int:
@@ -215,19 +225,36 @@ def keys_of_block(start: int, end: int, first: int, each: int, window: int | Non
     return [*range(first), *range(keys.start, keys.stop)]
 
 
-def hide_unseen(scores: Tensor, start: int, first: int, each: int, window: int | None) -> None:
-    """Sets the scores (N, K, P) of a block to −∞ where a query does not see a key of `keys_of_block`.
+def hidden_scores(length: int, each: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """−∞ where a query of a block does not see a key, else 0: (K, O), for all blocks of a text of `length` positions.
 
-    Later keys stand in a triangle at the end. Keys before the window stand in one at the beginning, behind `first`.
+    Column each · (o + j) belongs to the position that is j behind the block's first query, from j = −o on, where o is
+    the largest number of positions that a block sees in front of it.
     """
-    size, position = scores.shape[1], first_position(start, window)
-    hidden = torch.full((size, size), -math.inf, dtype=scores.dtype)  # (K, K)
-    later = hidden.triu(1)  # (K, K)
-    scores[:, :, -each * size :] += later.repeat_interleave(each, dim=1) if each > 1 else later  # (…, K, O)
-    if window is not None:
-        earlier = hidden.tril(start - window - position)  # (K, K)
-        place = slice(first, first + each * size)
-        scores[:, :, place] += earlier.repeat_interleave(each, dim=1) if each > 1 else earlier  # (…, K, O)
+    before = most_before(length, window)
+    keys = torch.arange(-before, BLOCK, device=device)  # (O)
+    distance = keys[before:, None] - keys  # (K, O)
+    unseen = distance < 0 if window is None else (distance < 0) | (distance >= window)  # (K, O)
+    hidden = torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill(unseen, -math.inf)  # (K, O)
+    return hidden.repeat_interleave(each, dim=1)  # (K, O)
+
+
+# The compiler would compute it anew for every score that it is added to, and a softmax would take twice as long.
+hidden_scores_apart = torch.library.custom_op("glassbox::hidden_scores", hidden_scores, mutates_args=())
+hidden_scores_apart.register_fake(hidden_scores)
+
+
+def most_before(length: int, window: int | None) -> int:
+    """The most positions in front of a block that one of its queries sees."""
+    last = (length - 1) // BLOCK * BLOCK  # where the last block starts
+    return last if window is None else min(last, window - 1)
+
+
+def hidden_of_block(hidden: Tensor, start: int, end: int, first: int, each: int, window: int | None) -> Tensor:
+    """The part of `hidden_scores` for a block: (K, P), with the `first` keys, which all queries see, in front."""
+    origin = hidden.shape[1] // each - BLOCK - start
+    columns = slice(each * (origin + first_position(start, window)), each * (origin + end))
+    return F.pad(hidden[: end - start, columns], (first, 0))  # (K, P)
 
 
 def head_loss(

@@ -18,6 +18,7 @@ from modules.kernels import (
     causal_attention,
     causal_mask,
     loss_of_all_logits,
+    written_out_attention,
 )
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
@@ -54,7 +55,7 @@ SEEN = ((0, 1), (1, 1), (1, 2), (1, 3))  # first, each: the tokens so far; `noth
 def test_written_out_attention_equals_sdpa_and_textbook(length, first, each):
     q = torch.randn(2, 3, length, 10)
     k, v = (torch.randn(2, 3, first + each * length, 10) for _ in range(2))
-    written = values_and_gradients(lambda *x: CausalAttention.apply(*x, first, each), q, k, v)
+    written = values_and_gradients(lambda *x: written_out_attention(*x, first, each), q, k, v)
     mask = causal_mask(length, first, each, q.device)
     sdpa = values_and_gradients(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask, scale=1.0), q, k, v)
     textbook = values_and_gradients(
@@ -70,7 +71,7 @@ def test_written_out_attention_equals_sdpa_and_textbook(length, first, each):
 def test_written_out_attention_with_a_window_equals_the_textbook(window, first, each):
     for length in (1, BLOCK, 2 * BLOCK + 37):
         inputs = torch.randn(2, 3, length, 10), *torch.randn(2, 2, 3, first + each * length, 10)
-        written = values_and_gradients(lambda *x: CausalAttention.apply(*x, first, each, window), *inputs)
+        written = values_and_gradients(lambda *x: written_out_attention(*x, first, each, window), *inputs)
         textbook = values_and_gradients(
             lambda *x: textbook_attention(*x, first=first, each=each, window=window), *(x.double() for x in inputs)
         )
@@ -81,7 +82,7 @@ def test_written_out_attention_with_a_window_equals_the_textbook(window, first, 
 def test_written_out_attention_computes_no_score_outside_the_window():
     q, k, v = (torch.randn(1, 1, 10 * BLOCK, 4, requires_grad=True) for _ in range(3))
     with LargestTensor() as ours:
-        CausalAttention.apply(q, k, v, 0, 1, 20).sum().backward()
+        written_out_attention(q, k, v, 0, 1, 20).sum().backward()
     assert ours.numel <= max(BLOCK * (BLOCK + 20), q.numel())
 
 
