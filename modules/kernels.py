@@ -155,8 +155,9 @@ def written_out_attention(
 ) -> Tensor:
     """softmax(q·kᵀ, causal) · v for q (B, H, T, D) and k, v (B, H, P, D), as `causal_attention` says."""
     make = hidden_scores_apart if torch.compiler.is_compiling() else hidden_scores
-    hidden = make(q.shape[2], each, window, q.dtype, q.device)  # (K, O)
-    return CausalAttention.apply(q, k, v, hidden, first, each, window)  # (B, H, T, E)
+    return CausalAttention.apply(
+        q, k, v, make(q.shape[2], each, window, q.dtype, q.device), first, each, window
+    )  # (B, H, T, E)
 
 
 class CausalAttention(torch.autograd.Function):
@@ -226,17 +227,17 @@ def keys_of_block(start: int, end: int, first: int, each: int, window: int | Non
 
 
 def hidden_scores(length: int, each: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """−∞ where a query of a block does not see a key, else 0: (K, O), for all blocks of a text of `length` positions.
+    """−∞ where a query of a block does not see a key, else 0: (K, P), for all blocks of a text of `length` positions.
 
-    Column each · (o + j) belongs to the position that is j behind the block's first query, from j = −o on, where o is
-    the largest number of positions that a block sees in front of it.
+    Columns from each · (b + j) on belong to the position that is j behind the block's first query, from j = −b on,
+    where b is `most_before`.
     """
     before = most_before(length, window)
     keys = torch.arange(-before, BLOCK, device=device)  # (O)
     distance = keys[before:, None] - keys  # (K, O)
     unseen = distance < 0 if window is None else (distance < 0) | (distance >= window)  # (K, O)
     hidden = torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill(unseen, -math.inf)  # (K, O)
-    return hidden.repeat_interleave(each, dim=1)  # (K, O)
+    return hidden.repeat_interleave(each, dim=1)  # (K, P)
 
 
 # The compiler would compute it anew for every score that it is added to, and a softmax would take twice as long.
@@ -254,7 +255,8 @@ def hidden_of_block(hidden: Tensor, start: int, end: int, first: int, each: int,
     """The part of `hidden_scores` for a block: (K, P), with the `first` keys, which all queries see, in front."""
     origin = hidden.shape[1] // each - BLOCK - start
     columns = slice(each * (origin + first_position(start, window)), each * (origin + end))
-    return F.pad(hidden[: end - start, columns], (first, 0))  # (K, P)
+    behind = hidden[: end - start, columns]  # (K, O)
+    return F.pad(behind, (first, 0))  # (K, P)
 
 
 def head_loss(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from config import ModelConfig
 from modules.kernels import blocks_for_training, causal_mask
 from modules.logging_module import LoggingModule
+from modules.rotation import rotate
 from settings.registry import built_in, part
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ class RotaryContext(PositionContext):
         self.cos, self.sin = cos, sin  # (…, T, D)
 
     def turn(self, x: Tensor) -> Tensor:
-        # (a, b) -> (a cos − b sin, b cos + a sin): rolling by half swaps a and b, and sin carries the sign
-        swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (B, N, T, D)
-        return torch.addcmul(x * self.cos.to(x.dtype), swapped, self.sin.to(x.dtype))  # (B, N, T, D)
+        return rotate(x, self.cos.to(x.dtype), self.sin.to(x.dtype))  # (B, N, T, D)
 
 
 @built_in("position", "alibi")
