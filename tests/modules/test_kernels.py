@@ -7,18 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from config import ARCHITECTURES, ModelConfig
+from modules.block_attention import BLOCK, CausalAttention, written_out_attention
 from modules.heads import LinearHead
 from modules.kernels import (
     ALIGNED,
-    BLOCK,
     LONGEST,
-    CausalAttention,
     HeadLoss,
     attention_by_pytorch,
     causal_attention,
     causal_mask,
     loss_of_all_logits,
-    written_out_attention,
 )
 from modules.losses import CHUNK, IGNORE, shift
 from modules.transformer import Transformer
@@ -77,6 +75,19 @@ def test_written_out_attention_with_a_window_equals_the_textbook(window, first, 
         )
         for ours, formula in zip(written, textbook, strict=True):
             torch.testing.assert_close(ours, formula.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [64, 100, 205])
+@pytest.mark.parametrize("first, each, window", [(0, 1, None), (0, 1, 70), (3, 2, None), (3, 2, 70)])
+def test_compiled_attention_of_several_blocks_is_the_eager_one(length, first, each, window):
+    """Compiled, the sums over blocks are written otherwise, but add the same numbers in the same order."""
+    q = torch.randn(2, 3, length, 8).bfloat16()
+    k, v = (torch.randn(2, 3, first + each * length, 8).bfloat16() for _ in range(2))
+    compiled = torch.compile(written_out_attention, backend="aot_eager", fullgraph=True)
+    expected, *rest = values_and_gradients(lambda *x: written_out_attention(*x, first, each, window), q, k, v)
+    found, *others = values_and_gradients(lambda *x: compiled(*x, first, each, window), q, k, v)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(others, rest, rtol=0, atol=0)
 
 
 def test_written_out_attention_computes_no_score_outside_the_window():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from config import ALiBiConfig, LearnedPositionConfig, NoPositionConfig, SinusoidalConfig
 from modules.attention import Attention
 from modules.positions import alibi_slopes
+from modules.rotation import rotate
 from modules.transformer import Transformer
 from settings.registry import kinds_of
 from tests.helpers.devices import DEVICE
@@ -189,6 +190,13 @@ def test_rope_leaves_lengths_and_the_first_position_alone():
     turned = rotary(30, 10, 10_000.0).place(positions, positions, causal=True, mask=None).turn(x)
     torch.testing.assert_close(turned[:, :, 0], x[:, :, 0], rtol=0, atol=0)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_the_gradient_of_a_rotation_is_the_numerical_one():
+    x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
+    angles = torch.randn(5, 4, dtype=torch.float64)
+    cos, sin = angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), x)
 
 
 # --- what is added to the embeddings ------------------------------------------------------------------------
