@@ -127,6 +127,7 @@ HOMES = {
     "modules.pools": ("Pool",),
     "modules.positions": ("ALiBi", "Position", "PositionContext", "RotaryPosition", "alibi_slopes"),
     "modules.residual": ("ResidualBlock",),
+    "modules.rotation": ("Rotation",),
     "modules.transformer": ("Transformer",),
 }
 HOME_OF = {name: module for module, names in HOMES.items() for name in names}

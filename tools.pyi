@@ -192,6 +192,7 @@ from modules.positions import PositionContext as PositionContext
 from modules.positions import RotaryPosition as RotaryPosition
 from modules.positions import alibi_slopes as alibi_slopes
 from modules.residual import ResidualBlock as ResidualBlock
+from modules.rotation import Rotation as Rotation
 from modules.transformer import Transformer as Transformer
 from settings.checked import settings as settings
 from settings.errors import ConfigError as ConfigError
