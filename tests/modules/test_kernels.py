@@ -77,10 +77,11 @@ def test_written_out_attention_with_a_window_equals_the_textbook(window, first, 
             torch.testing.assert_close(ours, formula.float(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [64, 100, 205])
+@pytest.mark.parametrize("length", [64, 205])
 @pytest.mark.parametrize("first, each, window", [(0, 1, None), (0, 1, 70), (3, 2, None), (3, 2, 70)])
 def test_compiled_attention_of_several_blocks_is_the_eager_one(length, first, each, window):
     """Compiled, the sums over blocks are written otherwise, but add the same numbers in the same order."""
+    torch.compiler.reset()  # a function is compiled for a limited number of arguments only
     q = torch.randn(2, 3, length, 8).bfloat16()
     k, v = (torch.randn(2, 3, first + each * length, 8).bfloat16() for _ in range(2))
     compiled = torch.compile(written_out_attention, backend="aot_eager", fullgraph=True)
