@@ -52,7 +52,7 @@ class CausalAttention(torch.autograd.Function):
         weights = saved[3:]
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
-        plain = torch.compiler.is_compiling() and ctx.keys == (0, 1, None)
+        by_blocks = torch.compiler.is_compiling() and ctx.keys == (0, 1, None)
         d_q, parts = [], []
         summed = torch.promote_types(k.dtype, torch.float32)
         d_k, d_v = (torch.zeros_like(x, dtype=summed) for x in (k, v))  # (N, P, E)
@@ -64,12 +64,12 @@ class CausalAttention(torch.autograd.Function):
             d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # (N, K, P)
             d_q.append(d_scores @ k[:, seen])  # (N, K, E)
             of_k = d_scores.transpose(1, 2) @ q[:, start:end]  # (N, P, E)
-            if plain:
+            if by_blocks:
                 parts.append((of_k, of_v))
                 continue
             d_k[:, seen] += of_k  # (N, P, E)
             d_v[:, seen] += of_v  # (N, P, E)
-        if plain:
+        if by_blocks:
             d_k, d_v = map(sum_by_blocks, zip(*parts))  # (N, T, E)
         d_q = torch.cat(d_q, dim=1)  # (N, T, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
@@ -98,8 +98,8 @@ def keys_of_block(start: int, end: int, first: int, each: int, window: int | Non
 def hidden_scores(length: int, each: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """−∞ where a query of a block does not see a key, else 0: (K, P), for all blocks of a text of `length` positions.
 
-    Columns from each · (b + j) on belong to the position that is j behind the block's first query, from j = −b on,
-    where b is `most_before`.
+    Each position has `each` columns. The first position stands `most_before` places in front of the block, the last
+    one is the block's last.
     """
     before = most_before(length, window)
     keys = torch.arange(-before, BLOCK, device=device)  # (O)
@@ -109,7 +109,7 @@ def hidden_scores(length: int, each: int, window: int | None, dtype: torch.dtype
     return hidden.repeat_interleave(each, dim=1)  # (K, P)
 
 
-# The compiler would compute it anew for every score that it is added to, and a softmax would take twice as long.
+# The compiler would compute the table anew for every score that it is added to, which slows a softmax down.
 hidden_scores_apart = torch.library.custom_op("glassbox::hidden_scores", hidden_scores, mutates_args=())
 hidden_scores_apart.register_fake(hidden_scores)
 

@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What stands now stays: to look through it for garbage takes a third of a second each time."""
+    """The tests that were collected stay until the end, so they are not searched for garbage again and again."""
     gc.freeze()
 
 

@@ -12,7 +12,7 @@ class TensorTable(Generic[Entry]):
     """An entry for each tensor, found by the object that it is, whatever its numbers are.
 
     torch.utils.weak.WeakTensorKeyDictionary does the same in five calls of Python functions. Python's trace function
-    sees each of them, which takes longer than the look itself.
+    sees each of them, which takes longer than the lookup itself.
     """
 
     def __init__(self):
