@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.rivals import hugging_face, nanogpt
 from config import ARCHITECTURES, DataConfig, ModelConfig, TrainConfig
+from lab.compute.allocator import keep_freed_memory
 from lab.compute.choice import choose
 from lab.compute.readings import Readings
 from lab.compute.schedule import learning_rate
@@ -147,6 +148,7 @@ def ours(model: ModelConfig, batch: int, settings: dict) -> Callable[[], None]:
 
 def computing(state: TrainingState) -> Callable[[], None]:
     """A call that takes a step of this training, with precision and compiling as its settings choose them."""
+    keep_freed_memory()
     with state.seeded():
         choice = choose(state.learner, next(state.batch()), state.config)
     state.progress.precision = choice.precision
@@ -156,7 +158,11 @@ def computing(state: TrainingState) -> Callable[[], None]:
 
 
 def our_stepper(state: TrainingState) -> Callable[[], None]:
-    """A call that does one whole step of ours, in the order in which `train` does it, and reads its numbers."""
+    """A call that does one whole step of ours, in the order in which `train` does it, and reads its numbers.
+
+    Like `train`, it lets this process keep what it frees.
+    """
+    keep_freed_memory()
 
     def step() -> None:
         rate = learning_rate(state.progress.step, state.config)

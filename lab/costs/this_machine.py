@@ -10,6 +10,7 @@ from statistics import median
 import torch
 
 from config import ModelConfig, TrainConfig
+from lab.compute.allocator import freed_memory_kept
 from lab.compute.device import autocast
 from lab.compute.optimizer import build_optimizer, update
 from lab.compute.pass_times import PassTimes
@@ -58,7 +59,7 @@ def measure_speed(model: ModelConfig, share: TrainConfig, ranks: int) -> Speed:
     it. Several share this machine's cores, and are assumed not to slow each other beyond that."""
     part = torch.get_num_threads() if ranks == 1 else max(1, n_cores() // ranks)
     crowd = max(1.0, ranks * part / n_cores())
-    with threads(part):
+    with threads(part), freed_memory_kept():  # as in a training
         trial = trial_model(model, share)
         if trial is None:
             flops = product_speed()

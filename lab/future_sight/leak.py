@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from config import Preset
+from lab.compute.allocator import freed_memory_kept
 from lab.compute.device import pick_device
 from lab.compute.eval_mode import eval_mode
 from lab.compute.schedule import learning_rate
@@ -94,10 +95,11 @@ def demonstrate_leak(settings: Preset, data: TokenData, prompt: str, n_windows: 
 def train_all_steps(state: TrainingState) -> list[float]:
     """Trains for all steps of the settings; returns each step's loss of the next token."""
     losses = []
-    for step in range(state.config.steps):
-        losses.append(state.backward(state.batch())["loss"].item())
-        state.clip()
-        state.update(learning_rate(step, state.config))
+    with freed_memory_kept():
+        for step in range(state.config.steps):
+            losses.append(state.backward(state.batch())["loss"].item())
+            state.clip()
+            state.update(learning_rate(step, state.config))
     return losses
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Literal
 
 from config import TrainConfig
+from lab.compute.allocator import freed_memory_kept
 from lab.compute.compiling import explain_compiler_failure
 from lab.compute.device import memory_in_use
 from lab.compute.ranks import join_ranks
@@ -72,7 +73,7 @@ def train(
     kills what still runs after 30 seconds, so a step and the storing must fit into that time. One rank raises what is
     wrong, and the others raise ToldByAnotherRank.
     """
-    with join_ranks(sharding == "full") as ranks:
+    with join_ranks(sharding == "full") as ranks, freed_memory_kept():
         ranks.attempt(lambda: check_resumable(run))
         ranks.attempt(lambda: check_current(run))
         if all(ranks.exchange(run.is_finished())):

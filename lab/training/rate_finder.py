@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from config import Preset
+from lab.compute.allocator import freed_memory_kept
 from lab.compute.device import check_precision, pick_device
 from lab.compute.training_state import TrainingState
 from lab.costs.fitting import check_micro_batch, explain_out_of_memory
@@ -84,7 +85,7 @@ def find_learning_rate(
         check_teacher(model_config, config.distil, data.tokenizer, teacher)
     state = TrainingState.start(model_config, config, data, teacher and teacher.load_model())
     rates, losses, smoothed, mean = [], [], [], 0.0
-    with closing(data.train):  # a streamed set makes its next shard in the background
+    with closing(data.train), freed_memory_kept():  # a streamed set makes its next shard in the background
         if config.micro_batch_size == "auto":
             state.config = config.replace(micro_batch_size=find_micro_batch(state))
         for step, rate in enumerate(np.geomspace(lowest, highest, steps).tolist()):
