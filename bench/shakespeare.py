@@ -5,8 +5,10 @@
 4 layers × 128, 4 heads, context 64, batches of 12. The last tenth of the file is held out, and scored whole. nanoGPT's
 recipe, as its README gives it: 2,000 steps, 1e-3 falling to 1e-4 as a cosine after 100 steps of warm-up, AdamW with
 betas 0.9 and 0.99 and a decay of 0.1, float32. Ours takes batches of 24, and more and more steps until it reaches that
-loss: with the preset's settings, with QK-norm, and with that and a lower momentum of Muon's, which was chosen among
-seven on this text's last tenth.
+loss: with the preset's settings, with QK-norm, and with that and two settings for a short training. These are a lower
+momentum of Muon's, which was chosen among seven on this text's last tenth, and a short window of attention. A second
+table shows how the window was chosen, on a part of the training text that was held out for it. Each of the last two
+recipes also takes LONG steps, to show which one is better in the end.
 Each training has a process of its own. The seconds are those of its steps, and of choosing precision and compiling.
 """
 
@@ -32,10 +34,14 @@ from settings.errors import DataError
 
 SIZE = Size(4, 4, 128, 64, 12)  # the vocabulary is the file's
 RATE, FINAL, WARMUP, STEPS = 1e-3, 1e-4, 100, 2000
-OURS, OUR_BATCH = (120, 130, 140, 160, 200, 240, 280, 320, 400), 24
+OURS, OUR_BATCH, LONG = (60, 70, 80, 100, 120, 140, 160, 200, 240, 280, 320, 400), 24, 800
+WINDOW = 3  # of the last recipe
+WINDOWS, TRIAL = (2, 3, 4, 8, 16, 32, 64), 80  # those tried, for so many steps
+PLAIN, NORMED = "Glassbox llama", "the same with QK-norm"
+SHORT = f"the same with QK-norm, a Muon momentum of 0.8 and a window of {WINDOW}"
 RECIPES = {
-    "Glassbox llama": ({}, {}), "the same with QK-norm": ({"qk_norm": True}, {}),
-    "the same with QK-norm and a Muon momentum of 0.8": ({"qk_norm": True}, {"muon_momentum": 0.8}),
+    PLAIN: ({}, {}), NORMED: ({"qk_norm": True}, {}),
+    SHORT: ({"qk_norm": True, "window": WINDOW}, {"muon_momentum": 0.8}),
 }  # by name: settings of the model, and of the training
 
 
@@ -103,11 +109,14 @@ def learn_as_nanogpt(text: Text, size: Size, steps: int) -> Learned:
     return Learned(score(lambda part: model(part[:, :-1], part[:, 1:]), text.held_out, size.length), seconds)
 
 
-def learn_as_ours(text: Text, size: Size, steps: int, recipe: str) -> Learned:
-    """A llama with the settings of llama-128x4, but for context, batch, steps and what the recipe changes."""
+def learn_as_ours(text: Text, size: Size, steps: int, recipe: str, **further) -> Learned:
+    """A llama with the settings of llama-128x4, but for context, batch, steps and what the recipe changes.
+
+    further: settings of the model in place of the recipe's.
+    """
     of_model, of_training = RECIPES[recipe]
     config = preset("llama-128x4").train.replace(steps=steps, batch_size=OUR_BATCH, device="cpu", **of_training)
-    model = size._replace(vocabulary=text.vocabulary).model("llama").replace(**of_model)
+    model = size._replace(vocabulary=text.vocabulary).model("llama").replace(**of_model | further)
     train, held_out = (
         TokenFile(name, ids, n_documents=1, n_bytes=len(ids))
         for name, ids in (("train", text.train), ("validation", text.held_out))
@@ -122,8 +131,18 @@ def learn_as_ours(text: Text, size: Size, steps: int, recipe: str) -> Learned:
     return Learned(score(lambda part: state.model.losses(part)["loss"], text.held_out, size.length), seconds)
 
 
-def main(words: Sequence[str], size: Size = SIZE, steps: int = STEPS, ours: Sequence[int] = OURS) -> int:
-    """Prints the table; returns the exit status."""
+def learn_with_window(text: Text, size: Size, steps: int, window: int) -> Learned:
+    """As the last recipe, but with this window. It holds out the last ninth of the training text."""
+    cut = len(text.train) * 8 // 9
+    part = Text(text.train[:cut], text.train[cut:], text.vocabulary)
+    return learn_as_ours(part, size, steps, SHORT, window=window)
+
+
+def main(
+    words: Sequence[str], size: Size = SIZE, steps: int = STEPS, ours: Sequence[int] = OURS, long: int = LONG,
+    trial: int = TRIAL,
+) -> int:
+    """Prints the tables; returns the exit status."""
     if len(words) != 1:
         print("usage: python -m bench shakespeare FILE", file=sys.stderr)
         return 2
@@ -135,16 +154,27 @@ def main(words: Sequence[str], size: Size = SIZE, steps: int = STEPS, ours: Sequ
     theirs = apart(learn_as_nanogpt, text, size, steps)
     rows = [[f"nanoGPT's recipe, {steps:,} steps", f"{theirs.loss:.4f}", f"{theirs.seconds:.1f}", "1.0"]]
     said = []
+
+    def add(name: str, number: int) -> tuple[Learned, str]:
+        found = apart(learn_as_ours, text, size, number, name)
+        part = f"{theirs.seconds / found.seconds:.1f}"
+        rows.append([f"{name}, {number:,} steps", f"{found.loss:.4f}", f"{found.seconds:.1f}", part])
+        return found, part
+
     for name in RECIPES:
         for number in ours:
-            found = apart(learn_as_ours, text, size, number, name)
-            part = f"{theirs.seconds / found.seconds:.1f}"
-            rows.append([f"{name}, {number:,} steps", f"{found.loss:.4f}", f"{found.seconds:.1f}", part])
+            found, part = add(name, number)
             if found.loss <= theirs.loss:
                 break
         reached = f"{name} reaches nanoGPT's loss in 1/{part} of its time"
         said.append(reached if found.loss <= theirs.loss else f"{name} does not reach the loss of nanoGPT")
+    for name in (NORMED, SHORT):
+        add(name, long)
     headings = ["", "loss on the last tenth", "seconds", "nanoGPT's time ÷ its time"]
     print(table(f"{Path(words[0]).name} by characters, {torch.get_num_threads()} threads", headings, rows), flush=True)
-    print("", *said, sep="\n")
+    print("", *said, sep="\n", flush=True)
+    tried = {window: apart(learn_with_window, text, size, trial, window).loss for window in WINDOWS}
+    losses = [[f"{window}", f"{loss:.4f}"] for window, loss in tried.items()]
+    title = f"The last recipe with other windows after {trial} steps"
+    print(table(title, ["window", "loss on the last ninth of the training text"], losses))
     return 0
