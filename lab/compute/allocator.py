@@ -1,8 +1,7 @@
 """Keeping the memory of freed tensors for the next ones, because memory that is new to a process is slow.
 
-The GNU C library's malloc maps a large block anew each time, and gives it back to the system when it is freed. Each
-page of 4 KiB then costs the processor an interrupt when it is first written. A training step makes and frees the same
-tensors again and again.
+The GNU C library's malloc gives much of what is freed back to the system. Memory that it asks for again comes page by
+page, each with a page fault when it is first written. A training step makes and frees the same tensors again and again.
 """
 
 import ctypes
