@@ -37,11 +37,12 @@ RATE, FINAL, WARMUP, STEPS = 1e-3, 1e-4, 100, 2000
 OURS, OUR_BATCH, LONG = (60, 70, 80, 100, 120, 140, 160, 200, 240, 280, 320, 400), 24, 800
 WINDOW = 3  # of the last recipe
 WINDOWS, TRIAL = (2, 3, 4, 8, 16, 32, 64), 80  # those tried, for so many steps
-PLAIN, NORMED = "Glassbox llama", "the same with QK-norm"
-SHORT = f"the same with QK-norm, a Muon momentum of 0.8 and a window of {WINDOW}"
-RECIPES = {
-    PLAIN: ({}, {}), NORMED: ({"qk_norm": True}, {}),
-    SHORT: ({"qk_norm": True, "window": WINDOW}, {"muon_momentum": 0.8}),
+NORMED, SHORT = "the same with QK-norm", f"the same with QK-norm, a Muon momentum of 0.8 and a window of {WINDOW}"
+FEW_STEPS = {"muon_momentum": 0.8}  # settings of the training
+RECIPES: dict[str, tuple[dict, dict]] = {
+    "Glassbox llama": ({}, {}),
+    NORMED: ({"qk_norm": True}, {}),
+    SHORT: ({"qk_norm": True, "window": WINDOW}, FEW_STEPS),
 }  # by name: settings of the model, and of the training
 
 
@@ -109,14 +110,10 @@ def learn_as_nanogpt(text: Text, size: Size, steps: int) -> Learned:
     return Learned(score(lambda part: model(part[:, :-1], part[:, 1:]), text.held_out, size.length), seconds)
 
 
-def learn_as_ours(text: Text, size: Size, steps: int, recipe: str, **further) -> Learned:
-    """A llama with the settings of llama-128x4, but for context, batch, steps and what the recipe changes.
-
-    further: settings of the model in place of the recipe's.
-    """
-    of_model, of_training = RECIPES[recipe]
+def learn_as_ours(text: Text, size: Size, steps: int, of_model: dict, of_training: dict) -> Learned:
+    """A llama with the settings of llama-128x4, but for context, batch, steps and what a recipe sets."""
     config = preset("llama-128x4").train.replace(steps=steps, batch_size=OUR_BATCH, device="cpu", **of_training)
-    model = size._replace(vocabulary=text.vocabulary).model("llama").replace(**of_model | further)
+    model = size._replace(vocabulary=text.vocabulary).model("llama").replace(**of_model)
     train, held_out = (
         TokenFile(name, ids, n_documents=1, n_bytes=len(ids))
         for name, ids in (("train", text.train), ("validation", text.held_out))
@@ -131,11 +128,16 @@ def learn_as_ours(text: Text, size: Size, steps: int, recipe: str, **further) ->
     return Learned(score(lambda part: state.model.losses(part)["loss"], text.held_out, size.length), seconds)
 
 
-def learn_with_window(text: Text, size: Size, steps: int, window: int) -> Learned:
-    """As the last recipe, but with this window. It holds out the last ninth of the training text."""
+def windows_table(text: Text, size: Size, steps: int) -> str:
+    """What the last recipe comes to with other windows. The last ninth of the training text is held out for this."""
     cut = len(text.train) * 8 // 9
     part = Text(text.train[:cut], text.train[cut:], text.vocabulary)
-    return learn_as_ours(part, size, steps, SHORT, window=window)
+    rows = []
+    for window in WINDOWS:
+        found = apart(learn_as_ours, part, size, steps, {"qk_norm": True, "window": window}, FEW_STEPS)
+        rows.append([f"{window}", f"{found.loss:.4f}"])
+    title = f"The last recipe with other windows after {steps} steps"
+    return table(title, ["window", "loss on the last ninth of the training text"], rows)
 
 
 def main(
@@ -156,7 +158,7 @@ def main(
     said = []
 
     def add(name: str, number: int) -> tuple[Learned, str]:
-        found = apart(learn_as_ours, text, size, number, name)
+        found = apart(learn_as_ours, text, size, number, *RECIPES[name])
         part = f"{theirs.seconds / found.seconds:.1f}"
         rows.append([f"{name}, {number:,} steps", f"{found.loss:.4f}", f"{found.seconds:.1f}", part])
         return found, part
@@ -173,8 +175,5 @@ def main(
     headings = ["", "loss on the last tenth", "seconds", "nanoGPT's time ÷ its time"]
     print(table(f"{Path(words[0]).name} by characters, {torch.get_num_threads()} threads", headings, rows), flush=True)
     print("", *said, sep="\n", flush=True)
-    tried = {window: apart(learn_with_window, text, size, trial, window).loss for window in WINDOWS}
-    losses = [[f"{window}", f"{loss:.4f}"] for window, loss in tried.items()]
-    title = f"The last recipe with other windows after {trial} steps"
-    print(table(title, ["window", "loss on the last ninth of the training text"], losses))
+    print(windows_table(text, size, trial), flush=True)
     return 0

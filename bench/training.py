@@ -1,9 +1,8 @@
 """One optimizer step of Llamas on random tokens: ours against Hugging Face's, x-transformers' and nanoGPT's GPT-2.
 
 All clip at 1.0 and train with AdamW, but for "default settings", which train with Muon. Those are of a training that
-is long enough for compiling. Their processes keep the memory that they free, as `train` lets its own do; the others'
-are as their libraries leave them. Peak memory is that of a fresh process each. `presets` measures the presets' sizes
-so.
+is long enough for compiling. Our processes keep the memory that they free, as `train` does; the others are as their
+libraries leave them. Peak memory is that of a fresh process each. `presets` measures the presets' sizes in this way.
 """
 
 from collections.abc import Callable

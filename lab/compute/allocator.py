@@ -18,7 +18,7 @@ KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # no block is mapped by itself, and no
 USUAL = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
-_users = 0  # how many contexts of `freed_memory_kept` are open
+_users = 0  # how many ask for memory to be kept at the moment
 
 
 @contextmanager
@@ -29,27 +29,29 @@ def freed_memory_kept() -> Iterator[None]:
     VARIABLES and no malloc in GLIBC_TUNABLES: there it stays as the user set it.
     """
     global _users
-    _users += 1
+    keep_freed_memory()
     try:
-        keep_freed_memory()
         yield
     finally:
         _users -= 1
         if not _users:
             set_malloc(USUAL)
             if library := glibc():
-                library.malloc_trim(0)
+                library.malloc_trim(0)  # the memory that is free now
 
 
 def keep_freed_memory() -> None:
-    """From now on this process keeps what it frees, for one that does nothing but train."""
+    """From now on this process keeps what it frees, until it ends: for one that does nothing but train."""
+    global _users
+    _users += 1
     set_malloc(KEPT)
 
 
 def set_malloc(settings: dict[int, int]) -> None:
-    library = glibc()
-    for name, value in settings.items() if library else ():
-        library.mallopt(name, value)
+    """Sets malloc up, where `glibc` finds it. settings: values by their numbers in malloc.h."""
+    if library := glibc():
+        for name, value in settings.items():
+            library.mallopt(name, value)
 
 
 @cache

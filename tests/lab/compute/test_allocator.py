@@ -1,4 +1,4 @@
-"""Memory that is kept for reuse. Each case has a process of its own, because malloc's settings are the process's."""
+"""Memory that is kept for reuse. New processes measure it, because malloc is set up for a whole process."""
 
 import os
 import platform
@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from lab.compute import allocator
+from lab.training.loop import train
 from settings.paths import ROOT
+from tests.helpers.small_trainings import new_run
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library has mallopt")
 
@@ -73,3 +76,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 )
 def test_what_the_user_set_up_stays(variable):
     assert printed("keep_freed_memory(); print(still_there())", **variable)[0] < 5
+
+
+def test_a_training_keeps_memory_from_its_start_to_its_end(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(allocator, "set_malloc", told.append)
+    steps = train(new_run(tmp_path))
+    next(steps)
+    assert told == [allocator.KEPT]
+    steps.close()  # as when its loop is left
+    assert told == [allocator.KEPT, allocator.USUAL]
