@@ -48,7 +48,8 @@ class Muon(torch.optim.Muon):
         torch._foreach_lerp_(momenta, gradients, 1 - kept)
 
         def directions(which: slice) -> Tensor:  # Nesterov: one step ahead of the momenta
-            return in_autocast_type(torch.stack(torch._foreach_lerp(gradients[which], momenta[which], kept)))
+            ahead = torch._foreach_lerp(gradients[which], momenta[which], kept)
+            return torch.stack([in_autocast_type(direction) for direction in ahead])
 
         settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
         updates = orthogonal_by_ranks(directions, parameters, settings)
@@ -96,13 +97,26 @@ def orthogonal_rows(rows: Tensor, n_rows: int, counts: list[int], settings: tupl
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """Of each matrix (N, O, I) about the nearest one with orthonormal rows or columns.
 
-    Each step maps the singular values, which start at 1 or below, by a·s + b·s³ + c·s⁵ (Jordan et al. 2024).
+    Each step maps the singular values, which start at 1 or below, by a·s + b·s³ + c·s⁵ (Jordan et al. 2024). Let R be
+    the shorter side of a matrix X and G = X·Xᵀ its Gram matrix (R, R): a step multiplies X by F = a + b·G + c·G², and G
+    by F². So two steps of a long matrix are taken on G, and X is multiplied once, by both factors. After all five, the
+    rounding errors of G in bfloat16 could have grown beyond all bounds.
     """
     a, b, c = coefficients
-    tall = x.shape[1] > x.shape[2]
-    x = in_autocast_type(x.mT if tall else x)
+    x = in_autocast_type(x)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    tall, long = x.shape[1] > x.shape[2], max(x.shape[1:]) >= 2 * min(x.shape[1:])
+
+    def without_a(gram: Tensor) -> Tensor:
+        return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # (N, R, R)
+
+    for step in range(0, steps, 2 if long else 1):
+        gram = x.mT @ x if tall else x @ x.mT  # (N, R, R)
+        factor = without_a(gram)
+        if long and step + 1 < steps:
+            factor.diagonal(dim1=1, dim2=2).add_(a)
+            both = torch.baddbmm(factor, without_a(factor @ gram @ factor), factor, beta=a)  # (N, R, R)
+            x = x @ both if tall else both @ x  # (N, O, I)
+        else:
+            x = torch.baddbmm(x, *((x, factor) if tall else (factor, x)), beta=a)  # (N, O, I)
+    return x

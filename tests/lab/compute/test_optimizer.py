@@ -8,6 +8,7 @@ from torch import nn
 
 from config import ARCHITECTURES, LoRAConfig, ModelConfig, TrainConfig
 from lab.compute.muon import Muon
+from lab.compute.muon import orthogonal as iterated
 from lab.compute.optimizer import build_optimizer, matrices_of_muon, update
 from modules.transformer import Transformer
 from settings.errors import ConfigError
@@ -121,6 +122,25 @@ def test_muon_of_many_matrices_at_once_is_torchs_own(seeded, shape):
         assert (mine - other).norm() < 0.02 * (other - start).norm(), "but for bfloat16's rounding"
         momenta = [o.state[p]["momentum_buffer"] for o, p in zip(optimizers, (mine, other))]
         torch.testing.assert_close(*momenta, rtol=1e-6, atol=1e-7)
+
+
+def nearly_alike(shape: tuple[int, int]) -> torch.Tensor:
+    """A matrix whose rows differ little from each other, beside four large ones: its singular values lie far apart."""
+    rows = 1e-3 * torch.randn(shape) + torch.randn(1, shape[1])
+    rows[:4] *= 100
+    return rows
+
+
+@pytest.mark.parametrize("make", (torch.randn, nearly_alike), ids=("random", "nearly alike"))
+@pytest.mark.parametrize("shape", [(64, 64), (64, 176), (192, 64), (352, 64)])
+def test_rounding_to_bfloat16_does_not_grow_in_the_iteration(seeded, shape, make):
+    matrices = torch.stack([make(shape) for _ in range(4)])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = iterated(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    for matrix, one in zip(matrices.bfloat16(), found):
+        assert torch.linalg.svdvals(one.float()).max() < 1.22  # the quintic's own largest value is 1.2
+        if make is torch.randn:
+            assert (one - orthogonal(matrix)).norm() < 0.03 * one.norm()
 
 
 def test_matrices_without_a_gradient_stay_as_they_are(seeded):
