@@ -12,8 +12,8 @@ from lab.compute.pass_times import COMPILED, PassTimes
 from lab.compute.ranks import current_ranks
 
 # Seconds that a training must still take, not compiled, before compiling is tried. On CUDA compiling takes 20 to 60
-# seconds and makes steps 1.3 to 2 times as fast; on a CPU half a minute, and a step a fifth faster.
-COMPILING_PAYS = {"cuda": 40, "cpu": 360}
+# seconds and makes steps 1.3 to 2 times as fast; on two CPU cores half a minute to one, and 1.4 to 1.6 times as fast.
+COMPILING_PAYS = {"cuda": 40, "cpu": 240}
 
 
 class Choice(NamedTuple):

@@ -55,7 +55,7 @@ def test_runs_from_top_to_bottom(workbench, name):
 
 def test_training_runs_with_the_smallest_tokenizer_and_positions_that_end(workbench):
     """A byte is a token, so a story needs more of them; learned positions end at the context's 128."""
-    other = {"preset_name": "gpt2-tiny", "tokenizer_name": "byte", "steps": 4}
+    other = {"preset_name": "gpt2-tiny", "tokenizer_name": "byte", "steps": 4, "context_length": 128}
     run_notebook(workbench / "notebooks" / "train.ipynb", TINY["train.ipynb"] | other)
 
 
