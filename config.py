@@ -335,7 +335,7 @@ ARCHITECTURES: dict[str, dict] = {
 SIZES = {
     "tiny": (2, 2, 128, 128, 512, 64),
     "small": (6, 6, 192, 256, 1024, 32),
-    "medium": (6, 6, 768, 128, 256, 32),
+    "medium": (6, 6, 768, 128, 256, 64),
     "large": (12, 12, 768, 1024, 4096, 8),
     "character": (6, 6, 384, 256, 1024, 64),
     # Width × layers; h4: with 4 heads

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 64  # queries per block; most scores above the diagonal are never computed
+LARGE_BLOCK, LONG = 128, 256  # for more than LONG queries that see all before them: fewer copies of their keys
 
 
 def written_out_attention(
@@ -33,12 +34,12 @@ class CausalAttention(torch.autograd.Function):
     ) -> Tensor:
         shape, length = q.shape, q.shape[2]
         q, k, v = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))  # (N, T, E), (N, P, E), (N, P, E)
-        out, weights = [], []
-        for start in range(0, length, BLOCK):
-            end = min(start + BLOCK, length)
+        out, weights, block = [], [], block_size(length, window)
+        for start in range(0, length, block):
+            end = min(start + block, length)
             seen = keys_of_block(start, end, first, each, window)
             scores = q[:, start:end] @ k[:, seen].transpose(1, 2)  # (N, K, P)
-            scores = scores + hidden_of_block(hidden, start, end, first, each, window)  # (N, K, P)
+            scores = scores + hidden_of_block(hidden, start, end, length, first, each, window)  # (N, K, P)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
             out.append(weights[-1] @ v[:, seen])  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
@@ -53,10 +54,10 @@ class CausalAttention(torch.autograd.Function):
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
         by_blocks = torch.compiler.is_compiling() and ctx.keys == (0, 1, None)
-        d_q, parts = [], []
+        d_q, parts, block = [], [], block_size(length, ctx.keys[-1])
         summed = torch.promote_types(k.dtype, torch.float32)
         d_k, d_v = (torch.zeros_like(x, dtype=summed) for x in (k, v))  # (N, P, E)
-        for p, start in zip(weights, range(0, length, BLOCK)):
+        for p, start in zip(weights, range(0, length, block)):
             end = start + p.shape[1]
             seen = keys_of_block(start, end, *ctx.keys)
             of_v = p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
@@ -70,10 +71,15 @@ class CausalAttention(torch.autograd.Function):
             d_k[:, seen] += of_k  # (N, P, E)
             d_v[:, seen] += of_v  # (N, P, E)
         if by_blocks:
-            d_k, d_v = map(sum_by_blocks, zip(*parts))  # (N, T, E)
+            d_k, d_v = (sum_by_blocks(sums, block) for sums in zip(*parts))  # (N, T, E)
         d_q = torch.cat(d_q, dim=1)  # (N, T, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
         return *heads, None, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
+
+
+def block_size(length: int, window: int | None) -> int:
+    """The queries per block of a text of `length` positions."""
+    return LARGE_BLOCK if window is None and length > LONG else BLOCK
 
 
 def most_keys(length: int, first: int, each: int, window: int | None) -> int:
@@ -102,7 +108,7 @@ def hidden_scores(length: int, each: int, window: int | None, dtype: torch.dtype
     one is the block's last.
     """
     before = most_before(length, window)
-    keys = torch.arange(-before, BLOCK, device=device)  # (O)
+    keys = torch.arange(-before, block_size(length, window), device=device)  # (O)
     distance = keys[before:, None] - keys  # (K, O)
     unseen = distance < 0 if window is None else (distance < 0) | (distance >= window)  # (K, O)
     hidden = torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill(unseen, -math.inf)  # (K, O)
@@ -116,26 +122,28 @@ hidden_scores_apart.register_fake(hidden_scores)
 
 def most_before(length: int, window: int | None) -> int:
     """The most positions in front of a block that one of its queries sees."""
-    last = (length - 1) // BLOCK * BLOCK  # where the last block starts
+    block = block_size(length, window)
+    last = (length - 1) // block * block  # where the last block starts
     return last if window is None else min(last, window - 1)
 
 
-def hidden_of_block(hidden: Tensor, start: int, end: int, first: int, each: int, window: int | None) -> Tensor:
+def hidden_of_block(
+    hidden: Tensor, start: int, end: int, length: int, first: int, each: int, window: int | None
+) -> Tensor:
     """The part of `hidden_scores` for a block: (K, P), with the `first` keys, which all queries see, in front."""
-    origin = hidden.shape[1] // each - BLOCK - start
+    origin = most_before(length, window) - start
     columns = slice(each * (origin + first_position(start, window)), each * (origin + end))
-    behind = hidden[: end - start, columns]  # (K, O)
-    return F.pad(behind, (first, 0))  # (K, P)
+    return F.pad(hidden[: end - start, columns], (first, 0))  # (K, P)
 
 
-def sum_by_blocks(parts: Sequence[Tensor]) -> Tensor:
+def sum_by_blocks(parts: Sequence[Tensor], block: int) -> Tensor:
     """The sum of a part (N, P, E) of each block, for the keys up to its end, one block of keys after the other.
 
     The compiler makes a loop of it. Of sums into slices it makes one that looks at all parts for each number.
     """
     rows = []
     for i, part in enumerate(parts):
-        keys = slice(i * BLOCK, (i + 1) * BLOCK)
+        keys = slice(i * block, (i + 1) * block)
         total = part[:, keys].float()  # (N, O, E)
         for later in parts[i + 1 :]:
             total = total + later[:, keys]  # (N, O, E)

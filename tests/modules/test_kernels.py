@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from config import ARCHITECTURES, ModelConfig
-from modules.block_attention import BLOCK, CausalAttention, written_out_attention
+from modules.block_attention import BLOCK, LONG, CausalAttention, written_out_attention
 from modules.heads import LinearHead
 from modules.kernels import (
     ALIGNED,
@@ -44,7 +44,7 @@ def relative_error(result, reference):
     return ((result.double() - reference).norm() / reference.norm()).item()
 
 
-LENGTHS = (1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 37)
+LENGTHS = (1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 37, LONG + 1, LONG + 45)
 SEEN = ((0, 1), (1, 1), (1, 2), (1, 3))  # first, each: the tokens so far; `nothing`, and a few vectors of each position
 
 
@@ -77,7 +77,7 @@ def test_written_out_attention_with_a_window_equals_the_textbook(window, first, 
             torch.testing.assert_close(ours, formula.float(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [64, 205])
+@pytest.mark.parametrize("length", [64, 205, 301])
 @pytest.mark.parametrize("first, each, window", [(0, 1, None), (0, 1, 70), (3, 2, None), (3, 2, 70)])
 def test_compiled_attention_of_several_blocks_is_the_eager_one(length, first, each, window):
     """Compiled, the sums over blocks are written otherwise, but add the same numbers in the same order."""
