@@ -133,7 +133,8 @@ def hidden_of_block(
     """The part of `hidden_scores` for a block: (K, P), with the `first` keys, which all queries see, in front."""
     origin = most_before(length, window) - start
     columns = slice(each * (origin + first_position(start, window)), each * (origin + end))
-    return F.pad(hidden[: end - start, columns], (first, 0))  # (K, P)
+    behind = hidden[: end - start, columns]  # (K, O)
+    return F.pad(behind, (first, 0))  # (K, P)
 
 
 def sum_by_blocks(parts: Sequence[Tensor], block: int) -> Tensor:
