@@ -39,7 +39,7 @@ class CausalAttention(torch.autograd.Function):
             end = min(start + block, length)
             seen = keys_of_block(start, end, first, each, window)
             scores = q[:, start:end] @ k[:, seen].transpose(1, 2)  # (N, K, P)
-            scores = scores + hidden_of_block(hidden, start, end, length, first, each, window)  # (N, K, P)
+            scores = scores + hidden_of_block(hidden, start, end, first, each, window)  # (N, K, P)
             weights.append(scores.softmax(dim=-1))  # (N, K, P)
             out.append(weights[-1] @ v[:, seen])  # (N, K, E)
         ctx.save_for_backward(q, k, v, *weights)
@@ -54,10 +54,10 @@ class CausalAttention(torch.autograd.Function):
         shape, length = d_out.shape, d_out.shape[2]
         d_out = d_out.reshape(-1, length, shape[-1])  # (N, T, E)
         by_blocks = torch.compiler.is_compiling() and ctx.keys == (0, 1, None)
-        d_q, parts, block = [], [], block_size(length, ctx.keys[-1])
+        d_q, parts = [], []
         summed = torch.promote_types(k.dtype, torch.float32)
         d_k, d_v = (torch.zeros_like(x, dtype=summed) for x in (k, v))  # (N, P, E)
-        for p, start in zip(weights, range(0, length, block)):
+        for p, start in zip(weights, range(0, length, weights[0].shape[1])):
             end = start + p.shape[1]
             seen = keys_of_block(start, end, *ctx.keys)
             of_v = p.transpose(1, 2) @ d_out[:, start:end]  # (N, P, E)
@@ -71,7 +71,7 @@ class CausalAttention(torch.autograd.Function):
             d_k[:, seen] += of_k  # (N, P, E)
             d_v[:, seen] += of_v  # (N, P, E)
         if by_blocks:
-            d_k, d_v = (sum_by_blocks(sums, block) for sums in zip(*parts))  # (N, T, E)
+            d_k, d_v = map(sum_by_blocks, zip(*parts))  # (N, T, E)
         d_q = torch.cat(d_q, dim=1)  # (N, T, E)
         heads = [x.to(q.dtype).view(*shape[:2], -1, x.shape[-1]) for x in (d_q, d_k, d_v)]
         return *heads, None, None, None, None  # (B, H, T, E), (B, H, P, E), (B, H, P, E)
@@ -127,22 +127,20 @@ def most_before(length: int, window: int | None) -> int:
     return last if window is None else min(last, window - 1)
 
 
-def hidden_of_block(
-    hidden: Tensor, start: int, end: int, length: int, first: int, each: int, window: int | None
-) -> Tensor:
+def hidden_of_block(hidden: Tensor, start: int, end: int, first: int, each: int, window: int | None) -> Tensor:
     """The part of `hidden_scores` for a block: (K, P), with the `first` keys, which all queries see, in front."""
-    origin = most_before(length, window) - start
+    origin = hidden.shape[1] // each - hidden.shape[0] - start
     columns = slice(each * (origin + first_position(start, window)), each * (origin + end))
     behind = hidden[: end - start, columns]  # (K, O)
     return F.pad(behind, (first, 0))  # (K, P)
 
 
-def sum_by_blocks(parts: Sequence[Tensor], block: int) -> Tensor:
+def sum_by_blocks(parts: Sequence[Tensor]) -> Tensor:
     """The sum of a part (N, P, E) of each block, for the keys up to its end, one block of keys after the other.
 
     The compiler makes a loop of it. Of sums into slices it makes one that looks at all parts for each number.
     """
-    rows = []
+    rows, block = [], parts[0].shape[1]
     for i, part in enumerate(parts):
         keys = slice(i * block, (i + 1) * block)
         total = part[:, keys].float()  # (N, O, E)

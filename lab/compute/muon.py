@@ -17,7 +17,7 @@ class Muon(torch.optim.Muon):
     One by one, the 48 matrices of GPT-2 need some 1,400 small kernels, which keep a GPU waiting: an update took eight
     times as long there. And torch's own always multiplies in bfloat16, which takes twenty times as long on a CPU
     without instructions for it. This one multiplies in float32, or under autocast in bfloat16. The state is that of
-    torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too.
+    torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and under autocast the results are, too, but for rounding.
 
     Several ranks share the work: each makes some of the matrices orthogonal, and sends them to all. Of parameters that
     are split over the ranks each keeps its rows of the momenta; it gets the other rows of the matrices that it makes
@@ -99,24 +99,23 @@ def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, 
 
     Each step maps the singular values, which start at 1 or below, by a·s + b·s³ + c·s⁵ (Jordan et al. 2024). Let R be
     the shorter side of a matrix X and G = X·Xᵀ its Gram matrix (R, R): a step multiplies X by F = a + b·G + c·G², and G
-    by F². So two steps of a long matrix are taken on G, and X is multiplied once, by both factors. After all five, the
-    rounding errors of G in bfloat16 could have grown beyond all bounds.
+    by F². So where X is at least twice as long as R, two steps are taken on G, and X is multiplied once, by both
+    factors. Not more than two: after five on G, the rounding errors of bfloat16 can have grown without bound.
     """
     a, b, c = coefficients
     x = in_autocast_type(x)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     tall, long = x.shape[1] > x.shape[2], max(x.shape[1:]) >= 2 * min(x.shape[1:])
 
-    def without_a(gram: Tensor) -> Tensor:
+    def higher_terms(gram: Tensor) -> Tensor:  # F − a
         return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # (N, R, R)
 
     for step in range(0, steps, 2 if long else 1):
         gram = x.mT @ x if tall else x @ x.mT  # (N, R, R)
-        factor = without_a(gram)
-        if long and step + 1 < steps:
+        factor, two = higher_terms(gram), long and step + 1 < steps
+        if two:
             factor.diagonal(dim1=1, dim2=2).add_(a)
-            both = torch.baddbmm(factor, without_a(factor @ gram @ factor), factor, beta=a)  # (N, R, R)
-            x = x @ both if tall else both @ x  # (N, O, I)
-        else:
-            x = torch.baddbmm(x, *((x, factor) if tall else (factor, x)), beta=a)  # (N, O, I)
+            factor = torch.baddbmm(factor, higher_terms(factor @ gram @ factor), factor, beta=a)  # (N, R, R)
+        pair = (x, factor) if tall else (factor, x)
+        x = torch.bmm(*pair) if two else torch.baddbmm(x, *pair, beta=a)  # (N, O, I)
     return x
