@@ -49,7 +49,9 @@ class Muon(torch.optim.Muon):
 
         def directions(which: slice) -> Tensor:  # Nesterov: one step ahead of the momenta
             ahead = torch._foreach_lerp(gradients[which], momenta[which], kept)
-            return torch.stack([in_autocast_type(direction) for direction in ahead])
+            stacked = in_autocast_type(ahead[0][:0]).new_empty(len(ahead), *ahead[0].shape)  # of none but the type
+            torch._foreach_copy_(list(stacked), ahead)
+            return stacked
 
         settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
         updates = orthogonal_by_ranks(directions, parameters, settings)
