@@ -148,11 +148,17 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
-def clip_sharded(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """As torch.nn.utils.clip_grad_norm_, for parameters some of which are split and some whole."""
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """As torch.nn.utils.clip_grad_norm_, for parameters some of which may be split and some whole.
+
+    On the CPU gradients within the limit are left alone, where torch's multiplies them by 1. A GPU multiplies, too:
+    asking it for the norm would mean to wait.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = total_norm(gradients)
-    torch._foreach_mul_([local(gradient) for gradient in gradients], (limit / (norm + 1e-6)).clamp(max=1.0))
+    share = (limit / (norm + 1e-6)).clamp(max=1.0)
+    if share.device.type != "cpu" or share != 1:
+        torch._foreach_mul_([local(gradient) for gradient in gradients], share)
     return norm
 
 

@@ -28,7 +28,7 @@ from lab.compute.compiling import LossesOf, compile_losses
 from lab.compute.device import autocast, matmul_precision, pick_device, repeatable, seeded, unmeasured_precision
 from lab.compute.optimizer import build_optimizer, update
 from lab.compute.ranks import Ranks, current_ranks
-from lab.compute.sharding import average_single_numbers, clip_sharded, shard, split_again
+from lab.compute.sharding import average_single_numbers, clip_gradients, shard, split_again
 from lab.data.packing import TokenData
 from modules.distillation import Distillation
 from modules.dropout import Dropout, set_dropout_share
@@ -198,8 +198,7 @@ class TrainingState:
         """Scales the gradients down to the largest norm that the settings allow; returns the norm before, on the
         device."""
         limit = self.config.gradient_clip if self.config.gradient_clip is not None else math.inf
-        clip = clip_sharded if self.sharded else torch.nn.utils.clip_grad_norm_
-        return clip(self.learner.parameters(), limit)
+        return clip_gradients(self.learner.parameters(), limit)
 
     def update(self, rate: float) -> None:
         """One update of the parameters at this learning rate. Deletes the gradients and counts the step."""

@@ -49,6 +49,8 @@ def full_above(monkeypatch, size: int) -> list[int]:
     losses, tried = Transformer.losses, []
 
     def limited(model, windows, *rest):
+        if type(windows) is not torch.Tensor:  # those of the estimate, which have no numbers
+            return losses(model, windows, *rest)
         tried.append(len(windows))
         if len(windows) > size:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
