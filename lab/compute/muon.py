@@ -49,7 +49,7 @@ class Muon(torch.optim.Muon):
 
         def directions(which: slice) -> Tensor:  # Nesterov: one step ahead of the momenta
             ahead = torch._foreach_lerp(gradients[which], momenta[which], kept)
-            stacked = in_autocast_type(ahead[0][:0]).new_empty(len(ahead), *ahead[0].shape)  # of none but the type
+            stacked = in_autocast_type(ahead[0][:0]).new_empty(len(ahead), *ahead[0].shape)  # only the type is used
             torch._foreach_copy_(list(stacked), ahead)
             return stacked
 

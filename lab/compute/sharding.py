@@ -151,8 +151,8 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """As torch.nn.utils.clip_grad_norm_, for parameters some of which may be split and some whole.
 
-    On the CPU gradients within the limit are left alone, where torch's multiplies them by 1. A GPU multiplies, too:
-    asking it for the norm would mean to wait.
+    torch's multiplies gradients within the limit by 1. On the CPU this one leaves them alone. On a GPU it multiplies
+    them too, because the CPU would have to wait for the norm.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = total_norm(gradients)
